@@ -1,0 +1,35 @@
+"""A device that holds memory: a GPU, or a machine's RAM."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from kvplan.quantity import Basis
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device as an engine meets it.
+
+    ``memory_bytes`` is what its driver reports; ``usable_bytes`` what a process can see of it
+    (CUDA's total, Metal's recommended working set), with ``usable_low_bytes`` the pessimistic
+    reading; ``usable_basis`` says how well that is known. ``bandwidth_bytes_per_second`` is the
+    vendor's figure, 0 where there is none. ``note`` goes to the report ("48GB read as ...").
+    """
+
+    name: str
+    memory_bytes: int
+    usable_bytes: int
+    usable_low_bytes: int
+    usable_basis: Basis
+    vendor: str = ""
+    architecture: str = ""
+    compute_capability: str = ""
+    kind: Literal["gpu", "cpu"] = "gpu"
+    unified_memory: bool = False
+    bandwidth_bytes_per_second: int = 0
+    bf16_flops: int = 0
+    pcie: str = ""
+    source: str = ""
+    notes: tuple[str, ...] = ()
+    larger_sibling: str = ""
+    larger_sibling_bytes: int = 0

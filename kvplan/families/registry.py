@@ -1,0 +1,5 @@
+"""Which family reads which ``model_type``: a plain table."""
+
+FAMILIES: dict[str, str] = {
+    "llama": "llama:llama",
+}

@@ -1,0 +1,40 @@
+"""What is asked of a model: how much context, how many sequences, in which formats."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+ContextSource = Literal["flag", "model", "engine", "trace", "file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A question: everything but the model, the devices and the engine.
+
+    ``context_tokens`` 0 means not asked: the engine takes its own default. ``num_sequences`` run at
+    once, each at full context. ``weights_format`` None means as published. ``kv_cache_dtype_k`` and
+    ``_v`` are generic or engine names, ``auto`` for the engine's default. ``tensor_parallel`` and
+    ``pipeline_parallel`` 0 mean the engine chooses. ``reserve_bytes`` is memory that others hold on
+    each device; ``overhead_bytes`` replaces the engine's estimate of runtime memory.
+    ``engine_options`` are the engine's own flags, by its own names.
+    """
+
+    context_tokens: int = 0
+    context_source: ContextSource = "model"
+    num_sequences: int = 1
+    weights_format: str | None = None
+    kv_cache_dtype_k: str = "auto"
+    kv_cache_dtype_v: str = "auto"
+    tensor_parallel: int = 0
+    pipeline_parallel: int = 0
+    reserve_bytes: int = 0
+    overhead_bytes: int | None = None
+    cpu_memory_bytes: int | None = None
+    encoder_tokens: int = 0
+    engine_options: tuple[tuple[str, object], ...] = ()
+
+    def option(self, name: str, default: object = None) -> object:
+        """Return one of the engine's own options."""
+        for key, value in self.engine_options:
+            if key == name:
+                return value
+        return default
