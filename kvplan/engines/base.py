@@ -1,0 +1,209 @@
+"""What every engine policy answers, and the values it answers with.
+
+A policy turns a model, a workload and devices into a Plan: per device the budget and the components
+with their bounds, the checks that must hold, and what the cache costs. Policies are pure: they
+touch no file, network, clock or environment.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kvplan.device import Device
+from kvplan.model import ModelSpec
+from kvplan.quantity import Quantity, total
+from kvplan.workload import Workload
+
+ComponentName = Literal[
+    "weights",
+    "kv_cache",
+    "recurrent_state",
+    "activations",
+    "cuda_graphs",
+    "runtime",
+    "communication",
+    "draft_model",
+    "adapters",
+    "multimodal",
+    "other_processes",
+]
+CheckName = Literal["budget", "free_at_start", "outside_pool", "host_memory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One named part of what a device holds."""
+
+    name: ComponentName
+    bytes: Quantity
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A test that must hold: ``required`` within ``limit_bytes``."""
+
+    name: CheckName
+    required: Quantity
+    limit_bytes: int
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePlan:
+    """What one device holds.
+
+    ``budget_bytes`` is the engine's share of the device; ``components`` are what counts against it.
+    ``checks`` hold the budget test and any others; the one with the least room binds.
+    """
+
+    device: Device
+    budget_bytes: int
+    components: tuple[Component, ...]
+    checks: tuple[Check, ...]
+    rank: str = ""
+
+    @property
+    def required(self) -> Quantity:
+        """The sum of the components."""
+        return total(component.bytes for component in self.components)
+
+    @property
+    def headroom_bytes(self) -> int:
+        """Budget less the expected requirement; negative when short."""
+        return self.budget_bytes - self.required.expected
+
+    @property
+    def binding(self) -> CheckName:
+        """The check with the least room by its upper bound."""
+        if not self.checks:
+            return "budget"
+        return min(self.checks, key=lambda check: check.limit_bytes - check.required.high).name
+
+
+@dataclass(frozen=True, slots=True)
+class Parallel:
+    """How the model is spread: tensor x pipeline x data ranks, experts over ``expert``."""
+
+    tensor: int = 1
+    pipeline: int = 1
+    data: int = 1
+    expert: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CacheGroup:
+    """The layers of one kind: marginal bytes of a token inside the window, bytes of a sequence.
+
+    Whole model, every layer of the kind together, ranks counted once.
+    """
+
+    kind: str
+    num_layers: int
+    bytes_per_token: int
+    bytes_per_sequence: int
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """What the cache costs, whole model, all ranks counted once without replication.
+
+    ``bytes_per_token`` is the marginal cost of one more token at the asked context;
+    ``bytes_per_sequence`` one sequence as the engine reserves it, states included;
+    ``total`` that for ``num_sequences``; ``peak_bytes`` where the engine holds more for a moment.
+    """
+
+    bytes_per_token: int
+    bytes_per_sequence: int
+    state_bytes_per_sequence: int
+    total: Quantity
+    peak_bytes: int
+    groups: tuple[CacheGroup, ...]
+    block_size: int | None = None
+    page_size_bytes: int | None = None
+    num_blocks: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A warning with a stable code for scripts."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the engine will not start whatever the memory, in its own words, and what works."""
+
+    code: str
+    message: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The whole answer before it is judged.
+
+    ``sequence_limit`` is the engine's own cap on concurrent sequences (``max_num_seqs``), None
+    where it has none; ``kv_cache_tokens`` and ``max_concurrency`` what its start-up log would
+    print. ``host`` is what lies in system memory, ``offloaded`` whether weights or cache had to.
+    """
+
+    model: ModelSpec
+    workload: Workload
+    engine_name: str
+    engine_version: str
+    engine_options: tuple[tuple[str, object], ...]
+    parallel: Parallel
+    weights_format: str
+    weights: Quantity
+    kv_dtype_k: str
+    kv_dtype_v: str
+    context_tokens: int
+    num_sequences: int
+    devices: tuple[DevicePlan, ...]
+    cache: CacheUse
+    sequence_limit: int | None = None
+    sequence_limit_name: str = ""
+    kv_cache_tokens: int | None = None
+    max_concurrency: float | None = None
+    host: tuple[Component, ...] = ()
+    offloaded: bool = False
+    refusals: tuple[Refusal, ...] = ()
+    assumptions: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
+    details: tuple[tuple[str, object], ...] = field(default=())
+
+
+class Engine(ABC):
+    """A policy: how one engine, at one version, turns a model into reserved bytes.
+
+    ``name`` and ``version`` are what ``--engine NAME@VERSION`` selects; ``versions`` are the known
+    ones, oldest first. ``kv_formats`` are the names ``--kv`` takes here, generic ones included.
+    ``about`` is one line for ``kvplan list engines``.
+    """
+
+    name: str
+    version: str
+    versions: tuple[str, ...]
+    kv_formats: tuple[str, ...]
+    weight_families: tuple[str, ...]
+    about: str
+
+    @abstractmethod
+    def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
+        """Price the model under this engine.
+
+        ``devices`` are the GPUs in order (empty: CPU only). Raises KvplanError for input that no
+        engine could accept; what only this engine refuses is a Refusal in the plan.
+        """
+
+
+def context_or_limit(model: ModelSpec, workload: Workload) -> tuple[int, str]:
+    """Return the context to plan and where it came from: the flag, else the model's limit."""
+    if workload.context_tokens:
+        return workload.context_tokens, workload.context_source
+    return (model.context_limit_tokens or 4096), ("model" if model.context_limit_tokens else "engine")

@@ -1,0 +1,121 @@
+"""Bytes of a model's weights in a format: a fold over its tensors.
+
+Which tensors a format packs is the format's rule (``coverage``); norms, routers, convolutions and
+biases always stay in the model's own type, and a tensor with a fixed dtype stays in that. GGUF
+mixes choose a type per tensor and are in kvplan.gguf_mix.
+"""
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from math import prod
+
+from kvplan.dtypes import DTYPE_BYTES, WeightFormat, weight_format
+from kvplan.gguf_mix import mix_tensor_bytes
+from kvplan.model import ModelSpec, tensors_of
+from kvplan.quantity import Quantity
+from kvplan.tensors import Role, Tensor
+from kvplan.units import ceil_div
+
+LINEAR_ROLES: frozenset[Role] = frozenset(
+    ("attention", "indexer", "mlp", "expert", "shared_expert", "recurrent", "mtp")
+)
+EMBEDDING_ROLES: frozenset[Role] = frozenset(("embedding", "lm_head"))
+
+
+def is_packed(tensor: Tensor, weight: WeightFormat, unquantized: tuple[str, ...] = ()) -> bool:
+    """Tell whether ``weight`` packs this tensor or leaves it in the model's type.
+
+    ``unquantized`` are module patterns from the checkpoint's own quantization_config.
+    """
+    if weight.coverage == "all":
+        return True
+    if tensor.dtype is not None or len(tensor.shape) != 2 or tensor.name.endswith(".bias"):
+        return False
+    if any(fnmatchcase(tensor.name, f"*{pattern}*") for pattern in unquantized):
+        return False
+    if weight.coverage == "experts":
+        return tensor.role == "expert"
+    if tensor.role in EMBEDDING_ROLES:
+        return weight.coverage == "linears+embeddings"
+    return tensor.role in LINEAR_ROLES and "conv" not in tensor.name
+
+
+def tensor_bytes(tensor: Tensor, weight: WeightFormat, dtype: str, unquantized: tuple[str, ...] = ()) -> int:
+    """Return the bytes of all ``tensor.count`` copies in a format.
+
+    ``dtype`` is the model's own type, for what the format leaves alone. The result includes scales,
+    zero points and indices.
+    """
+    if tensor.dtype is not None:
+        return tensor.num_elements * DTYPE_BYTES[tensor.dtype]
+    if weight.family == "plain":
+        return tensor.num_elements * weight.bits // 8
+    if not is_packed(tensor, weight, unquantized):
+        return tensor.num_elements * DTYPE_BYTES.get(dtype, 2)
+    num_out, num_in = tensor.shape[0], prod(tensor.shape[1:])
+    num_bits = num_out * num_in * weight.bits
+    if weight.group_size:
+        num_groups = ceil_div(num_out, weight.group_rows) * ceil_div(num_in, weight.group_size)
+        num_bits += num_groups * (weight.scale_bits + weight.zero_bits)
+    each = ceil_div(num_bits, 8) + num_out * weight.row_bytes + num_in * weight.input_bytes
+    return (each + weight.tensor_bytes) * tensor.count
+
+
+@lru_cache(maxsize=4096)
+def tensor_table(model: ModelSpec, format_name: str) -> tuple[tuple[Tensor, int, int], ...]:
+    """Return (tensor, number of layers holding it, bytes in one of them) for the whole model.
+
+    GGUF mixes give layers of one kind different types, so there the bytes are of one layer on
+    average; kvplan.gguf_mix has them layer by layer.
+    """
+    weight = weight_format(format_name)
+    if weight.family == "gguf":
+        return mix_tensor_bytes(model, weight.name)
+    unquantized = unquantized_modules(model, weight)
+    return tuple(
+        (tensor, times, tensor_bytes(tensor, weight, model.dtype, unquantized))
+        for tensor, times in tensors_of(model.structure)
+    )
+
+
+def unquantized_modules(model: ModelSpec, weight: WeightFormat) -> tuple[str, ...]:
+    """Return the module patterns that the published checkpoint leaves alone, for its own format."""
+    quantization = model.quantization
+    if quantization is not None and quantization.weights_format == weight.name:
+        return quantization.unquantized
+    return ()
+
+
+def format_name_of(model: ModelSpec, requested: str | None) -> str:
+    """Return the canonical name of the requested format, or of the one the model is published in."""
+    return weight_format(requested or model.weights_format).name
+
+
+@lru_cache(maxsize=4096)
+def weight_bytes(model: ModelSpec, format_name: str) -> Quantity:
+    """Return the bytes of the whole model in a format.
+
+    Where the checkpoint's header was read and the format is the published one, its own tensor
+    table is the answer (``exact``); otherwise the format's rule over the exact inventory.
+    """
+    weight = weight_format(format_name)
+    if model.stored and weight.name == model.weights_format:
+        num_bytes = sum(stored.num_bytes for stored in model.stored)
+        return Quantity(num_bytes, num_bytes, num_bytes, "exact", "the checkpoint's own header")
+    num_bytes = sum_bytes(tensor_table(model, format_name))
+    low, high = _bounds(num_bytes, weight)
+    return Quantity(low, num_bytes, high, weight.basis, weight.source or weight.about)
+
+
+def sum_bytes(table: Iterable[tuple[Tensor, int, int]]) -> int:
+    """Add up a table of (tensor, times, bytes)."""
+    return sum(times * num_bytes for _, times, num_bytes in table)
+
+
+def _bounds(num_bytes: int, weight: WeightFormat) -> tuple[int, int]:
+    if weight.basis == "exact":
+        return num_bytes, num_bytes
+    # ExLlama spreads its average over tensors and keeps a wider head; nested absmax pads blocks.
+    slack = num_bytes // (100 if weight.basis == "calibrated" else 20)
+    return num_bytes - slack, num_bytes + slack
