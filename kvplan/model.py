@@ -65,7 +65,8 @@ class ModelSpec:
     ``dtype`` is the model's own (``bfloat16``); ``weights_format`` the format the checkpoint is
     published in. ``published_total`` is the parameter count its publisher shows and
     ``published_relation`` why it differs from ours. ``stored`` is the checkpoint's tensor table
-    where a header was read. Compared by identity, so that what is derived from a model can be
+    where a header was read. ``longer_context`` names a model of the same shape with a larger limit.
+    Compared by identity, so that what is derived from a model can be
     cached cheaply.
     """
 
@@ -84,6 +85,7 @@ class ModelSpec:
     stored: tuple[StoredTensor, ...] = ()
     gguf_metadata: tuple[tuple[str, object], ...] = ()
     assumptions: tuple[str, ...] = ()
+    longer_context: str = ""
     provenance: tuple[tuple[str, str], ...] = field(default=())
 
     @property

@@ -1,0 +1,120 @@
+"""Reading the words: commands by name, and the engine's own flags behind the first bare ``--``.
+
+Only the command that is called is imported. Typer gets its words without the engine's, so that a
+stray positional stays a usage error; its messages are turned into kvplan's three lines.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from importlib import import_module
+from io import StringIO
+
+import typer
+
+from kvplan import __version__
+from kvplan.cli.outcome import Outcome
+from kvplan.errors import InputError, did_you_mean
+
+COMMANDS: dict[str, str] = {
+    "fit": "fit",
+    "show": "show",
+    "list": "listing",
+    "schema": "schema",
+}
+TAKES_ENGINE_FLAGS = ("fit", "show")
+
+Job = Callable[[tuple[str, ...]], Outcome]
+_jobs: list[Job] = []
+
+
+def submit(job: Job) -> None:
+    """Hand over what a command is to do; it runs when the words have been read."""
+    _jobs.append(job)
+
+
+def outcome_of(words: Sequence[str]) -> Outcome:
+    """Read a command line and run it. Raises KvplanError; never exits.
+
+    The job receives the engine's own words, those behind the first bare ``--``.
+    """
+    own, engine_words = _cut(list(words))
+    _jobs.clear()
+    complaints = StringIO()
+    try:
+        with redirect_stderr(complaints):
+            _build(own)(args=own, prog_name="kvplan")
+    except SystemExit as ending:
+        code = ending.code if isinstance(ending.code, int) else 0
+        if code:
+            raise _usage_error(complaints.getvalue(), own) from None
+    if not _jobs:
+        return Outcome(0)
+    if engine_words and own[0] not in TAKES_ENGINE_FLAGS:
+        raise InputError(
+            f"'kvplan {own[0]}' takes no engine flags",
+            why=f"found {' '.join(engine_words[:3])} behind --",
+            hint=f"engine flags go with {' and '.join(TAKES_ENGINE_FLAGS)}",
+        )
+    return _jobs.pop()(tuple(engine_words))
+
+
+def _cut(words: list[str]) -> tuple[list[str], list[str]]:
+    if "--" not in words:
+        return words, []
+    at = words.index("--")
+    return words[:at], words[at + 1 :]
+
+
+def _build(words: Sequence[str]) -> typer.Typer:
+    app = typer.Typer(
+        name="kvplan",
+        add_completion=True,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        help="Does this model fit on this GPU at this context length, and what makes it fit?",
+        epilog="Exit codes: 0 fits, 1 does not fit, 2 usage or input error, 3 cannot tell, 4 bug, 130 interrupted.",
+    )
+    app.callback()(_callback)
+    called = next((word for word in words if not word.startswith("-")), "")
+    names = [called] if called in COMMANDS and not _completing() else list(COMMANDS)
+    for name in names:
+        import_module(f"kvplan.cli.{COMMANDS[name]}").register(app)
+    return app
+
+
+def _completing() -> bool:
+    return any(key.endswith("_COMPLETE") for key in os.environ)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"kvplan {__version__}")
+        raise typer.Exit
+
+
+def _callback(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+    ),
+) -> None:
+    """Does this model fit on this GPU at this context length, and what makes it fit?"""
+
+
+def _usage_error(complaints: str, words: Sequence[str]) -> InputError:
+    lines = [line.strip() for line in complaints.splitlines() if line.strip()]
+    what = next((line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")), "")
+    called = next((word for word in words if not word.startswith("-")), "")
+    if called and called not in COMMANDS:
+        return InputError(
+            f"'{called}' is not a command of kvplan",
+            why=did_you_mean(called, COMMANDS) or f"commands are {', '.join(COMMANDS)}",
+            hint="see: kvplan --help",
+        )
+    command = f"kvplan {called}" if called else "kvplan"
+    return InputError(
+        what or "the command line cannot be read",
+        why="the words must match what the command takes",
+        hint=f"see: {command} --help",
+    )

@@ -1,0 +1,147 @@
+"""``kvplan fit``: does it fit, and if not, what is the smallest change that makes it fit?"""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from kvplan.cli import options as opt
+from kvplan.cli.app import submit
+from kvplan.cli.outcome import Outcome, Output
+
+if TYPE_CHECKING:
+    from kvplan.cli.question import Asked
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("fit")(fit)
+
+
+def fit(
+    model: opt.ModelArgument,
+    gpu: opt.GpuOption = None,
+    ctx: opt.CtxOption = None,
+    batch: opt.BatchOption = None,
+    weights: opt.WeightsOption = None,
+    kv: opt.KvOption = None,
+    kv_k: opt.KvKeyOption = None,
+    kv_v: opt.KvValueOption = None,
+    engine: opt.EngineOption = None,
+    tp: opt.TensorOption = None,
+    pp: opt.PipelineOption = None,
+    reserve: opt.ReserveOption = None,
+    cpu_memory: opt.CpuMemoryOption = None,
+    overhead: opt.OverheadOption = None,
+    min_headroom: opt.MinHeadroomOption = None,
+    encoder_ctx: opt.EncoderCtxOption = None,
+    strict: opt.StrictOption = False,
+    allow_offload: opt.AllowOffloadOption = False,
+    allow_unknown: opt.AllowUnknownOption = False,
+    offline: opt.OfflineOption = False,
+    assume: opt.AssumeOption = None,
+    format_: opt.FormatOption = "auto",
+    json_: opt.JsonOption = False,
+    output: opt.OutputOption = None,
+    export: opt.ExportOption = None,
+    quiet: opt.QuietOption = False,
+) -> None:
+    """Say whether MODEL fits on the GPU, and what makes it fit.
+
+    Flags of the engine itself go behind --: kvplan fit qwen3-32b --gpu h100 -- --max-num-seqs 256
+    """
+
+    def job(engine_words: tuple[str, ...]) -> Outcome:
+        from kvplan.cli.question import Asked
+        from kvplan.errors import InvalidValue
+
+        if not gpu:
+            raise InvalidValue(
+                "no --gpu is given",
+                why="whether it fits depends on the card",
+                hint="add --gpu h100, --gpu 48GB, --gpu local or --gpu none",
+            )
+        asked = Asked(
+            model=model,
+            gpus=tuple(gpu),
+            ctx=ctx,
+            batch=batch,
+            weights=weights,
+            kv=kv,
+            kv_k=kv_k,
+            kv_v=kv_v,
+            engine=engine,
+            tp=tp,
+            pp=pp,
+            reserve=reserve,
+            cpu_memory=cpu_memory,
+            overhead=overhead,
+            min_headroom=min_headroom,
+            encoder_ctx=encoder_ctx,
+            strict=strict,
+            allow_offload=allow_offload,
+            allow_unknown=allow_unknown,
+            offline=offline,
+            assume=assume,
+            engine_words=engine_words,
+        )
+        return _answer(asked, Output("json" if json_ else format_, output, tuple(export or ()), quiet))
+
+    submit(job)
+
+
+def _answer(asked: "Asked", output: Output) -> Outcome:
+    from kvplan.cli.question import question
+    from kvplan.judge import exit_code, judge
+    from kvplan.plan import plan
+    from kvplan.report.answer import FitAnswer, Proposal
+    from kvplan.solve import limits
+    from kvplan.suggest import Situation, suggestions
+
+    asking = question(asked)
+    result = plan(asking.model, asking.workload, asking.devices, asking.engine)
+    verdict = judge(result, asking.rules)
+    code = exit_code(verdict.status, asking.rules)
+    proposals: tuple[Proposal, ...] = ()
+    if verdict.status in ("does_not_fit", "offload", "tight"):
+        situation = Situation(
+            asking.model,
+            asking.workload,
+            asking.devices,
+            asking.engine,
+            asked.engine is not None,
+            asking.rules,
+        )
+        proposals = tuple(
+            Proposal(
+                item.changes,
+                asked.command("fit", item.changes),
+                item.verdict.status,
+                item.verdict.headroom_bytes,
+            )
+            for item in suggestions(result, situation)
+        )
+    answer = FitAnswer(
+        command="fit",
+        plan=result,
+        verdict=verdict,
+        exit_code=code,
+        limits=limits(result, asking.devices, asking.engine, asking.rules),
+        gpu_text=_gpu_text(asked, len(asking.devices)),
+        proposals=proposals,
+        context_source=asking.workload.context_source if asked.ctx else _source(result.workload.context_tokens),
+    )
+    return Outcome(code, answer, output)
+
+
+def _source(context_tokens: int) -> str:
+    return "flag" if context_tokens else "model"
+
+
+def _gpu_text(asked: "Asked", num_devices: int) -> str:
+    if num_devices == 0:
+        return "the CPU"
+    if len(asked.gpus) > 1:
+        return " + ".join(asked.gpus)
+    from kvplan.cli.question import multiplied
+
+    return multiplied(asked.gpus[0], num_devices).replace("x", " × ", 1)

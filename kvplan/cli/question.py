@@ -1,0 +1,228 @@
+"""From options to values: which model, which workload, which devices, under which engine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from shlex import quote
+from typing import cast
+
+from kvplan.device import Device
+from kvplan.dtypes import weight_format
+from kvplan.engines import engine_named
+from kvplan.engines.base import Engine
+from kvplan.errors import InvalidValue, OptionClash
+from kvplan.judge import Rules
+from kvplan.model import ModelSpec
+from kvplan.plan import default_engine, spread
+from kvplan.units import parse_size, parse_tokens
+from kvplan.workload import Workload
+
+MAX_SEQUENCES = 2**20
+
+# What an engine's own flag means in kvplan's words: option -> (kvplan's flag, workload field).
+LIFTED: dict[str, tuple[str, str]] = {
+    "max_model_len": ("--ctx", "context_tokens"),
+    "context_length": ("--ctx", "context_tokens"),
+    "max_seq_len": ("--ctx", "context_tokens"),
+    "tensor_parallel_size": ("--tp", "tensor_parallel"),
+    "tp_size": ("--tp", "tensor_parallel"),
+    "pipeline_parallel_size": ("--pp", "pipeline_parallel"),
+    "pp_size": ("--pp", "pipeline_parallel"),
+    "kv_cache_dtype": ("--kv", "kv_cache_dtype_k"),
+    "cache_type_k": ("--kv-k", "kv_cache_dtype_k"),
+    "cache_type_v": ("--kv-v", "kv_cache_dtype_v"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options of one command as typed."""
+
+    model: str
+    gpus: tuple[str, ...] = ()
+    ctx: str | None = None
+    batch: str | None = None
+    weights: str | None = None
+    kv: str | None = None
+    kv_k: str | None = None
+    kv_v: str | None = None
+    engine: str | None = None
+    tp: int | None = None
+    pp: int | None = None
+    reserve: str | None = None
+    cpu_memory: str | None = None
+    overhead: str | None = None
+    min_headroom: str | None = None
+    encoder_ctx: str | None = None
+    strict: bool = False
+    allow_offload: bool = False
+    allow_unknown: bool = False
+    offline: bool = False
+    assume: str | None = None
+    engine_words: tuple[str, ...] = ()
+
+    def command(self, name: str, changes: Sequence[tuple[str, str]] = ()) -> str:
+        """Return the command line that asks this, with ``changes`` made."""
+        now = dict(changes)
+        words = ["kvplan", name, quote(self.model)]
+        if "gpu" in now:
+            words += ["--gpu", quote(multiplied(self.gpus[0], int(now["gpu"])))]
+        else:
+            for gpu in self.gpus:
+                words += ["--gpu", quote(gpu)]
+        ctx = now.get("ctx", self.ctx)
+        for flag, value in (
+            ("--ctx", ctx),
+            ("--batch", self.batch),
+            ("--weights", now.get("weights", self.weights)),
+            ("--kv", now.get("kv", self.kv)),
+            ("--kv-k", None if "kv" in now else self.kv_k),
+            ("--kv-v", None if "kv" in now else self.kv_v),
+            ("--engine", self.engine),
+            ("--tp", None if "gpu" in now else self.tp),
+            ("--pp", None if "gpu" in now else self.pp),
+            ("--reserve", self.reserve),
+            ("--cpu-memory", self.cpu_memory),
+            ("--overhead", self.overhead),
+            ("--min-headroom", self.min_headroom),
+            ("--encoder-ctx", self.encoder_ctx),
+            ("--assume", self.assume),
+        ):
+            if value is not None:
+                words += [flag, quote(str(value))]
+        words += ["--strict"] * self.strict + ["--allow-offload"] * self.allow_offload
+        if self.engine_words:
+            words += ["--", *(quote(word) for word in self.engine_words)]
+        return " ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The same, as values."""
+
+    asked: Asked
+    model: ModelSpec
+    workload: Workload
+    devices: tuple[Device, ...]
+    engine: Engine
+    rules: Rules
+    unknown_flags: tuple[str, ...] = ()
+
+
+def multiplied(gpu: str, count: int) -> str:
+    """Return a ``--gpu`` text for ``count`` of what ``gpu`` names (``2x48GB`` -> ``4x48GB``)."""
+    head, times, rest = gpu.partition("x")
+    name = rest if times and head.strip().isdigit() else gpu
+    return f"{count}x{name.strip()}"
+
+
+def question(asked: Asked) -> Question:
+    """Read what was asked. Raises KvplanError naming the option that cannot be."""
+    from kvplan.sources import open_model
+
+    workload = _workload(asked)
+    devices, gpu_is_many = _devices(asked)
+    engine = engine_named(asked.engine) if asked.engine else None
+    if asked.weights is not None:
+        weight_format(asked.weights)
+    model = open_model(asked.model, offline=asked.offline, assume=asked.assume)
+    chosen = engine or default_engine(model, asked.weights)
+    workload, unknown = _with_engine_flags(asked, workload, chosen)
+    devices = spread(devices, workload.tensor_parallel, workload.pipeline_parallel, multiplied=gpu_is_many)
+    rules = Rules(
+        strict=asked.strict,
+        allow_offload=asked.allow_offload,
+        allow_unknown=asked.allow_unknown,
+        min_headroom_bytes=parse_size(asked.min_headroom).num_bytes if asked.min_headroom else 0,
+    )
+    return Question(asked, model, workload, devices, chosen, rules, unknown)
+
+
+def _devices(asked: Asked) -> tuple[tuple[Device, ...], bool]:
+    if not asked.gpus:
+        return (), False
+    from kvplan.hardware.parse import parse_gpus
+
+    devices = parse_gpus(asked.gpus)
+    many = len(asked.gpus) > 1 or asked.gpus[0] != multiplied(asked.gpus[0], 0).removeprefix("0x")
+    return devices, many or len(devices) > 1
+
+
+def _workload(asked: Asked) -> Workload:
+    if asked.kv and (asked.kv_k or asked.kv_v):
+        raise OptionClash(
+            "--kv and --kv-k/--kv-v are both given",
+            why="--kv sets keys and values alike",
+            hint="use either --kv, or --kv-k and --kv-v",
+        )
+    return Workload(
+        context_tokens=parse_tokens(asked.ctx) if asked.ctx is not None else 0,
+        context_source="flag" if asked.ctx is not None else "model",
+        num_sequences=_count(asked.batch) if asked.batch is not None else 1,
+        weights_format=asked.weights,
+        kv_cache_dtype_k=(asked.kv or asked.kv_k or "auto").casefold(),
+        kv_cache_dtype_v=(asked.kv or asked.kv_v or "auto").casefold(),
+        tensor_parallel=asked.tp or 0,
+        pipeline_parallel=asked.pp or 0,
+        reserve_bytes=parse_size(asked.reserve).num_bytes if asked.reserve else 0,
+        overhead_bytes=parse_size(asked.overhead).num_bytes if asked.overhead else None,
+        cpu_memory_bytes=parse_size(asked.cpu_memory).num_bytes if asked.cpu_memory else None,
+        encoder_tokens=parse_tokens(asked.encoder_ctx, "encoder") if asked.encoder_ctx else 0,
+    )
+
+
+def _count(text: str) -> int:
+    try:
+        count = int(text.replace(",", ""))
+    except ValueError:
+        count = 0
+    if not 1 <= count <= MAX_SEQUENCES:
+        raise InvalidValue(
+            f"'{text}' is not a number of sequences",
+            why=f"--batch takes a whole number from 1 to {MAX_SEQUENCES:,}",
+            hint="write it like --batch 8",
+        )
+    return count
+
+
+def _with_engine_flags(asked: Asked, workload: Workload, engine: Engine) -> tuple[Workload, tuple[str, ...]]:
+    if not asked.engine_words:
+        return workload, ()
+    from kvplan.deploy.engine_flags import read_flags
+
+    flags = read_flags(engine.name, asked.engine_words)
+    given = {
+        "--ctx": asked.ctx is not None,
+        "--tp": asked.tp is not None,
+        "--pp": asked.pp is not None,
+        "--kv": bool(asked.kv or asked.kv_k or asked.kv_v),
+        "--kv-k": bool(asked.kv or asked.kv_k),
+        "--kv-v": bool(asked.kv or asked.kv_v),
+    }
+    for name, value in flags.options:
+        if name not in LIFTED:
+            continue
+        flag, field = LIFTED[name]
+        if given[flag]:
+            raise OptionClash(
+                f"{flag} and the engine's own {name} are both given",
+                why="they say the same thing twice",
+                hint=f"leave out {flag}, or {name} behind --",
+            )
+        workload = _lift(workload, name, field, value)
+    return replace(workload, engine_options=flags.options), flags.unknown
+
+
+def _lift(workload: Workload, name: str, field: str, value: object) -> Workload:
+    if field == "context_tokens":
+        tokens = cast(int, value)
+        return workload if tokens <= 0 else replace(workload, context_tokens=tokens, context_source="flag")
+    if name == "kv_cache_dtype":
+        text = str(value).casefold()
+        return replace(workload, kv_cache_dtype_k=text, kv_cache_dtype_v=text)
+    if field == "kv_cache_dtype_k":
+        return replace(workload, kv_cache_dtype_k=str(value).casefold())
+    if field == "kv_cache_dtype_v":
+        return replace(workload, kv_cache_dtype_v=str(value).casefold())
+    if field == "tensor_parallel":
+        return replace(workload, tensor_parallel=cast(int, value))
+    return replace(workload, pipeline_parallel=cast(int, value))

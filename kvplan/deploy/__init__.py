@@ -1,0 +1,1 @@
+"""How engines are started: their own command lines and manifests, read into kvplan's words."""

@@ -1,0 +1,119 @@
+"""judge(): a Plan becomes a Verdict.
+
+``fits`` when the upper bound passes every check, ``tight`` when only the expected value does,
+``offload`` when it works with weights or cache in system memory, ``does_not_fit``, ``refused`` when
+the engine will not start whatever the memory, ``unknown`` when the facts are not there.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from kvplan.engines.base import Check, DevicePlan, Plan
+from kvplan.quantity import total
+
+Status = Literal["fits", "tight", "offload", "does_not_fit", "refused", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer: a status, the least headroom of any device, and what decided it.
+
+    ``device_index`` is the device that binds, -1 where none does; ``check`` the test that decided;
+    ``why`` is a sentence fragment for people.
+    """
+
+    status: Status
+    headroom_bytes: int
+    device_index: int
+    check: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What counts as success.
+
+    ``strict`` refuses ``tight``; ``min_headroom_bytes`` asks for more room; ``allow_offload`` and
+    ``allow_unknown`` accept what they name.
+    """
+
+    strict: bool = False
+    allow_offload: bool = False
+    allow_unknown: bool = False
+    min_headroom_bytes: int = 0
+
+
+DEFAULT_RULES = Rules()
+
+
+def judge(plan: Plan, rules: Rules = DEFAULT_RULES) -> Verdict:
+    """Judge a plan against every check on every device and in system memory."""
+    index, device = _tightest(plan)
+    headroom_bytes = device.headroom_bytes if device else _host_headroom(plan)
+    if plan.refusals:
+        return Verdict("refused", headroom_bytes, index, "engine", plan.refusals[0].message)
+    if device is None and plan.workload.cpu_memory_bytes is None:
+        return Verdict("unknown", 0, -1, "host_memory", "the machine's memory is not known: give --cpu-memory")
+    status: Status = "fits"
+    decided: tuple[int, Check | None] = (index, None)
+    for position, candidate in enumerate(plan.devices):
+        for check in candidate.checks:
+            outcome = _outcome(check, rules.min_headroom_bytes)
+            if _WORSE[outcome] > _WORSE[status]:
+                status, decided = outcome, (position, check)
+    host = total(component.bytes for component in plan.host)
+    if plan.host and plan.workload.cpu_memory_bytes is not None:
+        check = Check("host_memory", host, plan.workload.cpu_memory_bytes)
+        outcome = _outcome(check, 0)
+        if _WORSE[outcome] > _WORSE[status]:
+            status, decided = outcome, (-1, check)
+    if status == "fits" and (plan.cache.total.basis == "assumed" or plan.model.assumptions):
+        status = "tight"
+    if plan.offloaded and status in ("fits", "tight"):
+        status = "offload"
+    position, decisive = decided
+    if status == "does_not_fit" and position >= 0:
+        headroom_bytes = plan.devices[position].headroom_bytes
+    name = decisive.name if decisive else (device.binding if device else "host_memory")
+    return Verdict(status, headroom_bytes, position, name, decisive.note if decisive else "")
+
+
+def exit_code(status: Status, rules: Rules = DEFAULT_RULES) -> int:
+    """Return the exit code of a verdict: 0 success, 1 failure, 3 cannot tell."""
+    if status == "fits":
+        return 0
+    if status == "tight":
+        return 1 if rules.strict else 0
+    if status == "offload":
+        return 0 if rules.allow_offload else 1
+    if status == "unknown":
+        return 0 if rules.allow_unknown else 3
+    return 1
+
+
+def succeeds(plan: Plan, rules: Rules = DEFAULT_RULES) -> bool:
+    """Tell whether a plan's exit code would be 0."""
+    return exit_code(judge(plan, rules).status, rules) == 0
+
+
+_WORSE: dict[Status, int] = {"fits": 0, "tight": 1, "offload": 2, "does_not_fit": 3, "refused": 4, "unknown": 5}
+
+
+def _outcome(check: Check, min_headroom_bytes: int) -> Status:
+    room = check.limit_bytes - (min_headroom_bytes if check.name == "budget" else 0)
+    if check.required.expected > room:
+        return "does_not_fit"
+    return "tight" if check.required.high > room else "fits"
+
+
+def _tightest(plan: Plan) -> tuple[int, DevicePlan | None]:
+    if not plan.devices:
+        return -1, None
+    index = min(range(len(plan.devices)), key=lambda i: plan.devices[i].headroom_bytes)
+    return index, plan.devices[index]
+
+
+def _host_headroom(plan: Plan) -> int:
+    if plan.workload.cpu_memory_bytes is None:
+        return 0
+    return plan.workload.cpu_memory_bytes - total(component.bytes for component in plan.host).expected

@@ -1,0 +1,98 @@
+"""plan(): a model, a workload, devices and an engine become a Plan.
+
+The engine's policy does the arithmetic; here is what holds under every engine: which engine the
+weights call for, how many devices a parallel layout needs, and what to say of a context beyond the
+one the model was trained for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kvplan.device import Device
+from kvplan.dtypes import weight_format
+from kvplan.engines import engine_named
+from kvplan.engines.base import Engine, Notice, Plan
+from kvplan.errors import OptionClash
+from kvplan.model import ModelSpec
+from kvplan.units import format_tokens
+from kvplan.weights import format_name_of
+from kvplan.workload import Workload
+
+# What each engine says to a context above the model's limit, and how it is overruled.
+BEYOND_LIMIT: dict[str, str] = {
+    "vllm": "vLLM refuses {asked} without VLLM_ALLOW_LONG_MAX_MODEL_LEN=1",
+    "sglang": "SGLang refuses {asked} without SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN=1",
+    "tensorrt-llm": "TensorRT-LLM refuses {asked} above max_position_embeddings",
+    "llama.cpp": "llama.cpp runs {asked} with a warning",
+    "ollama": "Ollama cuts {asked} to the model's limit",
+    "transformers": "transformers runs {asked} with degraded positions",
+}
+
+# The engine of last resort for weights that neither vLLM nor llama.cpp loads.
+_ENGINE_OF_FAMILY: dict[str, str] = {"gguf": "llama.cpp", "mlx": "ideal", "exl": "ideal"}
+
+
+def default_engine(model: ModelSpec, weights: str | None) -> Engine:
+    """Return the engine that the weights call for: GGUF -> llama.cpp, others -> vLLM.
+
+    MLX and ExLlama weights have no policy of their own yet and are planned by the textbook.
+    """
+    family = weight_format(format_name_of(model, weights)).family
+    return engine_named(_ENGINE_OF_FAMILY.get(family, "vllm"))
+
+
+def spread(devices: Sequence[Device], tensor: int, pipeline: int, *, multiplied: bool) -> tuple[Device, ...]:
+    """Return as many devices as ``--tp`` and ``--pp`` need.
+
+    One unmultiplied ``--gpu`` is repeated; otherwise tensor x pipeline must equal the count.
+    Raises OptionClash when it does not.
+    """
+    needed = max(1, tensor) * max(1, pipeline)
+    if needed == 1 or not devices:
+        return tuple(devices)
+    if len(devices) == 1 and not multiplied:
+        return tuple(devices) * needed
+    stated = needed if tensor and pipeline else None
+    if (stated is not None and stated != len(devices)) or len(devices) % needed:
+        layout = " x ".join(
+            part
+            for part in (f"--tp {tensor}" if tensor else "", f"--pp {pipeline}" if pipeline else "")
+            if part
+        )
+        raise OptionClash(
+            f"{layout} needs {needed} GPUs, but --gpu names {len(devices)}",
+            why="tensor x pipeline ranks take one GPU each",
+            hint=f"name {needed} GPUs, or leave out --tp and --pp",
+        )
+    if stated is None and needed != len(devices):
+        raise OptionClash(
+            f"{'--tp' if tensor else '--pp'} {needed} leaves {len(devices) - needed} of {len(devices)} GPUs idle",
+            why="tensor x pipeline ranks take one GPU each",
+            hint=f"add {'--pp' if tensor else '--tp'} {len(devices) // needed}, or name {needed} GPUs",
+        )
+    return tuple(devices)
+
+
+def plan(model: ModelSpec, workload: Workload, devices: Sequence[Device], engine: Engine) -> Plan:
+    """Plan ``workload`` of ``model`` on ``devices`` under ``engine``.
+
+    Raises KvplanError for what no engine could accept; what this engine refuses is in the plan.
+    """
+    result = engine.plan(model, workload, devices)
+    warnings = list(result.warnings)
+    limit = model.context_limit_tokens
+    if limit and result.context_tokens > limit:
+        warnings.insert(0, Notice("context-exceeds-model", _beyond(model, result)))
+    if not model.assumptions and len(warnings) == len(result.warnings):
+        return result
+    return replace(result, warnings=tuple(warnings), assumptions=(*model.assumptions, *result.assumptions))
+
+
+def _beyond(model: ModelSpec, result: Plan) -> str:
+    asked = format_tokens(result.context_tokens)
+    text = f"trained for {format_tokens(model.context_limit_tokens)} tokens"
+    if result.engine_name in BEYOND_LIMIT:
+        text += f"; {BEYOND_LIMIT[result.engine_name].format(asked=asked)}"
+    if model.longer_context:
+        text += f"; {model.longer_context} has the same KV bytes"
+    return text

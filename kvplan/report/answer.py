@@ -1,0 +1,71 @@
+"""What a report renders: an answer's values, and the screen it is for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kvplan.engines.base import Plan
+from kvplan.judge import Verdict
+from kvplan.model import ModelSpec
+from kvplan.solve import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """Where text goes: its width, whether it is a terminal, takes colour and can print symbols."""
+
+    width: int = 80
+    is_terminal: bool = False
+    color: bool = False
+    unicode: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A change that makes it fit, as a command to copy, with its computed outcome."""
+
+    changes: tuple[tuple[str, str], ...]
+    command: str
+    status: str
+    headroom_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FitAnswer:
+    """The answer of ``kvplan fit``.
+
+    ``gpu_text`` is the device as it was asked for; ``proposals`` the ways to make it fit;
+    ``proposals_why`` says why there are none.
+    """
+
+    command: str
+    plan: Plan
+    verdict: Verdict
+    exit_code: int
+    limits: Limits
+    gpu_text: str
+    proposals: tuple[Proposal, ...] = ()
+    context_source: str = "flag"
+
+
+@dataclass(frozen=True, slots=True)
+class ShowAnswer:
+    """The answer of ``kvplan show``: a model, and its cache under one engine."""
+
+    model: ModelSpec
+    plan: Plan
+    roles: tuple[tuple[str, int], ...]
+    num_parameters: int
+    num_active_parameters: int
+    limits: Limits | None = None
+    spec: Mapping[str, object] | None = None
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ListAnswer:
+    """The answer of ``kvplan list``: rows of named columns."""
+
+    what: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[object, ...], ...]
+    entries: tuple[Mapping[str, object], ...]

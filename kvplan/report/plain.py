@@ -1,0 +1,33 @@
+"""The fit answer as stable, greppable lines: ``name: value``, no drawing, no colour."""
+
+from kvplan.report.answer import FitAnswer, Screen
+from kvplan.report.wording import COMPONENTS, VERDICTS, component_note, headroom, limits_text, subject
+from kvplan.units import format_gib
+
+
+def fit(answer: FitAnswer, screen: Screen) -> str:
+    """Write one fact a line, the verdict first."""
+    plan = answer.plan
+    lines = [f"{VERDICTS[answer.verdict.status]}: {subject(answer)}", f"headroom: {headroom(answer)}"]
+    for number, device in enumerate(plan.devices):
+        prefix = "" if len(plan.devices) == 1 else f"gpu {number} "
+        for component in device.components:
+            amount = component.bytes
+            detail = ", ".join(part for part in (amount.basis, component_note(component, plan)) if part)
+            lines.append(f"{prefix}{COMPONENTS[component.name]}: {format_gib(amount.expected)} ({detail})")
+        lines.append(f"{prefix}budget: {format_gib(device.budget_bytes)} of {format_gib(device.device.memory_bytes)}")
+        lines += [f"{prefix}device: {note}" for note in device.device.notes]
+        if len(plan.devices) > 1 and all(other == device for other in plan.devices[1:]):
+            lines.append(f"gpu 1 to {len(plan.devices) - 1}: the same")
+            break
+    for component in plan.host:
+        lines.append(f"host {COMPONENTS[component.name]}: {format_gib(component.bytes.expected)}")
+    lines.append(f"limits: {limits_text(answer)}")
+    lines += [f"assumption: {text}" for text in plan.assumptions]
+    lines += [f"warning: {warning.message} [{warning.code}]" for warning in plan.warnings]
+    lines += [
+        f"to make it fit: {proposal.command} # {proposal.status}, {format_gib(proposal.headroom_bytes)} free"
+        for proposal in answer.proposals
+    ]
+    text = "\n".join(lines) + "\n"
+    return text if screen.unicode else text.replace("×", "x").encode("ascii", "replace").decode("ascii")

@@ -1,0 +1,145 @@
+"""The fit answer as a person reads it on a terminal: at most twenty lines, any width."""
+
+from io import StringIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kvplan.engines.base import Component
+from kvplan.report.answer import FitAnswer, Screen
+from kvplan.report.wording import (
+    COMPONENTS,
+    VERDICTS,
+    component_note,
+    headroom,
+    limits_text,
+    subject,
+)
+from kvplan.units import format_gib
+
+STYLES = {
+    "fits": "bold green",
+    "tight": "bold yellow",
+    "offload": "bold yellow",
+    "does_not_fit": "bold red",
+    "refused": "bold red",
+    "unknown": "bold magenta",
+}
+# Drawn with these marks, so that the bar reads without colour as well.
+MARKS = {"weights": "█", "kv_cache": "▓", "overhead": "▒", "free": "·"}
+ASCII_MARKS = {"weights": "#", "kv_cache": "=", "overhead": "+", "free": "."}
+MARK_STYLES = {"weights": "blue", "kv_cache": "cyan", "overhead": "magenta", "free": "dim"}
+MIN_BAR = 10
+MAX_BAR = 72
+
+
+def fit(answer: FitAnswer, screen: Screen) -> str:
+    """Draw verdict, bar, components, limits, warnings and what makes it fit."""
+    console = _console(screen)
+    status = answer.verdict.status
+    console.print(Text.assemble((VERDICTS[status], STYLES[status]), "  ", subject(answer)))
+    console.print(Text(headroom(answer)))
+    if answer.plan.devices:
+        console.print(_bar(answer, screen))
+        console.print(_components(answer))
+    console.print(Text(limits_text(answer)))
+    for warning in answer.plan.warnings[:2]:
+        console.print(Text.assemble(("! ", "yellow"), warning.message))
+    if len(answer.plan.warnings) > 2:
+        console.print(Text(f"! and {len(answer.plan.warnings) - 2} more: see --format plain", style="yellow"))
+    _proposals(console, answer)
+    return _finish(console, screen)
+
+
+def _console(screen: Screen) -> Console:
+    return Console(
+        file=StringIO(),
+        width=max(20, screen.width),
+        force_terminal=screen.color,
+        no_color=not screen.color,
+        color_system="standard" if screen.color else None,
+        highlight=False,
+        emoji=False,
+        markup=False,
+        legacy_windows=False,
+    )
+
+
+def _finish(console: Console, screen: Screen) -> str:
+    buffer = console.file
+    text = buffer.getvalue() if isinstance(buffer, StringIO) else ""
+    text = "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+    return text if screen.unicode else to_ascii(text)
+
+
+def to_ascii(text: str) -> str:
+    """Return the text with every symbol spelled in ASCII."""
+    for symbol, plain in (*zip(MARKS.values(), ASCII_MARKS.values(), strict=True), ("×", "x"), ("┃", "|"), ("–", "-")):
+        text = text.replace(symbol, plain)
+    return text.encode("ascii", "replace").decode("ascii")
+
+
+def _group(component: Component) -> str:
+    return component.name if component.name in ("weights", "kv_cache") else "overhead"
+
+
+def _bar(answer: FitAnswer, screen: Screen) -> Text:
+    device = answer.plan.devices[max(0, answer.verdict.device_index)]
+    sizes = {"weights": 0, "kv_cache": 0, "overhead": 0}
+    for component in device.components:
+        sizes[_group(component)] += component.bytes.expected
+    used = sum(sizes.values())
+    sizes["free"] = max(0, device.budget_bytes - used)
+    scale = max(used, device.budget_bytes, 1)
+    width = min(MAX_BAR, max(MIN_BAR, screen.width - 2))
+    bar = Text(no_wrap=True, overflow="crop")
+    drawn = passed = 0
+    limit = device.budget_bytes * width // scale
+    for name, size in sizes.items():
+        passed += size
+        end = passed * width // scale
+        for position in range(drawn, end):
+            over = used > device.budget_bytes and position == limit
+            bar.append("┃" if over else MARKS[name], style="bold red" if over else MARK_STYLES[name])
+        drawn = max(drawn, end)
+    return bar
+
+
+def _components(answer: FitAnswer) -> Table:
+    device = answer.plan.devices[max(0, answer.verdict.device_index)]
+    table = Table(box=None, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for component in device.components:
+        mark = MARKS[_group(component)]
+        table.add_row(
+            Text.assemble((mark, MARK_STYLES[_group(component)]), " ", COMPONENTS[component.name]),
+            format_gib(component.bytes.expected),
+            component.bytes.basis,
+            component_note(component, answer.plan),
+        )
+    budget = f"of {format_gib(device.device.memory_bytes)} on the card"
+    options = dict(answer.plan.engine_options)
+    share = options.get("gpu_memory_utilization") or options.get("mem_fraction_static")
+    if share is not None:
+        budget = f"{share:g} of {format_gib(device.device.usable_bytes)} usable"
+    table.add_row("  budget", format_gib(device.budget_bytes), "", budget)
+    for note in device.device.notes[:1]:
+        table.add_row("", "", "", note)
+    return table
+
+
+def _proposals(console: Console, answer: FitAnswer) -> None:
+    if answer.verdict.status not in ("does_not_fit", "refused", "offload", "tight"):
+        return
+    if not answer.proposals:
+        if answer.verdict.status == "does_not_fit":
+            console.print(Text("nothing small makes it fit: fewer layers on the card, or another card"))
+        return
+    console.print(Text("to make it fit:" if answer.verdict.status != "tight" else "with more room:"))
+    for proposal in answer.proposals:
+        outcome = f"  # {proposal.status}, {format_gib(proposal.headroom_bytes)} free"
+        console.print(Text(f"  {proposal.command}{outcome}", no_wrap=True, overflow="ignore"), soft_wrap=True)

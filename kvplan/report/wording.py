@@ -1,0 +1,112 @@
+"""The words reports share: verdicts, components, amounts."""
+
+from kvplan.engines.base import Component, Plan
+from kvplan.quantity import Quantity
+from kvplan.report.answer import FitAnswer
+from kvplan.units import format_gib, format_tokens
+
+VERDICTS: dict[str, str] = {
+    "fits": "FITS",
+    "tight": "TIGHT",
+    "offload": "FITS BUT SLOW",
+    "does_not_fit": "DOES NOT FIT",
+    "refused": "REFUSED",
+    "unknown": "CANNOT TELL",
+}
+COMPONENTS: dict[str, str] = {
+    "weights": "weights",
+    "kv_cache": "KV cache",
+    "recurrent_state": "state",
+    "activations": "activations",
+    "cuda_graphs": "CUDA graphs",
+    "runtime": "runtime",
+    "communication": "communication",
+    "draft_model": "draft model",
+    "adapters": "adapters",
+    "multimodal": "multimodal",
+    "other_processes": "other processes",
+}
+ENGINES: dict[str, str] = {
+    "vllm": "vLLM",
+    "sglang": "SGLang",
+    "llama.cpp": "llama.cpp",
+    "ollama": "Ollama",
+    "transformers": "transformers",
+    "tensorrt-llm": "TensorRT-LLM",
+    "ideal": "textbook",
+}
+
+
+def engine_text(plan: Plan) -> str:
+    """Return the engine and its version as people write it."""
+    name = ENGINES.get(plan.engine_name, plan.engine_name)
+    return name if plan.engine_name == "ideal" else f"{name} {plan.engine_version}"
+
+
+def subject(answer: FitAnswer) -> str:
+    """Return what is asked in one line: model, devices, context, engine."""
+    plan = answer.plan
+    sequences = "" if plan.num_sequences == 1 else f" × {plan.num_sequences:,}"
+    return (
+        f"{plan.model.name} {plan.weights_format} on {answer.gpu_text}, "
+        f"{format_tokens(plan.context_tokens)} tokens{sequences}, {engine_text(plan)}"
+    )
+
+
+def headroom(answer: FitAnswer) -> str:
+    """Return the room left, or missing, with what was needed."""
+    plan = answer.plan
+    if plan.refusals:
+        return plan.refusals[0].message
+    if not plan.devices:
+        return answer.verdict.why or "no device memory to compare with"
+    index = max(0, answer.verdict.device_index)
+    device = plan.devices[index]
+    each = f" on each of {len(plan.devices)} GPUs" if len(plan.devices) > 1 else ""
+    need = f"needs {format_gib(device.required.expected)} of {format_gib(device.budget_bytes)}{each}"
+    room = device.headroom_bytes
+    if room < 0:
+        return f"{need}: short {format_gib(-room)}"
+    if answer.verdict.status == "does_not_fit":
+        return f"{need}, but fails the test '{answer.verdict.check}'"
+    if answer.verdict.status == "tight":
+        return f"{need}: {format_gib(room)} free, within the uncertainty"
+    return f"{need}: {format_gib(room)} free"
+
+
+def interval(amount: Quantity) -> str:
+    """Return the bounds of an amount, empty when it is exact."""
+    if amount.low == amount.high:
+        return ""
+    return f"{amount.low / 2**30:,.2f} to {amount.high / 2**30:,.2f}"
+
+
+def component_note(component: Component, plan: Plan) -> str:
+    """Return what a component's figure is made of."""
+    if component.name == "weights":
+        count = f"{num_parameters_text(plan)}, {plan.weights_format}"
+        return f"{count}, {interval(component.bytes)}" if interval(component.bytes) else count
+    if component.name == "kv_cache" and plan.cache.bytes_per_token:
+        keys = plan.kv_dtype_k if plan.kv_dtype_k == plan.kv_dtype_v else f"{plan.kv_dtype_k}/{plan.kv_dtype_v}"
+        share = interval(component.bytes)
+        return f"{plan.cache.bytes_per_token:,} B a token, {keys}" + (f", {share}" if share else "")
+    return interval(component.bytes) or component.note
+
+
+def num_parameters_text(plan: Plan) -> str:
+    """Return the model's parameter count in billions."""
+    from kvplan.model import num_parameters
+
+    return f"{num_parameters(plan.model.structure) / 1e9:,.2f} B parameters"
+
+
+def limits_text(answer: FitAnswer) -> str:
+    """Return how far the plan stretches, in one line."""
+    limits, plan = answer.limits, answer.plan
+    if limits.max_context_tokens == 0 and limits.max_sequences == 0:
+        return "no context fits: " + ("refused" if plan.refusals else "the weights and overhead alone are too much")
+    sequences = "1 sequence" if plan.num_sequences == 1 else f"{plan.num_sequences:,} sequences"
+    return (
+        f"longest context {format_tokens(limits.max_context_tokens)} for {sequences}; "
+        f"most sequences {limits.max_sequences:,} at {format_tokens(plan.context_tokens)}"
+    )

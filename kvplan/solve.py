@@ -1,0 +1,139 @@
+"""Inverses of the fit test: the longest context, the most sequences, the fewest GPUs.
+
+Each asks plan() and judge() themselves, so block rounding, windows and engine rules are included
+and the answer is exact: what is returned succeeds, one more does not. That needs the requirement to
+grow with what is searched, which it does under every policy.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from kvplan.device import Device
+from kvplan.engines.base import Engine, Plan
+from kvplan.judge import DEFAULT_RULES, Rules, succeeds
+from kvplan.model import ModelSpec
+from kvplan.plan import plan
+from kvplan.workload import Workload
+
+UNLIMITED_CONTEXT_TOKENS = 2**27
+MAX_SEQUENCES = 2**20
+MAX_GPUS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far the plan stretches.
+
+    ``max_context_tokens`` for the asked number of sequences, ``max_sequences`` at the asked context;
+    0 where not even one fits. ``binding`` names what stops it.
+    """
+
+    max_context_tokens: int
+    max_sequences: int
+    kv_cache_tokens: int | None
+    max_concurrency: float | None
+    binding: str
+
+
+def largest(succeeds_at: Callable[[int], bool], ceiling: int, start: int = 1) -> int:
+    """Return the largest n in 1..ceiling for which ``succeeds_at`` holds, 0 if none does.
+
+    ``succeeds_at`` must be true up to some n and false beyond. ``start`` is a first guess.
+    """
+    if ceiling < 1 or not succeeds_at(1):
+        return 0
+    low, high = 1, max(1, min(start, ceiling))
+    while succeeds_at(high):
+        low = high
+        if high == ceiling:
+            return ceiling
+        high = min(high * 4, ceiling)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if succeeds_at(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def context_ceiling(model: ModelSpec, workload: Workload) -> int:
+    """Return how far a context search goes: the model's limit, or what was asked if that is more."""
+    limit = model.context_limit_tokens or UNLIMITED_CONTEXT_TOKENS
+    return max(limit, workload.context_tokens)
+
+
+def max_context(
+    model: ModelSpec,
+    workload: Workload,
+    devices: Sequence[Device],
+    engine: Engine,
+    rules: Rules = DEFAULT_RULES,
+) -> int:
+    """Return the longest context that succeeds for ``workload.num_sequences``; 0 if none does."""
+
+    def fits(context_tokens: int) -> bool:
+        asked = replace(workload, context_tokens=context_tokens, context_source="flag")
+        return succeeds(plan(model, asked, devices, engine), rules)
+
+    return largest(fits, context_ceiling(model, workload), workload.context_tokens or 4096)
+
+
+def max_sequences(
+    model: ModelSpec,
+    workload: Workload,
+    devices: Sequence[Device],
+    engine: Engine,
+    rules: Rules = DEFAULT_RULES,
+    ceiling: int | None = None,
+) -> int:
+    """Return the most sequences that succeed at the asked context, at most the engine's own cap."""
+
+    def fits(num_sequences: int) -> bool:
+        asked = replace(workload, num_sequences=num_sequences)
+        return succeeds(plan(model, asked, devices, engine), rules)
+
+    return largest(fits, MAX_SEQUENCES if ceiling is None else ceiling, workload.num_sequences)
+
+
+def fewest_gpus(
+    model: ModelSpec,
+    workload: Workload,
+    device: Device,
+    engine: Engine,
+    rules: Rules = DEFAULT_RULES,
+    at_most: int = MAX_GPUS,
+) -> int:
+    """Return the smallest power of two of ``device`` on which the workload succeeds; 0 if none.
+
+    Powers of two, because tensor parallelism must divide the heads of nearly every model.
+    """
+    asked = replace(workload, tensor_parallel=0, pipeline_parallel=0)
+    count = 1
+    while count <= at_most:
+        if succeeds(plan(model, asked, (device,) * count, engine), rules):
+            return count
+        count *= 2
+    return 0
+
+
+def limits(base: Plan, devices: Sequence[Device], engine: Engine, rules: Rules = DEFAULT_RULES) -> Limits:
+    """Return how far ``base`` stretches: both inverses and what binds."""
+    workload = base.workload
+    asked = replace(workload, context_tokens=base.context_tokens)
+    if not devices or base.refusals:
+        return Limits(0, 0, base.kv_cache_tokens, base.max_concurrency, "refused" if base.refusals else "memory")
+    longest = max_context(base.model, workload, devices, engine, rules)
+    cap = base.sequence_limit
+    most = max_sequences(base.model, asked, devices, engine, rules, cap)
+    if longest == 0 and most == 0:
+        binding = "weights"
+    elif cap is not None and most >= cap:
+        binding = base.sequence_limit_name or "max_num_seqs"
+    elif base.cache.state_bytes_per_sequence * 2 > base.cache.bytes_per_sequence:
+        binding = "state_slots"
+    else:
+        binding = "kv_pool"
+    if longest and longest == context_ceiling(base.model, workload) and binding == "kv_pool" and most > 1:
+        binding = "context_limit"
+    return Limits(longest, most, base.kv_cache_tokens, base.max_concurrency, binding)
