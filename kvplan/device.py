@@ -13,7 +13,8 @@ class Device:
     ``memory_bytes`` is what its driver reports; ``usable_bytes`` what a process can see of it
     (CUDA's total, Metal's recommended working set), with ``usable_low_bytes`` the pessimistic
     reading; ``usable_basis`` says how well that is known. ``bandwidth_bytes_per_second`` is the
-    vendor's figure, 0 where there is none. ``note`` goes to the report ("48GB read as ...").
+    vendor's figure, 0 where there is none. ``notes`` go to the report ("48GB read as ..."); ``larger_sibling`` is a card sold as
+    the same size that reports more; ``used_bytes`` is what others held when it was asked.
     """
 
     name: str
@@ -33,3 +34,4 @@ class Device:
     notes: tuple[str, ...] = ()
     larger_sibling: str = ""
     larger_sibling_bytes: int = 0
+    used_bytes: int = 0

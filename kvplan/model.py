@@ -1,7 +1,7 @@
 """A model: its layers in order, the tensors outside them, and where each fact came from."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
@@ -66,7 +66,7 @@ class ModelSpec:
     published in. ``published_total`` is the parameter count its publisher shows and
     ``published_relation`` why it differs from ours. ``stored`` is the checkpoint's tensor table
     where a header was read. ``longer_context`` names a model of the same shape with a larger limit.
-    Compared by identity, so that what is derived from a model can be
+    ``config`` is the config it was built from. Compared by identity, so that what is derived from a model can be
     cached cheaply.
     """
 
@@ -86,6 +86,8 @@ class ModelSpec:
     gguf_metadata: tuple[tuple[str, object], ...] = ()
     assumptions: tuple[str, ...] = ()
     longer_context: str = ""
+    notes: tuple[str, ...] = ()
+    config: Mapping[str, object] | None = None
     provenance: tuple[tuple[str, str], ...] = field(default=())
 
     @property

@@ -87,6 +87,16 @@ def unknown_model(name: str) -> UnknownModel:
     )
 
 
+def aliases_of(name: str) -> tuple[str, ...]:
+    """Return the other names of a bundled model, empty for any other."""
+    names, lines = _index()
+    line = names.get(normalise(name))
+    if line is None:
+        return ()
+    spec = json.loads(lines[line])
+    return tuple(dict.fromkeys(other for other in (spec.get("repo"), *spec["aliases"]) if other))
+
+
 def entries() -> Iterator[dict[str, Any]]:
     """Yield every bundled spec as plain data, by id."""
     for line in _index()[1][1:]:

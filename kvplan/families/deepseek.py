@@ -1,0 +1,186 @@
+"""DeepSeek: latent attention (MLA), shared and routed experts, an indexer from V3.2 on.
+
+DeepSeek V2, V3, R1 and Kimi-K2 in transformers 5.23's classes (models/deepseek_v2, deepseek_v3,
+deepseek_v32, glm_moe_dsa); DeepSeek-MoE-16B (v1) with plain attention from its own repository.
+"""
+
+from collections.abc import Callable
+
+from kvplan.attention_pattern import unknown_layer_type
+from kvplan.blocks import attention, experts, gated_mlp, latent_attention, router
+from kvplan.config import Config
+from kvplan.decoder import Shape, attention_cache, by_index, finish, shape_of
+from kvplan.layers import LatentAttention, Layer, LayerGroup
+from kvplan.model import Structure
+from kvplan.tensors import Tensor, linear, norm
+
+
+def _shape(config: Config) -> Shape:
+    # head_dim in these files is the rotary part and sizes nothing here.
+    hidden_size = config.positive("hidden_size")
+    heads = config.positive("num_attention_heads")
+    return Shape(hidden_size, config.layers(), heads, heads, max(1, hidden_size // heads), config.positive("vocab_size"))
+
+
+def _norms(hidden_size: int) -> tuple[Tensor, ...]:
+    return (*norm("input_layernorm", hidden_size), *norm("post_attention_layernorm", hidden_size))
+
+
+def _latent(config: Config, shape: Shape) -> tuple[Tensor, ...]:
+    return latent_attention(
+        shape.hidden_size,
+        shape.num_attention_heads,
+        kv_lora_rank=config.positive("kv_lora_rank"),
+        qk_rope_head_dim=config.positive("qk_rope_head_dim"),
+        qk_nope_head_dim=config.positive("qk_nope_head_dim"),
+        v_head_dim=config.positive("v_head_dim"),
+        q_lora_rank=config.integer("q_lora_rank", None),
+        bias=config.flag("attention_bias", False),
+    )
+
+
+def _cache(config: Config, index_head_dim: int = 0) -> LatentAttention:
+    return LatentAttention(
+        num_attention_heads=config.positive("num_attention_heads"),
+        kv_lora_rank=config.positive("kv_lora_rank"),
+        qk_rope_head_dim=config.positive("qk_rope_head_dim"),
+        qk_nope_head_dim=config.positive("qk_nope_head_dim"),
+        v_head_dim=config.positive("v_head_dim"),
+        index_head_dim=index_head_dim,
+    )
+
+
+def _feed_forward(config: Config, hidden_size: int, *, is_sparse: bool) -> tuple[Tensor, ...]:
+    if not is_sparse:
+        return gated_mlp(hidden_size, config.positive("intermediate_size"))
+    num_experts = config.positive("num_experts")
+    active = config.positive("num_experts_per_tok")
+    if active > num_experts:
+        raise config.invalid("num_experts_per_tok", f"is {active}, more than {num_experts} experts")
+    expert_size = config.positive("moe_intermediate_size")
+    num_shared = config.integer("n_shared_experts", 0)
+    shared: tuple[Tensor, ...] = ()
+    if num_shared:
+        shared = gated_mlp(
+            hidden_size, expert_size * num_shared, name="mlp.shared_experts", role="shared_expert"
+        )
+    return (
+        *experts(hidden_size, expert_size, num_experts, active),
+        *router(hidden_size, num_experts),
+        *shared,
+    )
+
+
+def _is_sparse(config: Config, index: int) -> bool:
+    if not config.has("num_experts"):
+        return False
+    kinds = config.texts("mlp_layer_types")
+    if kinds is not None and index < len(kinds):
+        if kinds[index] not in ("sparse", "dense"):
+            raise unknown_layer_type(config, kinds[index])
+        return kinds[index] == "sparse"
+    freq = config.raw("moe_layer_freq")
+    if isinstance(freq, list | tuple):
+        return bool(index < len(freq) and freq[index])
+    step = config.positive("moe_layer_freq", 1)
+    return index >= config.integer("first_k_dense_replace", 0) and index % step == 0
+
+
+def deepseek_v2(config: Config) -> Structure:
+    """Read DeepSeek V2, V3, R1 and Kimi-K2: latent attention, one MTP layer where the config names it."""
+    return _mla_model(config, _no_indexer)
+
+
+def deepseek_v32(config: Config) -> Structure:
+    """Read DeepSeek-V3.2: V3 with an indexer on every layer."""
+    return _mla_model(config, _every_layer_indexes)
+
+
+def glm_moe_dsa(config: Config) -> Structure:
+    """Read GLM-5: V3.2's attention; layers whose ``indexer_types`` is ``shared`` store no index key."""
+    return _mla_model(config, _listed_indexers)
+
+
+def _no_indexer(config: Config, index: int) -> bool:  # noqa: ARG001 - one signature for the three
+    return False
+
+
+def _every_layer_indexes(config: Config, index: int) -> bool:  # noqa: ARG001
+    return True
+
+
+def _listed_indexers(config: Config, index: int) -> bool:
+    kinds = config.texts("indexer_types")
+    if kinds is None or index >= len(kinds):
+        return True
+    if kinds[index] not in ("full", "shared"):
+        raise unknown_layer_type(config, kinds[index])
+    return kinds[index] == "full"
+
+
+def _indexer(config: Config, shape: Shape) -> tuple[Tensor, ...]:
+    # transformers 5.23 models/deepseek_v32: queries from the low-rank q, one key, one weight a head.
+    num_heads, head_dim = config.positive("index_n_heads"), config.positive("index_head_dim")
+    return (
+        *linear("self_attn.indexer.wq_b", num_heads * head_dim, config.positive("q_lora_rank"), "indexer"),
+        *linear("self_attn.indexer.wk", head_dim, shape.hidden_size, "indexer"),
+        *norm("self_attn.indexer.k_norm", head_dim, bias=True),
+        *linear("self_attn.indexer.weights_proj", num_heads, shape.hidden_size, "indexer"),
+    )
+
+
+def _mla_model(config: Config, indexes: Callable[[Config, int], bool]) -> Structure:
+    shape = _shape(config)
+    latent = _latent(config, shape)
+    norms = _norms(shape.hidden_size)
+    made: dict[tuple[bool, bool], Layer] = {}
+
+    def make(index: int) -> Layer:
+        key = (_is_sparse(config, index), indexes(config, index))
+        if key not in made:
+            is_sparse, has_index = key
+            index_tensors = _indexer(config, shape) if has_index else ()
+            feed_forward = _feed_forward(config, shape.hidden_size, is_sparse=is_sparse)
+            index_head_dim = config.positive("index_head_dim") if has_index else 0
+            made[key] = Layer(
+                (_cache(config, index_head_dim),), (*latent, *index_tensors, *feed_forward, *norms)
+            )
+        return made[key]
+
+    layers = by_index(shape.num_layers, make)
+    num_mtp = config.integer("num_nextn_predict_layers", 0)
+    mtp: tuple[LayerGroup, ...] = ()
+    if num_mtp:
+        last = make(shape.num_layers - 1)
+        hidden = shape.hidden_size
+        extra = (
+            *linear("eh_proj", hidden, 2 * hidden, "mtp"),
+            *norm("enorm", hidden),
+            *norm("hnorm", hidden),
+            *norm("shared_head.norm", hidden),
+        )
+        mtp = (LayerGroup(Layer(last.caches, (*last.tensors, *extra)), num_mtp),)
+    return finish(config, shape, layers, tied=False, mtp_layers=mtp)
+
+
+def deepseek_v1(config: Config) -> Structure:
+    """Read DeepSeek-MoE-16B (deepseek-ai modeling_deepseek.py): plain attention, V2's experts."""
+    shape = shape_of(config)
+    bias = config.flag("attention_bias", False)
+    attention_tensors = attention(
+        shape.hidden_size,
+        shape.num_attention_heads,
+        shape.num_key_value_heads,
+        shape.head_dim,
+        qkv_bias=bias,
+        o_bias=bias,
+    )
+
+    def make(index: int) -> Layer:
+        feed_forward = _feed_forward(config, shape.hidden_size, is_sparse=_is_sparse(config, index))
+        return Layer(
+            (attention_cache(shape, "full_attention", 0),),
+            (*attention_tensors, *feed_forward, *_norms(shape.hidden_size)),
+        )
+
+    return finish(config, shape, by_index(shape.num_layers, make), tied=False)

@@ -1,0 +1,218 @@
+"""Mixtures of experts around grouped-query attention: Mixtral, Qwen-MoE, OLMoE, GLM-4.5, MiniMax-M2.
+
+A token uses ``num_experts_per_tok`` of the routed experts; shared experts and dense first layers
+are always used. Routers' score corrections are buffers in transformers and do not count. Class
+defaults: transformers 5.23 models/*/configuration_*.py.
+"""
+
+from kvplan.attention_pattern import FULL, SLIDING, layer_types, switched_window, window_of
+from kvplan.blocks import attention, experts, gated_mlp, router
+from kvplan.config import Config
+from kvplan.decoder import Shape, attention_cache, by_index, finish, patterned, shape_of, uniform
+from kvplan.layers import Layer, LayerGroup
+from kvplan.model import Structure
+from kvplan.tensors import Tensor, linear, norm
+
+
+def _norms(shape: Shape) -> tuple[Tensor, ...]:
+    return (*norm("input_layernorm", shape.hidden_size), *norm("post_attention_layernorm", shape.hidden_size))
+
+
+def _attention(shape: Shape, *, bias: bool = False, o_bias: bool = False, qk_norm: str = "") -> tuple[Tensor, ...]:
+    norms: tuple[Tensor, ...] = ()
+    if qk_norm == "head":
+        norms = (*norm("self_attn.q_norm", shape.head_dim), *norm("self_attn.k_norm", shape.head_dim))
+    elif qk_norm == "all":
+        norms = (
+            *norm("self_attn.q_norm", shape.num_attention_heads * shape.head_dim),
+            *norm("self_attn.k_norm", shape.num_key_value_heads * shape.head_dim),
+        )
+    return (
+        *attention(
+            shape.hidden_size,
+            shape.num_attention_heads,
+            shape.num_key_value_heads,
+            shape.head_dim,
+            qkv_bias=bias,
+            o_bias=o_bias,
+        ),
+        *norms,
+    )
+
+
+def _routed(config: Config, shape: Shape, intermediate_key: str = "moe_intermediate_size") -> tuple[Tensor, ...]:
+    num_experts = config.positive("num_experts")
+    return (
+        *experts(
+            shape.hidden_size,
+            config.positive(intermediate_key),
+            num_experts,
+            _active(config, num_experts),
+        ),
+        *router(shape.hidden_size, num_experts),
+    )
+
+
+def _active(config: Config, num_experts: int, default: int | None = None) -> int:
+    active = config.positive("num_experts_per_tok", default)
+    if active > num_experts:
+        raise config.invalid("num_experts_per_tok", f"is {active}, more than {num_experts} experts")
+    return active
+
+
+def mixtral(config: Config) -> Structure:
+    """Read Mixtral: every MLP is routed; a window only where the config names one."""
+    shape = shape_of(config, num_key_value_heads=None if config.has("num_key_value_heads") else 8)
+    num_experts = config.positive("num_experts", 8)
+    kinds = ((SLIDING if config.has("sliding_window") else FULL),) * shape.num_layers
+    tensors = (
+        *_attention(shape),
+        *experts(
+            shape.hidden_size, config.positive("intermediate_size"), num_experts, _active(config, num_experts, 2)
+        ),
+        *router(shape.hidden_size, num_experts),
+        *_norms(shape),
+    )
+    return finish(config, shape, patterned(shape, kinds, window_of(config, kinds), tensors), tied=False)
+
+
+def minicpm_moe(config: Config) -> Structure:
+    """Read MiniCPM-MoE (openbmb modeling_minicpm.py): every MLP routed, tied by default."""
+    shape = shape_of(config)
+    tensors = (*_attention(shape), *_routed(config, shape, "intermediate_size"), *_norms(shape))
+    return finish(config, shape, uniform(shape, tensors), tied=True)
+
+
+def qwen2_moe(config: Config) -> Structure:
+    """Read Qwen1.5/2-MoE: biased q, k, v, a gated shared expert, some dense layers."""
+    shape = shape_of(config)
+    shared = config.positive("shared_expert_intermediate_size")
+    kinds = layer_types(config, shape.num_layers) or switched_window(config, shape.num_layers, 28)
+    window = window_of(config, kinds)
+    bias = config.flag("qkv_bias", True)
+    sparse = (
+        *_attention(shape, bias=bias),
+        *_routed(config, shape),
+        *gated_mlp(shape.hidden_size, shared, name="mlp.shared_expert", role="shared_expert"),
+        *linear("mlp.shared_expert_gate", 1, shape.hidden_size, "router"),
+        *_norms(shape),
+    )
+    return _sparse_and_dense(config, shape, kinds, window, sparse, _attention(shape, bias=bias))
+
+
+def qwen3_moe(config: Config) -> Structure:
+    """Read Qwen3-MoE: q/k norms, no shared expert; ``mlp_only_layers`` and ``decoder_sparse_step``."""
+    shape = shape_of(config, head_dim=None if config.has("head_dim") else _hidden_head(config))
+    kinds = layer_types(config, shape.num_layers) or switched_window(config, shape.num_layers, 28)
+    bias = config.flag("attention_bias", False)
+    attention_tensors = _attention(shape, bias=bias, o_bias=bias, qk_norm="head")
+    sparse = (*attention_tensors, *_routed(config, shape), *_norms(shape))
+    return _sparse_and_dense(config, shape, kinds, window_of(config, kinds), sparse, attention_tensors)
+
+
+def _hidden_head(config: Config) -> int:
+    return max(1, config.positive("hidden_size") // config.positive("num_attention_heads"))
+
+
+def _sparse_and_dense(
+    config: Config,
+    shape: Shape,
+    kinds: tuple[str, ...],
+    window: int,
+    sparse: tuple[Tensor, ...],
+    attention_tensors: tuple[Tensor, ...],
+) -> Structure:
+    # transformers 5.23 modeling_qwen2_moe.py: layer i is routed when it is not listed as dense and
+    # (i + 1) is a multiple of decoder_sparse_step.
+    dense_layers = set(config.integers("mlp_only_layers") or ())
+    step = config.positive("decoder_sparse_step", 1)
+    dense: tuple[Tensor, ...] = ()
+    if dense_layers or step > 1:
+        dense = (
+            *attention_tensors,
+            *gated_mlp(shape.hidden_size, config.positive("intermediate_size")),
+            *_norms(shape),
+        )
+
+    def make(index: int) -> Layer:
+        is_sparse = index not in dense_layers and (index + 1) % step == 0
+        return Layer((attention_cache(shape, kinds[index], window),), sparse if is_sparse else dense)
+
+    return finish(config, shape, by_index(shape.num_layers, make), tied=False)
+
+
+def olmoe(config: Config) -> Structure:
+    """Read OLMoE: norms over all query and key heads, every MLP routed."""
+    shape = shape_of(config)
+    bias = config.flag("attention_bias", False)
+    num_experts = config.positive("num_experts", 64)
+    tensors = (
+        *_attention(shape, bias=bias, o_bias=bias, qk_norm="all"),
+        *experts(
+            shape.hidden_size, config.positive("intermediate_size"), num_experts, _active(config, num_experts, 8)
+        ),
+        *router(shape.hidden_size, num_experts),
+        *_norms(shape),
+    )
+    return finish(config, shape, uniform(shape, tensors), tied=False)
+
+
+def minimax_m2(config: Config) -> Structure:
+    """Read MiniMax-M2: norms over all query and key heads, every MLP routed, MTP beside."""
+    shape = shape_of(config)
+    qk_norm = "all" if config.flag("use_qk_norm", True) else ""
+    tensors = (*_attention(shape, qk_norm=qk_norm), *_routed(config, shape, "intermediate_size"), *_norms(shape))
+    num_mtp = config.integer("num_mtp_modules", 0) if config.flag("use_mtp", False) else 0
+    return finish(
+        config,
+        shape,
+        uniform(shape, tensors),
+        tied=False,
+        mtp_layers=_mtp(shape, tensors, num_mtp),
+    )
+
+
+def glm4_moe(config: Config) -> Structure:
+    """Read GLM-4.5 and 4.6: biased q, k, v, dense first layers, shared experts, an MTP layer."""
+    shape = shape_of(config, head_dim=None if config.has("head_dim") else 128)
+    qk_norm = "head" if config.flag("use_qk_norm", False) else ""
+    attention_tensors = _attention(shape, bias=config.flag("attention_bias", False), qk_norm=qk_norm)
+    expert_size = config.positive("moe_intermediate_size")
+    shared = expert_size * config.positive("n_shared_experts", 1)
+    sparse = (
+        *attention_tensors,
+        *_routed(config, shape),
+        *gated_mlp(shape.hidden_size, shared, name="mlp.shared_experts", role="shared_expert"),
+        *_norms(shape),
+    )
+    dense = (
+        *attention_tensors,
+        *gated_mlp(shape.hidden_size, config.positive("intermediate_size")),
+        *_norms(shape),
+    )
+    num_dense = min(config.integer("first_k_dense_replace", 1), shape.num_layers)
+    cache = (attention_cache(shape, FULL, 0),)
+    layers = tuple(
+        group
+        for group in (
+            LayerGroup(Layer(cache, dense), num_dense),
+            LayerGroup(Layer(cache, sparse), shape.num_layers - num_dense),
+        )
+        if group.count
+    )
+    num_mtp = config.integer("num_nextn_predict_layers", 0)
+    return finish(config, shape, layers, tied=False, mtp_layers=_mtp(shape, sparse, num_mtp))
+
+
+def _mtp(shape: Shape, tensors: tuple[Tensor, ...], count: int) -> tuple[LayerGroup, ...]:
+    # DeepSeek-V3, arXiv 2412.19437, section 2.2: a layer, two norms and a projection of both inputs.
+    if not count:
+        return ()
+    hidden = shape.hidden_size
+    extra = (
+        *linear("eh_proj", hidden, 2 * hidden, "mtp"),
+        *norm("enorm", hidden),
+        *norm("hnorm", hidden),
+        *norm("shared_head.norm", hidden),
+    )
+    return (LayerGroup(Layer((attention_cache(shape, FULL, 0),), (*tensors, *extra)), count),)

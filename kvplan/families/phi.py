@@ -1,0 +1,57 @@
+"""Microsoft's Phi: Phi-1/2 with biases and a parallel block, Phi-3/4 in Llama's shape but fused.
+
+transformers 5.23 models/phi, models/phi3.
+"""
+
+from kvplan.attention_pattern import FULL, SLIDING, layer_types, window_of
+from kvplan.blocks import attention, plain_mlp
+from kvplan.config import Config
+from kvplan.decoder import finish, patterned, shape_of, uniform
+from kvplan.model import Structure
+from kvplan.tensors import linear, norm
+
+
+def phi(config: Config) -> Structure:
+    """Read Phi-1, Phi-1.5 and Phi-2: one norm a layer, biases everywhere, a biased head."""
+    shape = shape_of(config)
+    qk = config.flag("qk_layernorm", False)
+    tensors = (
+        *attention(
+            shape.hidden_size,
+            shape.num_attention_heads,
+            shape.num_key_value_heads,
+            shape.head_dim,
+            qkv_bias=True,
+            o_bias=True,
+        ),
+        *(norm("self_attn.q_layernorm", shape.head_dim, bias=True) if qk else ()),
+        *(norm("self_attn.k_layernorm", shape.head_dim, bias=True) if qk else ()),
+        *plain_mlp(shape.hidden_size, config.positive("intermediate_size", 4 * shape.hidden_size)),
+        *norm("input_layernorm", shape.hidden_size, bias=True),
+    )
+    return finish(config, shape, uniform(shape, tensors), tied=False, norm_bias=True, head_bias=True)
+
+
+def phi3(config: Config) -> Structure:
+    """Read Phi-3, Phi-3.5 and Phi-4: fused qkv and gate-up projections; a window is live on every layer."""
+    shape = shape_of(config)
+    kinds = layer_types(config, shape.num_layers)
+    if kinds is None:
+        kinds = ((SLIDING if config.has("sliding_window") else FULL),) * shape.num_layers
+    intermediate_size = config.positive("intermediate_size")
+    num_rows = (shape.num_attention_heads + 2 * shape.num_key_value_heads) * shape.head_dim
+    tensors = (
+        *linear("self_attn.qkv_proj", num_rows, shape.hidden_size, "attention", split="out"),
+        *linear(
+            "self_attn.o_proj",
+            shape.hidden_size,
+            shape.num_attention_heads * shape.head_dim,
+            "attention",
+            split="in",
+        ),
+        *linear("mlp.gate_up_proj", 2 * intermediate_size, shape.hidden_size, "mlp", split="out"),
+        *linear("mlp.down_proj", shape.hidden_size, intermediate_size, "mlp", split="in"),
+        *norm("input_layernorm", shape.hidden_size),
+        *norm("post_attention_layernorm", shape.hidden_size),
+    )
+    return finish(config, shape, patterned(shape, kinds, window_of(config, kinds), tensors), tied=False)

@@ -1,0 +1,49 @@
+"""Where model facts come from: bundled specs, files, headers, the Hub.
+
+``open_model`` tells by the form of the reference: a bundled name first (it never touches the
+network), then what lies on disk, then ``org/repo[@revision]`` on the Hub.
+"""
+
+from kvplan.model import ModelSpec
+
+FILE_ENDINGS = (".json", ".yaml", ".yml", ".gguf", ".safetensors")
+
+
+def open_model(ref: str, *, offline: bool = False, assume: str | None = None) -> ModelSpec:
+    """Return the model that ``ref`` names.
+
+    Raises UnknownModel for a name that is nothing, InvalidSpec for a broken file, HubError for a
+    Hub that cannot answer, UnsupportedArchitecture for a model kvplan does not know.
+    """
+    from kvplan.sources import catalog
+
+    text = ref.strip()
+    found = catalog.find(text) if text else None
+    if found is not None:
+        return found
+    if _is_path(text):
+        from kvplan.sources.local import open_local
+
+        return open_local(text, assume=assume)
+    if _is_repo(text):
+        from kvplan.sources.hub import open_hub
+
+        return open_hub(text, offline=offline, assume=assume)
+    raise catalog.unknown_model(ref)
+
+
+def _is_path(text: str) -> bool:
+    from pathlib import Path
+
+    if text == "-" or text.startswith((".", "/", "~")) or text.casefold().endswith(FILE_ENDINGS):
+        return True
+    try:
+        return Path(text).exists() and text != ""
+    except (OSError, ValueError):
+        return False
+
+
+def _is_repo(text: str) -> bool:
+    name, _, _ = text.partition("@")
+    parts = name.split("/")
+    return len(parts) == 2 and all(part and not part.startswith(".") for part in parts)
