@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
-from kvplan.layers import Cache, Layer, LayerGroup
+from kvplan.layers import Cache, Layer, LayerGroup, expand
 from kvplan.tensors import Role, Tensor
 
 
@@ -131,6 +131,12 @@ def parameters_by_role(structure: Structure) -> dict[Role, int]:
 def num_layers(structure: Structure) -> int:
     """Count the decoder layers."""
     return sum(group.count for group in structure.layers)
+
+
+@lru_cache(maxsize=128)
+def expand_layers(model: ModelSpec) -> tuple[Layer, ...]:
+    """Return the decoder layers one by one, in order."""
+    return expand(model.layers)
 
 
 @lru_cache(maxsize=512)

@@ -1,0 +1,217 @@
+"""A model's tensors as llama.cpp's converter writes them: categories, rows, columns, order.
+
+The quantizer's rules go by a tensor's name in the file. Here Hugging Face names become the
+categories those names fall into (llama.cpp src/llama-quant.cpp tensor_get_category,
+gguf-py/gguf/tensor_mapping.py); what the converter adds (rope frequencies, routers' score
+corrections) and splits (MLA's joint projection) is added and split.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from kvplan.layers import FullAttention, LatentAttention, Layer
+from kvplan.model import ModelSpec, expand_layers
+from kvplan.tensors import Tensor
+
+Category = Literal[
+    "output",
+    "token_embd",
+    "attn_q",
+    "attn_k",
+    "attn_v",
+    "attn_qkv",
+    "attn_output",
+    "ffn_gate",
+    "ffn_up",
+    "ffn_down",
+    "other",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class GgufTensor:
+    """One tensor of the file: ``num_matrices`` matrices of ``num_rows`` x ``num_columns``.
+
+    ``layer`` is -1 outside the layers. ``is_quantizable`` follows the quantizer's own test;
+    ``keeps_half`` marks matrices it leaves as the 16-bit file had them.
+    """
+
+    origin: Tensor
+    category: Category
+    layer: int
+    num_columns: int
+    num_rows: int
+    num_matrices: int
+    is_quantizable: bool
+    keeps_half: bool = False
+    is_expert: bool = False
+
+
+# model_type -> the architecture name in a GGUF header, where the rules or layouts ask for it.
+ARCH_OF_TYPE: dict[str, str] = {
+    "mistral": "llama",
+    "ministral": "llama",
+    "mixtral": "llama",
+    "mistral3": "mistral3",
+    "ministral3": "mistral3",
+    "nemotron-nas": "deci",
+    "deepseek_v2": "deepseek2",
+    "deepseek_v3": "deepseek2",
+    "kimi_k2": "deepseek2",
+    "kimi_k25": "deepseek2",
+    "qwen2_moe": "qwen2moe",
+    "qwen3_moe": "qwen3moe",
+    "qwen3_next": "qwen3next",
+    "glm4_moe": "glm4moe",
+    "gpt_oss": "gpt-oss",
+    "gemma3_text": "gemma3",
+    "minimax_m2": "minimax-m2",
+}
+# Routers with a learned score correction, a buffer in transformers but a tensor in the file.
+SCORE_CORRECTED = frozenset(
+    ("deepseek_v3", "kimi_k2", "kimi_k25", "deepseek_v32", "glm_moe_dsa", "glm4_moe", "minimax_m2")
+)
+NOT_IN_FILE_ROLES = frozenset(("vision", "audio", "projector", "mtp"))
+
+_SUFFIXES: tuple[tuple[str, Category], ...] = (
+    (".q_proj.weight", "attn_q"),
+    (".k_proj.weight", "attn_k"),
+    (".v_proj.weight", "attn_v"),
+    (".qkv_proj.weight", "attn_qkv"),
+    (".query_key_value.weight", "attn_qkv"),
+    (".c_attn.weight", "attn_qkv"),
+    (".Wqkv.weight", "attn_qkv"),
+    (".in_proj_qkv.weight", "attn_qkv"),
+    (".o_proj.weight", "attn_output"),
+    (".out_proj.weight", "attn_output"),
+    (".dense.weight", "attn_output"),
+    (".gate_up_proj.weight", "ffn_up"),
+    (".gate_proj.weight", "ffn_gate"),
+    (".up_proj.weight", "ffn_up"),
+    (".down_proj.weight", "ffn_down"),
+    (".fc1.weight", "ffn_up"),
+    (".fc2.weight", "ffn_down"),
+    (".c_fc.weight", "ffn_up"),
+    (".dense_h_to_4h.weight", "ffn_up"),
+    (".dense_4h_to_h.weight", "ffn_down"),
+)
+# Matrices the quantizer leaves alone although they are weights of two dimensions.
+_NEVER = ("conv1d", "short_conv.conv", "altup", "laurel", "per_layer_model_projection", "rel_pos", "A_log")
+_HALF = ("altup", "laurel", "per_layer_model_projection")
+
+
+def llama_cpp_arch(model: ModelSpec) -> str:
+    """Return the architecture name that the model's GGUF header would carry."""
+    return ARCH_OF_TYPE.get(model.model_type, model.model_type)
+
+
+def num_experts_of(model: ModelSpec) -> int:
+    """Return the number of routed experts, 0 for a dense model."""
+    counts = [
+        tensor.count for group in model.layers for tensor in group.layer.tensors if tensor.role == "expert"
+    ]
+    return max(counts, default=0)
+
+
+def num_gqa(model: ModelSpec) -> int:
+    """Return the query heads per KV head of the first layer, as the quantizer reads it (MLA: all)."""
+    for cache in model.layers[0].layer.caches:
+        if isinstance(cache, LatentAttention):
+            return cache.num_attention_heads
+        if hasattr(cache, "num_key_value_heads") and hasattr(cache, "num_attention_heads"):
+            kv_heads: int = cache.num_key_value_heads
+            heads: int = cache.num_attention_heads
+            return heads // kv_heads if kv_heads else 0
+    return 0
+
+
+def gguf_tensors(model: ModelSpec) -> Iterator[GgufTensor]:
+    """Yield the file's tensors in the quantizer's order: by layer, those outside last."""
+    for index, layer in enumerate(expand_layers(model)):
+        for tensor in layer.tensors:
+            if tensor.role not in NOT_IN_FILE_ROLES:
+                yield from _in_layer(tensor, index, layer)
+        if model.model_type in SCORE_CORRECTED:
+            yield from _score_correction(layer, index)
+    for tensor in model.structure.tensors:
+        if tensor.role not in NOT_IN_FILE_ROLES:
+            yield _plain(tensor, -1)
+    yield from _rope_frequencies(model)
+
+
+def _in_layer(tensor: Tensor, index: int, layer: Layer) -> Iterator[GgufTensor]:
+    if tensor.name.endswith("kv_b_proj.weight"):
+        cache = next(cache for cache in layer.caches if isinstance(cache, LatentAttention))
+        heads, rank = cache.num_attention_heads, cache.kv_lora_rank
+        # k_b is stored transposed, so that its rows are a head's unrotated part.
+        yield GgufTensor(tensor, "other", index, cache.qk_nope_head_dim, rank, heads, is_quantizable=True)
+        yield GgufTensor(tensor, "other", index, rank, cache.v_head_dim, heads, is_quantizable=True)
+        return
+    yield _plain(tensor, index)
+
+
+def _plain(tensor: Tensor, layer: int) -> GgufTensor:
+    num_columns = tensor.shape[-1]
+    is_expert = tensor.role == "expert"
+    return GgufTensor(
+        origin=tensor,
+        category=_category(tensor),
+        layer=layer,
+        num_columns=num_columns,
+        num_rows=prod(tensor.shape[:-1]),
+        num_matrices=tensor.count,
+        is_quantizable=_is_quantizable(tensor),
+        keeps_half=any(part in tensor.name for part in _HALF) and len(tensor.shape) > 1,
+        is_expert=is_expert,
+    )
+
+
+def _category(tensor: Tensor) -> Category:
+    if tensor.role == "lm_head":
+        return "output"
+    if tensor.role == "embedding":
+        return "token_embd"
+    if tensor.role in ("recurrent", "router"):
+        return "attn_qkv" if tensor.name.endswith(".in_proj_qkv.weight") else "other"
+    for suffix, category in _SUFFIXES:
+        if tensor.name.endswith(suffix):
+            return category
+    return "other"
+
+
+def _is_quantizable(tensor: Tensor) -> bool:
+    if tensor.role in ("norm", "router", "position_embedding") or not tensor.name.endswith(".weight"):
+        return False
+    if len(tensor.shape) < 2 or tensor.shape[0] == 1 or any(part in tensor.name for part in _NEVER):
+        return False
+    return True
+
+
+def _score_correction(layer: Layer, index: int) -> Iterator[GgufTensor]:
+    experts = max((tensor.count for tensor in layer.tensors if tensor.role == "expert"), default=0)
+    if experts:
+        origin = Tensor("mlp.gate.e_score_correction_bias", (experts,), "router")
+        yield GgufTensor(origin, "other", index, experts, 1, 1, is_quantizable=False)
+
+
+def _rope_frequencies(model: ModelSpec) -> Iterator[GgufTensor]:
+    """Yield the table that llama3's rotary scaling needs: half a head of fp32."""
+    if model.config is None or not _has_llama3_scaling(model):
+        return
+    for group in model.layers:
+        for cache in group.layer.caches:
+            if isinstance(cache, FullAttention):
+                origin = Tensor("rope_freqs.weight", (cache.head_dim // 2,), "other")
+                yield GgufTensor(origin, "other", -1, cache.head_dim // 2, 1, 1, is_quantizable=False)
+                return
+
+
+def _has_llama3_scaling(model: ModelSpec) -> bool:
+    config = model.config or {}
+    for key in ("rope_scaling", "rope_parameters"):
+        section = config.get(key)
+        if isinstance(section, dict) and (section.get("rope_type") or section.get("type")) == "llama3":
+            return True
+    return False
