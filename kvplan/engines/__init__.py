@@ -11,11 +11,8 @@ from kvplan.errors import UnknownEngine, did_you_mean
 
 ENGINES: dict[str, str] = {
     "vllm": "vllm",
-    "sglang": "sglang",
     "llama.cpp": "llama_cpp",
-    "ollama": "ollama",
     "transformers": "transformers",
-    "tensorrt-llm": "tensorrt_llm",
     "ideal": "ideal",
 }
 ALIASES: dict[str, str] = {
@@ -24,9 +21,6 @@ ALIASES: dict[str, str] = {
     "llama_cpp": "llama.cpp",
     "llama-server": "llama.cpp",
     "hf": "transformers",
-    "trtllm": "tensorrt-llm",
-    "trt-llm": "tensorrt-llm",
-    "tensorrt_llm": "tensorrt-llm",
 }
 
 

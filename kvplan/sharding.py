@@ -1,0 +1,117 @@
+"""One rank's share of the weights: tensor parallelism by the tensors' own splits, pipelines by layer.
+
+Vocabulary rows are padded to 64 before they are split (vLLM
+model_executor/layers/vocab_parallel_embedding.py; SGLang alike); key and value projections are
+replicated when there are fewer heads than ranks.
+"""
+
+from functools import lru_cache
+
+from kvplan.dtypes import weight_format
+from kvplan.gguf_mix import mix_bytes
+from kvplan.layers import LayerGroup
+from kvplan.model import ModelSpec, num_layers
+from kvplan.tensors import Tensor
+from kvplan.units import ceil_div, round_up
+from kvplan.weights import tensor_bytes, unquantized_modules, weight_bytes
+
+VOCAB_PADDING = 64
+
+
+def pipeline_split(num_hidden_layers: int, pipeline: int) -> tuple[int, ...]:
+    """Return the layers of each pipeline rank: even, what remains from the second-last backwards.
+
+    vLLM 0.33 distributed/utils.py get_pp_indices: the last rank, which samples, gets no extra layer.
+    """
+    sizes = [num_hidden_layers // pipeline] * pipeline
+    for offset in range(num_hidden_layers % pipeline):
+        sizes[(pipeline - 2 - offset) % pipeline] += 1
+    return tuple(sizes)
+
+
+def stage_groups(layers: tuple[LayerGroup, ...], start: int, count: int) -> tuple[LayerGroup, ...]:
+    """Return the layers ``start`` to ``start + count`` of a run-length encoded list."""
+    groups: list[LayerGroup] = []
+    position = 0
+    for group in layers:
+        first, last = max(start, position), min(start + count, position + group.count)
+        if first < last:
+            groups.append(LayerGroup(group.layer, last - first))
+        position += group.count
+    return tuple(groups)
+
+
+def rank_share(tensor: Tensor, num_bytes: int, tensor_ranks: int, expert_ranks: int) -> int:
+    """Return the bytes of a tensor on one rank.
+
+    ``expert_ranks`` > 1 gives each rank whole experts (expert parallelism); otherwise experts are
+    split like any other projection.
+    """
+    if tensor.role == "expert" and expert_ranks > 1:
+        return ceil_div(num_bytes * ceil_div(tensor.count, expert_ranks), tensor.count)
+    if tensor_ranks == 1 and tensor.split != "vocab":
+        return num_bytes
+    match tensor.split:
+        case "out" | "in":
+            return ceil_div(num_bytes, tensor_ranks)
+        case "kv":
+            return ceil_div(num_bytes, min(tensor_ranks, max(1, tensor.num_heads)))
+        case "vocab":
+            rows = tensor.shape[0]
+            return num_bytes * (round_up(rows, VOCAB_PADDING) // tensor_ranks) // rows
+        case _:
+            return num_bytes
+
+
+@lru_cache(maxsize=4096)
+def stage_weight_bytes(
+    model: ModelSpec, format_name: str, tensor_ranks: int, pipeline: int, expert_ranks: int, stage: int
+) -> int:
+    """Return the weight bytes of one rank of pipeline ``stage``.
+
+    The first stage holds the embedding and what lies before the layers, the last the head and the
+    final norm; a tied embedding lies on both. GGUF mixes and headers are divided by layer bytes.
+    """
+    total_layers = num_layers(model.structure)
+    sizes = pipeline_split(total_layers, pipeline)
+    start = sum(sizes[:stage])
+    weight = weight_format(format_name)
+    if weight.family == "gguf":
+        return _mix_share(model, format_name, tensor_ranks, start, sizes[stage], total_layers)
+    if model.stored and weight.name == model.weights_format and tensor_ranks * pipeline == 1:
+        return weight_bytes(model, format_name).expected
+    unquantized = unquantized_modules(model, weight)
+    amount = 0
+    for group in stage_groups(model.layers, start, sizes[stage]):
+        for tensor in group.layer.tensors:
+            stored = tensor_bytes(tensor, weight, model.dtype, unquantized)
+            amount += rank_share(tensor, stored, tensor_ranks, expert_ranks) * group.count
+    is_first, is_last = stage == 0, stage == pipeline - 1
+    for tensor in model.structure.tensors:
+        if not _on_stage(tensor, is_first=is_first, is_last=is_last, tied=model.structure.tie_word_embeddings):
+            continue
+        stored = tensor_bytes(tensor, weight, model.dtype, unquantized)
+        amount += rank_share(tensor, stored, tensor_ranks, expert_ranks)
+    return amount
+
+
+def _on_stage(tensor: Tensor, *, is_first: bool, is_last: bool, tied: bool) -> bool:
+    if tensor.role == "lm_head" or tensor.role == "norm":
+        return is_last
+    if tensor.role == "embedding":
+        return is_first or (is_last and tied)
+    return is_first
+
+
+def _mix_share(
+    model: ModelSpec, format_name: str, tensor_ranks: int, start: int, count: int, total_layers: int
+) -> int:
+    sizes = mix_bytes(model, format_name)
+    amount = sum(sizes.layer_bytes[start : start + count])
+    if start == 0:
+        amount += sizes.embedding_bytes
+    if start + count == total_layers:
+        amount += sizes.output_bytes + sizes.output_norm_bytes
+        if not sizes.output_bytes and start > 0:
+            amount += sizes.embedding_bytes
+    return ceil_div(amount, tensor_ranks)
