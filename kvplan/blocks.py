@@ -113,7 +113,9 @@ def experts(
     )
 
 
-def router(hidden_size: int, num_experts: int, *, name: str = "mlp.gate", bias: bool = False) -> tuple[Tensor, ...]:
+def router(
+    hidden_size: int, num_experts: int, *, name: str = "mlp.gate", bias: bool = False
+) -> tuple[Tensor, ...]:
     """Return the router, which every engine keeps whole and unquantized."""
     return linear(name, num_experts, hidden_size, "router", bias=bias)
 
@@ -149,6 +151,11 @@ def latent_attention(
         Tensor(f"{name}.kv_a_layernorm.weight", (kv_lora_rank,), "norm"),
         *linear(f"{name}.kv_b_proj", kv_out, kv_lora_rank, "attention", split="out"),
         *linear(
-            f"{name}.o_proj", hidden_size, num_attention_heads * v_head_dim, "attention", bias=bias, split="in"
+            f"{name}.o_proj",
+            hidden_size,
+            num_attention_heads * v_head_dim,
+            "attention",
+            bias=bias,
+            split="in",
         ),
     )

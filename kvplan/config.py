@@ -87,7 +87,7 @@ class Config:
     def integer(self, key: str, default: int) -> int: ...
     @overload
     def integer(self, key: str, default: None) -> int | None: ...
-    def integer(self, key: str, default: int | None | type[Exception] = MissingFact) -> int | None:
+    def integer(self, key: str, default: int | type[Exception] | None = MissingFact) -> int | None:
         """Read a count: an integer from 0 to 2**40.
 
         Raises MissingFact when it is absent and there is no default, InvalidSpec when it is no
@@ -192,6 +192,15 @@ class Config:
             architecture=self.architecture,
             origin=self.origin,
             path=f"{self.path}{spelled}.",
+        )
+
+    def with_defaults(self, defaults: Mapping[str, object]) -> "Config":
+        """Return the config with a class's defaults behind what the file says."""
+        return Config(
+            {**defaults, **{key: value for key, value in self._data.items() if value is not None}},
+            architecture=self.architecture,
+            origin=self.origin,
+            path=self.path,
         )
 
     def per_layer(self, key: str, num_layers: int) -> tuple[str, ...] | None:

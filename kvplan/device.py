@@ -13,8 +13,9 @@ class Device:
     ``memory_bytes`` is what its driver reports; ``usable_bytes`` what a process can see of it
     (CUDA's total, Metal's recommended working set), with ``usable_low_bytes`` the pessimistic
     reading; ``usable_basis`` says how well that is known. ``bandwidth_bytes_per_second`` is the
-    vendor's figure, 0 where there is none. ``notes`` go to the report ("48GB read as ..."); ``larger_sibling`` is a card sold as
-    the same size that reports more; ``used_bytes`` is what others held when it was asked.
+    vendor's figure, 0 where there is none. ``notes`` go to the report ("48GB read
+    as ..."); ``larger_sibling`` is a card sold as the same size that reports more; ``used_bytes`` is
+    what others held when it was asked.
     """
 
     name: str

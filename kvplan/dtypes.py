@@ -412,7 +412,9 @@ KV_FORMATS: dict[str, KvFormat] = {
         KvFormat("nvfp4", 16, 9, aliases=("fp4",), about="4-bit floats, an fp8 scale per 16 values"),
         KvFormat("mxfp8", 32, 33, about="8-bit floats, an 8-bit exponent per 32 values"),
         *(
-            KvFormat(name, GGML_TYPES[name].block_size, GGML_TYPES[name].block_bytes, about="llama.cpp blocks")
+            KvFormat(
+                name, GGML_TYPES[name].block_size, GGML_TYPES[name].block_bytes, about="llama.cpp blocks"
+            )
             for name in ("q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
         ),
     )

@@ -29,9 +29,7 @@ LOW_BIT = frozenset(("iq2_xxs", "iq2_xs", "iq1_s", "iq2_s", "iq2_m", "iq1_m"))
 OUTPUT_Q5 = LOW_BIT | {"iq3_xxs"}
 # Where a row is not a multiple of the block: tensor_type_fallback.
 FALLBACK: dict[str, str] = {
-    **dict.fromkeys(
-        ("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_xs"), "iq4_nl"
-    ),
+    **dict.fromkeys(("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_xs"), "iq4_nl"),
     **dict.fromkeys(("q2_k", "q3_k", "tq1_0", "tq2_0"), "q4_0"),
     "q4_k": "q5_0",
     "q5_k": "q5_1",
@@ -324,8 +322,4 @@ def _entries(model: ModelSpec, mix: str) -> Iterator[tuple[Tensor, int, int]]:
 
 def num_stored_elements(model: ModelSpec) -> int:
     """Return the number of elements in the file, as its header would add up."""
-    return sum(
-        tensor.num_columns * tensor.num_rows * tensor.num_matrices for tensor in gguf_tensors(model)
-    )
-
-
+    return sum(tensor.num_columns * tensor.num_rows * tensor.num_matrices for tensor in gguf_tensors(model))

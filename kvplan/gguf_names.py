@@ -184,9 +184,7 @@ def _category(tensor: Tensor) -> Category:
 def _is_quantizable(tensor: Tensor) -> bool:
     if tensor.role in ("norm", "router", "position_embedding") or not tensor.name.endswith(".weight"):
         return False
-    if len(tensor.shape) < 2 or tensor.shape[0] == 1 or any(part in tensor.name for part in _NEVER):
-        return False
-    return True
+    return not (len(tensor.shape) < 2 or tensor.shape[0] == 1 or any(part in tensor.name for part in _NEVER))
 
 
 def _score_correction(layer: Layer, index: int) -> Iterator[GgufTensor]:

@@ -53,7 +53,9 @@ def judge(plan: Plan, rules: Rules = DEFAULT_RULES) -> Verdict:
     if plan.refusals:
         return Verdict("refused", headroom_bytes, index, "engine", plan.refusals[0].message)
     if device is None and plan.workload.cpu_memory_bytes is None:
-        return Verdict("unknown", 0, -1, "host_memory", "the machine's memory is not known: give --cpu-memory")
+        return Verdict(
+            "unknown", 0, -1, "host_memory", "the machine's memory is not known: give --cpu-memory"
+        )
     status: Status = "fits"
     decided: tuple[int, Check | None] = (index, None)
     for position, candidate in enumerate(plan.devices):
@@ -96,7 +98,14 @@ def succeeds(plan: Plan, rules: Rules = DEFAULT_RULES) -> bool:
     return exit_code(judge(plan, rules).status, rules) == 0
 
 
-_WORSE: dict[Status, int] = {"fits": 0, "tight": 1, "offload": 2, "does_not_fit": 3, "refused": 4, "unknown": 5}
+_WORSE: dict[Status, int] = {
+    "fits": 0,
+    "tight": 1,
+    "offload": 2,
+    "does_not_fit": 3,
+    "refused": 4,
+    "unknown": 5,
+}
 
 
 def _outcome(check: Check, min_headroom_bytes: int) -> Status:

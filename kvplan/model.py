@@ -66,8 +66,8 @@ class ModelSpec:
     published in. ``published_total`` is the parameter count its publisher shows and
     ``published_relation`` why it differs from ours. ``stored`` is the checkpoint's tensor table
     where a header was read. ``longer_context`` names a model of the same shape with a larger limit.
-    ``config`` is the config it was built from. Compared by identity, so that what is derived from a model can be
-    cached cheaply.
+    ``config`` is the config it was built from.
+    Compared by identity, so that what is derived from a model can be cached cheaply.
     """
 
     name: str

@@ -66,7 +66,8 @@ def spread(devices: Sequence[Device], tensor: int, pipeline: int, *, multiplied:
         )
     if stated is None and needed != len(devices):
         raise OptionClash(
-            f"{'--tp' if tensor else '--pp'} {needed} leaves {len(devices) - needed} of {len(devices)} GPUs idle",
+            f"{'--tp' if tensor else '--pp'} {needed} leaves {len(devices) - needed} "
+            f"of {len(devices)} GPUs idle",
             why="tensor x pipeline ranks take one GPU each",
             hint=f"add {'--pp' if tensor else '--tp'} {len(devices) // needed}, or name {needed} GPUs",
         )

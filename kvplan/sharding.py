@@ -88,7 +88,9 @@ def stage_weight_bytes(
             amount += rank_share(tensor, stored, tensor_ranks, expert_ranks) * group.count
     is_first, is_last = stage == 0, stage == pipeline - 1
     for tensor in model.structure.tensors:
-        if not _on_stage(tensor, is_first=is_first, is_last=is_last, tied=model.structure.tie_word_embeddings):
+        if not _on_stage(
+            tensor, is_first=is_first, is_last=is_last, tied=model.structure.tie_word_embeddings
+        ):
             continue
         stored = tensor_bytes(tensor, weight, model.dtype, unquantized)
         amount += rank_share(tensor, stored, tensor_ranks, expert_ranks)
@@ -96,7 +98,7 @@ def stage_weight_bytes(
 
 
 def _on_stage(tensor: Tensor, *, is_first: bool, is_last: bool, tied: bool) -> bool:
-    if tensor.role == "lm_head" or tensor.role == "norm":
+    if tensor.role in {"lm_head", "norm"}:
         return is_last
     if tensor.role == "embedding":
         return is_first or (is_last and tied)

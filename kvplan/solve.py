@@ -121,8 +121,10 @@ def limits(base: Plan, devices: Sequence[Device], engine: Engine, rules: Rules =
     """Return how far ``base`` stretches: both inverses and what binds."""
     workload = base.workload
     asked = replace(workload, context_tokens=base.context_tokens)
-    if not devices or base.refusals:
-        return Limits(0, 0, base.kv_cache_tokens, base.max_concurrency, "refused" if base.refusals else "memory")
+    if base.refusals or (not devices and workload.cpu_memory_bytes is None):
+        return Limits(
+            0, 0, base.kv_cache_tokens, base.max_concurrency, "refused" if base.refusals else "memory"
+        )
     longest = max_context(base.model, workload, devices, engine, rules)
     cap = base.sequence_limit
     most = max_sequences(base.model, asked, devices, engine, rules, cap)

@@ -158,9 +158,7 @@ def _gpu_options(situation: Situation) -> Iterator[Option]:
     if workload.tensor_parallel or workload.pipeline_parallel or len(set(situation.devices)) != 1:
         return
     have = len(situation.devices)
-    needed = fewest_gpus(
-        situation.model, workload, situation.devices[0], situation.engine, situation.rules
-    )
+    needed = fewest_gpus(situation.model, workload, situation.devices[0], situation.engine, situation.rules)
     counts = sorted({have * 2, have * 4, needed} - {0})
     for count in counts:
         if count > have and (not needed or count <= needed):

@@ -82,9 +82,7 @@ def linear(
     num_active: int | None = None,
 ) -> tuple[Tensor, ...]:
     """Return a linear layer: a [num_out, num_in] weight and, with ``bias``, a [num_out] vector."""
-    weight = Tensor(
-        f"{name}.weight", (num_out, num_in), role, count, num_active, split, num_heads
-    )
+    weight = Tensor(f"{name}.weight", (num_out, num_in), role, count, num_active, split, num_heads)
     if not bias:
         return (weight,)
     # A row-parallel layer adds its bias once, after the reduction: every rank keeps it whole.

@@ -30,7 +30,9 @@ from kvplan.layers import (
 FLOAT32_BYTES = 4
 
 
-def cache_bytes(cache: Cache, num_tokens: int, key: KvFormat, value: KvFormat, encoder_tokens: int = 0) -> int:
+def cache_bytes(
+    cache: Cache, num_tokens: int, key: KvFormat, value: KvFormat, encoder_tokens: int = 0
+) -> int:
     """Return the bytes that one layer's cache holds for one sequence of ``num_tokens``.
 
     ``encoder_tokens`` is the other sequence's length for cross attention whose length the model
@@ -53,7 +55,9 @@ def cache_bytes(cache: Cache, num_tokens: int, key: KvFormat, value: KvFormat, e
             return _compressed_bytes(cache, num_tokens, key)
         case CrossAttention():
             source_tokens = cache.num_source_tokens or encoder_tokens
-            return source_tokens * _row(cache.num_key_value_heads, cache.head_dim, cache.v_head_dim, key, value)
+            return source_tokens * _row(
+                cache.num_key_value_heads, cache.head_dim, cache.v_head_dim, key, value
+            )
         case SharedCache():
             return 0
     return state_bytes(cache, "float32" if key.name == "fp32" else "bfloat16") if num_tokens else 0

@@ -85,7 +85,7 @@ def parse_tokens(text: str, what: str = "context") -> int:
             hint="write it like 8192, 32k or 1m",
         )
     whole, fraction, unit = match.group(1), match.group(2) or "", match.group(3).casefold()
-    tokens = int(whole + fraction) * _TOKEN_UNITS[unit] // 10 ** len(fraction)
+    tokens: int = int(whole + fraction) * _TOKEN_UNITS[unit] // 10 ** len(fraction)
     if not 0 < tokens <= MAX_TOKENS:
         raise InvalidValue(
             f"'{text}' is not a possible {what} length",

@@ -5,6 +5,7 @@ that turns errors into exit codes: 0 fits, 1 checked and does not fit, 2 usage o
 tell, 4 a bug in kvplan, 130 interrupted. A closed pipe keeps the verdict's code.
 """
 
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except KvplanError as error:
         return _report(error, as_json=as_json)
-    except Exception as error:  # noqa: BLE001 - a bug must not look like "does not fit"
+    except Exception as error:
         if os.environ.get("KVPLAN_DEBUG"):
             raise
         _print_error(
@@ -46,7 +47,7 @@ def run() -> None:
 
 def _wants_json(words: Sequence[str]) -> bool:
     own = words[: words.index("--")] if "--" in words else words
-    return "--json" in own or "--format=json" in own or ("--format", "json") in zip(own, own[1:], strict=False)
+    return "--json" in own or "--format=json" in own or ("--format", "json") in itertools.pairwise(own)
 
 
 def _report(error: KvplanError, *, as_json: bool) -> int:
@@ -66,4 +67,3 @@ def _print_error(message: str, why: str, hint: str) -> None:
         sys.stderr.write(text)
     except UnicodeEncodeError:
         sys.stderr.write(text.encode("ascii", "replace").decode("ascii"))
-

@@ -74,7 +74,8 @@ def _build(words: Sequence[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         help="Does this model fit on this GPU at this context length, and what makes it fit?",
-        epilog="Exit codes: 0 fits, 1 does not fit, 2 usage or input error, 3 cannot tell, 4 bug, 130 interrupted.",
+        epilog="Exit codes: 0 fits, 1 does not fit, 2 usage or input error, 3 cannot tell, 4 bug, "
+        "130 interrupted.",
     )
     app.callback()(_callback)
     called = next((word for word in words if not word.startswith("-")), "")

@@ -128,7 +128,9 @@ def _answer(asked: "Asked", output: Output) -> Outcome:
         limits=limits(result, asking.devices, asking.engine, asking.rules),
         gpu_text=_gpu_text(asked, len(asking.devices)),
         proposals=proposals,
-        context_source=asking.workload.context_source if asked.ctx else _source(result.workload.context_tokens),
+        context_source=asking.workload.context_source
+        if asked.ctx
+        else _source(result.workload.context_tokens),
     )
     return Outcome(code, answer, output)
 

@@ -64,7 +64,12 @@ def _formats() -> Iterator[Mapping[str, object]]:
     from kvplan.dtypes import GGUF_MIXES, KV_FORMATS, WEIGHT_FORMATS, weight_format
 
     for weight in WEIGHT_FORMATS.values():
-        yield {"name": weight.name, "for": "weights", "about": weight.about, "aliases": " ".join(weight.aliases)}
+        yield {
+            "name": weight.name,
+            "for": "weights",
+            "about": weight.about,
+            "aliases": " ".join(weight.aliases),
+        }
     for mix in GGUF_MIXES:
         yield {"name": mix, "for": "weights (GGUF)", "about": weight_format(mix).about, "aliases": ""}
     for kv in KV_FORMATS.values():

@@ -28,16 +28,22 @@ BatchOption = Annotated[
 ]
 WeightsOption = Annotated[
     str | None,
-    typer.Option("--weights", metavar="FORMAT", help="Weight format (bf16, fp8, awq, q4_k_m). Default: as published."),
+    typer.Option(
+        "--weights", metavar="FORMAT", help="Weight format (bf16, fp8, awq, q4_k_m). Default: as published."
+    ),
 ]
 KvOption = Annotated[
     str | None, typer.Option("--kv", metavar="FORMAT", help="KV cache format (auto, bf16, fp8, int8, q8_0).")
 ]
 KvKeyOption = Annotated[str | None, typer.Option("--kv-k", metavar="FORMAT", help="Format of keys alone.")]
-KvValueOption = Annotated[str | None, typer.Option("--kv-v", metavar="FORMAT", help="Format of values alone.")]
+KvValueOption = Annotated[
+    str | None, typer.Option("--kv-v", metavar="FORMAT", help="Format of values alone.")
+]
 EngineOption = Annotated[
     str | None,
-    typer.Option("--engine", metavar="NAME[@VERSION]", help="vllm, sglang, llama.cpp, ollama, transformers, ideal."),
+    typer.Option(
+        "--engine", metavar="NAME[@VERSION]", help="vllm, sglang, llama.cpp, ollama, transformers, ideal."
+    ),
 ]
 TensorOption = Annotated[
     int | None, typer.Option("--tp", metavar="N", min=1, max=4096, help="Tensor-parallel ranks.")
@@ -66,11 +72,11 @@ AllowUnknownOption = Annotated[bool, typer.Option("--allow-unknown", help="Exit 
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Never ask the Hub.")]
 AssumeOption = Annotated[
     str | None,
-    typer.Option("--assume", metavar="WHAT", help="full-attention: an upper bound for an unknown architecture."),
+    typer.Option(
+        "--assume", metavar="WHAT", help="full-attention: an upper bound for an unknown architecture."
+    ),
 ]
-FormatOption = Annotated[
-    str, typer.Option("--format", metavar="FORMAT", help="auto, table, plain, json.")
-]
+FormatOption = Annotated[str, typer.Option("--format", metavar="FORMAT", help="auto, table, plain, json.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
 OutputOption = Annotated[str | None, typer.Option("-o", "--output", metavar="FILE", help="Write to a file.")]
 ExportOption = Annotated[

@@ -85,7 +85,7 @@ def write_file(path: str, text: str) -> None:
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         if target.is_dir():
-            raise IsADirectoryError(f"{path} is a folder")  # noqa: TRY301 - one handler for all of them
+            raise IsADirectoryError(f"{path} is a folder")
         if target.exists() and not target.is_file():
             target.write_text(text, encoding="utf-8")
             return

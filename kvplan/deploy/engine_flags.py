@@ -177,7 +177,11 @@ _TENSORRT_LLM: tuple[Flag, ...] = (
     (("--tp_size",), "tp_size", _whole),
     (("--pp_size",), "pp_size", _whole),
     (("--ep_size",), "ep_size", _whole),
-    (("--kv_cache_free_gpu_memory_fraction", "--free_gpu_memory_fraction"), "free_gpu_memory_fraction", _share),
+    (
+        ("--kv_cache_free_gpu_memory_fraction", "--free_gpu_memory_fraction"),
+        "free_gpu_memory_fraction",
+        _share,
+    ),
     (("--kv_cache_dtype",), "kv_cache_dtype", _word),
 )
 _TRANSFORMERS: tuple[Flag, ...] = (

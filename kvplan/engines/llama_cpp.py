@@ -231,10 +231,7 @@ def settings_of(workload: Workload, context_tokens: int, type_k: str, type_v: st
     unified = bool(workload.option("kv_unified", False))
     flash = str(workload.option("flash_attn", "auto")).casefold()
     split = workload.option("tensor_split")
-    if workload.option("cpu_moe"):
-        n_cpu_moe = ALL_LAYERS
-    else:
-        n_cpu_moe = _int(workload.option("n_cpu_moe"), 0)
+    n_cpu_moe = ALL_LAYERS if workload.option("cpu_moe") else _int(workload.option("n_cpu_moe"), 0)
     return Settings(
         n_ctx=n_ctx,
         n_parallel=max(1, n_parallel),
@@ -342,9 +339,7 @@ def _placed(
         weights[places[-1]] += output
     else:
         host_weights += file.output_bytes + file.output_norm_bytes
-    return Placed(
-        tuple(weights), tuple(kv), tuple(states), host_weights, host_cache, spilled, unmodelled
-    )
+    return Placed(tuple(weights), tuple(kv), tuple(states), host_weights, host_cache, spilled, unmodelled)
 
 
 def _layer_caches(model: ModelSpec, settings: Settings) -> tuple[list[LayerCache], bool]:
@@ -357,7 +352,12 @@ def _layer_caches(model: ModelSpec, settings: Settings) -> tuple[list[LayerCache
         keys = values = states = 0
         for cache in layer.caches:
             part = layer_cache(
-                cache, cells, settings.type_k, settings.type_v, honours_window=honours, cuda=settings.kv_offload
+                cache,
+                cells,
+                settings.type_k,
+                settings.type_v,
+                honours_window=honours,
+                cuda=settings.kv_offload,
             )
             if part is None:
                 unmodelled = True
@@ -434,9 +434,7 @@ def _lengthened(settings: Settings, workload: Workload, context_tokens: int) -> 
 
 
 @lru_cache(maxsize=8192)
-def _sizes(
-    model: ModelSpec, settings: Settings
-) -> tuple[int, int, tuple[CacheGroup, ...], int, int]:
+def _sizes(model: ModelSpec, settings: Settings) -> tuple[int, int, tuple[CacheGroup, ...], int, int]:
     cells = _cells(model, settings)
     honours = window_of(cache_kinds(model), llama_cpp_arch(model)) > 0
     wide = KV_FORMATS["fp16"]
@@ -474,9 +472,7 @@ def _refusals(model: ModelSpec, settings: Settings) -> tuple[Refusal, ...]:
     if any(isinstance(cache, LatentAttention) for cache, _ in cache_kinds(model)) and (
         settings.type_k != settings.type_v
     ):
-        return (
-            Refusal("mla-types-differ", "MLA keeps one latent: K and V need the same type", "--kv q8_0"),
-        )
+        return (Refusal("mla-types-differ", "MLA keeps one latent: K and V need the same type", "--kv q8_0"),)
     if GGML_TYPES[settings.type_v].block_size > 1 and not settings.flash_attn:
         return (
             Refusal(

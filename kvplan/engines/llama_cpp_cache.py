@@ -171,5 +171,3 @@ def split_layers(num_layers: int, weights: tuple[int, ...]) -> tuple[int, ...]:
             device += 1
         places.append(device)
     return tuple(places)
-
-

@@ -61,7 +61,9 @@ class TransformersEngine(Engine):
                 why="it loads GGUF files by expanding them, and has no MLX or ExLlama kernels",
                 hint="name bf16, fp8, awq, gptq, nf4 or mxfp4",
             )
-        dtype = MODEL_DTYPES.get(format_name, model.dtype if model.dtype.endswith(("16", "32")) else "bfloat16")
+        dtype = MODEL_DTYPES.get(
+            format_name, model.dtype if model.dtype.endswith(("16", "32")) else "bfloat16"
+        )
         _check_kv(workload, dtype)
         context_tokens, _ = context_or_limit(model, workload)
         kind = _cache_kind(model, workload, context_tokens, self.version)
@@ -220,7 +222,11 @@ def _activations(model: ModelSpec, context_tokens: int, num_sequences: int) -> Q
     forward = tokens * 2 * (4 * structure.hidden_size + 2 * widest)
     logits = num_sequences * structure.vocab_size * 4
     return Quantity(
-        logits, forward + logits, 2 * forward + tokens * 4 + 2 * logits, "assumed", "one forward pass over the prompt"
+        logits,
+        forward + logits,
+        2 * forward + tokens * 4 + 2 * logits,
+        "assumed",
+        "one forward pass over the prompt",
     )
 
 
@@ -253,9 +259,7 @@ def _device_plan(
         parts.append(Component("recurrent_state", exact(ceil_div(states, num_devices))))
     parts += [Component("activations", activations), Component("runtime", runtime)]
     required = total(part.bytes for part in parts)
-    return DevicePlan(
-        device, budget, tuple(parts), (Check("budget", required, budget, "the card is full"),)
-    )
+    return DevicePlan(device, budget, tuple(parts), (Check("budget", required, budget, "the card is full"),))
 
 
 def _refusals(model: ModelSpec, kind: CacheKind) -> tuple[Refusal, ...]:
@@ -266,7 +270,9 @@ def _refusals(model: ModelSpec, kind: CacheKind) -> tuple[Refusal, ...]:
         for cache, _ in kinds
     ):
         return (
-            Refusal("static-cache-unsupported", "this class does not take a static cache", "leave it dynamic"),
+            Refusal(
+                "static-cache-unsupported", "this class does not take a static cache", "leave it dynamic"
+            ),
         )
     if kind.implementation == "quantized" and any(not isinstance(cache, FullAttention) for cache, _ in kinds):
         return (

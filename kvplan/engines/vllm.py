@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from kvplan.device import Device
+from kvplan.dtypes import KV_FORMATS, weight_format
 from kvplan.engines.base import (
     CacheGroup,
     CacheUse,
@@ -50,7 +51,6 @@ from kvplan.model import ModelSpec, cache_kinds, num_layers
 from kvplan.quantity import Quantity, exact, total
 from kvplan.sharding import VOCAB_PADDING, pipeline_split, stage_groups, stage_weight_bytes
 from kvplan.textbook import cache_bytes
-from kvplan.dtypes import KV_FORMATS, weight_format
 from kvplan.units import ceil_div, round_up
 from kvplan.weights import format_name_of, weight_bytes
 from kvplan.workload import Workload
@@ -112,7 +112,7 @@ class VllmEngine(Engine):
         )
         if any(stage.unmodelled_high_bytes for stage in stages):
             notices += (_unmodelled_notice(model),)
-        cache = _cache_use(model, workload, settings, stages, dtype, context_tokens, capped, parallel)
+        cache = _cache_use(model, workload, settings, dtype, context_tokens, capped)
         device_plans = _device_plans(
             model, workload, settings, self._behaviour, stages, devices, context_tokens, capped, parallel
         )
@@ -198,15 +198,14 @@ def _parallel(
         refusals.append(
             Refusal(
                 "heads-not-divisible",
-                f"Total number of attention heads ({heads}) must be divisible by tensor parallel size ({tensor}).",
+                f"Total number of attention heads ({heads}) must be divisible by "
+                f"tensor parallel size ({tensor}).",
                 f"--tp {works}",
             )
         )
     elif round_up(model.structure.vocab_size, VOCAB_PADDING) % tensor:
         rows = round_up(model.structure.vocab_size, VOCAB_PADDING)
-        refusals.append(
-            Refusal("vocabulary-not-divisible", f"{rows} is not divisible by {tensor}", "--tp 4")
-        )
+        refusals.append(Refusal("vocabulary-not-divisible", f"{rows} is not divisible by {tensor}", "--tp 4"))
     if pipeline > num_layers(model.structure):
         refusals.append(
             Refusal(
@@ -350,7 +349,16 @@ def _device_plans(
         key = (device, number)
         if key not in made:
             made[key] = _rank_plan(
-                model, workload, settings, rules, stages[number], number, device, context_tokens, each, parallel
+                model,
+                workload,
+                settings,
+                rules,
+                stages[number],
+                number,
+                device,
+                context_tokens,
+                each,
+                parallel,
             )
         plans.append(made[key])
     return tuple(plans)
@@ -373,9 +381,7 @@ def _rank_plan(
     budget = settings.requested_bytes(usable)
     weights = exact(stage.weight_bytes)
     seqs = settings.max_num_seqs if is_last else 1
-    activation = activations(
-        model, seqs, settings.max_num_batched_tokens, parallel.tensor, rules.version
-    )
+    activation = activations(model, seqs, settings.max_num_batched_tokens, parallel.tensor, rules.version)
     ranks = parallel.tensor * parallel.pipeline
     runtime = non_torch(ranks, device.architecture, stage.weight_bytes, rules.version)
     if workload.overhead_bytes is not None:
@@ -412,10 +418,12 @@ def _rank_plan(
     if not rules.graphs_inside:
         outside_parts.append(graphs)
     outside = total(outside_parts)
-    checks = (
+    checks: tuple[Check, ...] = (
         Check("budget", required, budget, "weights, overhead and cache exceed the share"),
         Check("free_at_start", free, usable, "less memory is free at start than is requested"),
-        Check("outside_pool", outside, max(0, usable - budget), "what lives beside the share exceeds the rest"),
+        Check(
+            "outside_pool", outside, max(0, usable - budget), "what lives beside the share exceeds the rest"
+        ),
     )
     if settings.kv_cache_memory_bytes:
         checks = (checks[0],)
@@ -507,11 +515,9 @@ def _cache_use(
     model: ModelSpec,
     workload: Workload,
     settings: Settings,
-    stages: tuple[Stage, ...],
     dtype: str,
     context_tokens: int,
     num_sequences: int,
-    parallel: Parallel,
 ) -> CacheUse:
     """Price the cache of the whole model, ranks counted once: the layout of one rank with TP 1."""
     whole = _stages(
@@ -532,7 +538,8 @@ def _cache_use(
     middle = (low + high) // 2
     per_sequence = now + middle * context_tokens
     states = sum(
-        (state_bytes(cache, 1, settings.conv_dtype, settings.ssm_dtype, settings.num_speculative) or 0) * count
+        (state_bytes(cache, 1, settings.conv_dtype, settings.ssm_dtype, settings.num_speculative) or 0)
+        * count
         for cache, count in cache_kinds(model)
     )
     every = per_sequence * num_sequences
@@ -597,5 +604,3 @@ def _with_blocks(cache: CacheUse, num_blocks: int) -> CacheUse:
         cache.page_size_bytes,
         num_blocks,
     )
-
-

@@ -55,7 +55,7 @@ class PoolLayout:
             size = group.block_size
             match group.kind:
                 case "full" | "mla":
-                    blocks += -(-(-(-num_tokens // self.dcp)) // size)
+                    blocks += ceil_div(ceil_div(num_tokens, self.dcp), size)
                 case "sliding":
                     held = min(group.window - 1 + in_flight, num_tokens)
                     blocks += -(-held // size) + 1
@@ -122,7 +122,7 @@ def _as_full(spec: LayerSpec) -> LayerSpec:
 
 def _groups(merged: dict[LayerSpec, int], block: int, mamba_block: int) -> tuple[Group, ...]:
     kinds = {spec.kind for spec in merged}
-    if kinds == {"full"} or kinds == {"mla"}:
+    if kinds in ({"full"}, {"mla"}):
         # One kind, whatever the sizes: one group whose page is the sum over its layers.
         if len(merged) == 1:
             spec, count = next(iter(merged.items()))
@@ -132,9 +132,7 @@ def _groups(merged: dict[LayerSpec, int], block: int, mamba_block: int) -> tuple
     return _split(merged, _unified(merged, block, mamba_block))
 
 
-def _unified(
-    merged: dict[LayerSpec, int], block: int, mamba_block: int
-) -> dict[LayerSpec, tuple[int, int]]:
+def _unified(merged: dict[LayerSpec, int], block: int, mamba_block: int) -> dict[LayerSpec, tuple[int, int]]:
     """Return (block size, page) of each spec with all pages made equal.
 
     A smaller page whose size divides the largest gets a larger block; any other is padded.

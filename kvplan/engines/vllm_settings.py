@@ -94,9 +94,7 @@ class Settings:
         return -(-usable_bytes * parts // 1_000_000)
 
 
-def settings_of(
-    model: ModelSpec, workload: Workload, device: Device | None, rules: Behaviour
-) -> Settings:
+def settings_of(model: ModelSpec, workload: Workload, device: Device | None, rules: Behaviour) -> Settings:
     """Resolve the settings. Raises InvalidValue for a utilization outside 0 to 1."""
     tokens, seqs = scheduler_defaults(device)
     share = workload.option("gpu_memory_utilization")
@@ -112,7 +110,9 @@ def settings_of(
     num_speculative, uses_mtp = 0, False
     if isinstance(speculative, dict):
         num_speculative = _int(speculative.get("num_speculative_tokens"), 1)
-        uses_mtp = "mtp" in str(speculative.get("method", "")) or "nextn" in str(speculative.get("method", ""))
+        uses_mtp = "mtp" in str(speculative.get("method", "")) or "nextn" in str(
+            speculative.get("method", "")
+        )
     prefix_caching = workload.option("enable_prefix_caching", True) is not False
     pipeline = workload.pipeline_parallel or 1
     steps = rules.steps_in_flight
@@ -204,9 +204,7 @@ def kv_dtype_of(model: ModelSpec, workload: Workload) -> tuple[str, tuple[Notice
 
 
 def _is_sparse_latent(model: ModelSpec) -> bool:
-    return any(
-        isinstance(cache, LatentAttention) and cache.index_head_dim for cache, _ in cache_kinds(model)
-    )
+    return any(isinstance(cache, LatentAttention) and cache.index_head_dim for cache, _ in cache_kinds(model))
 
 
 def engine_options(

@@ -19,7 +19,14 @@ def _shape(config: Config) -> Shape:
     # head_dim in these files is the rotary part and sizes nothing here.
     hidden_size = config.positive("hidden_size")
     heads = config.positive("num_attention_heads")
-    return Shape(hidden_size, config.layers(), heads, heads, max(1, hidden_size // heads), config.positive("vocab_size"))
+    return Shape(
+        hidden_size,
+        config.layers(),
+        heads,
+        heads,
+        max(1, hidden_size // heads),
+        config.positive("vocab_size"),
+    )
 
 
 def _norms(hidden_size: int) -> tuple[Tensor, ...]:

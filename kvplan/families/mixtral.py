@@ -18,7 +18,9 @@ def _norms(shape: Shape) -> tuple[Tensor, ...]:
     return (*norm("input_layernorm", shape.hidden_size), *norm("post_attention_layernorm", shape.hidden_size))
 
 
-def _attention(shape: Shape, *, bias: bool = False, o_bias: bool = False, qk_norm: str = "") -> tuple[Tensor, ...]:
+def _attention(
+    shape: Shape, *, bias: bool = False, o_bias: bool = False, qk_norm: str = ""
+) -> tuple[Tensor, ...]:
     norms: tuple[Tensor, ...] = ()
     if qk_norm == "head":
         norms = (*norm("self_attn.q_norm", shape.head_dim), *norm("self_attn.k_norm", shape.head_dim))
@@ -40,7 +42,9 @@ def _attention(shape: Shape, *, bias: bool = False, o_bias: bool = False, qk_nor
     )
 
 
-def _routed(config: Config, shape: Shape, intermediate_key: str = "moe_intermediate_size") -> tuple[Tensor, ...]:
+def _routed(
+    config: Config, shape: Shape, intermediate_key: str = "moe_intermediate_size"
+) -> tuple[Tensor, ...]:
     num_experts = config.positive("num_experts")
     return (
         *experts(
@@ -68,7 +72,10 @@ def mixtral(config: Config) -> Structure:
     tensors = (
         *_attention(shape),
         *experts(
-            shape.hidden_size, config.positive("intermediate_size"), num_experts, _active(config, num_experts, 2)
+            shape.hidden_size,
+            config.positive("intermediate_size"),
+            num_experts,
+            _active(config, num_experts, 2),
         ),
         *router(shape.hidden_size, num_experts),
         *_norms(shape),
@@ -149,7 +156,10 @@ def olmoe(config: Config) -> Structure:
     tensors = (
         *_attention(shape, bias=bias, o_bias=bias, qk_norm="all"),
         *experts(
-            shape.hidden_size, config.positive("intermediate_size"), num_experts, _active(config, num_experts, 8)
+            shape.hidden_size,
+            config.positive("intermediate_size"),
+            num_experts,
+            _active(config, num_experts, 8),
         ),
         *router(shape.hidden_size, num_experts),
         *_norms(shape),
@@ -161,7 +171,11 @@ def minimax_m2(config: Config) -> Structure:
     """Read MiniMax-M2: norms over all query and key heads, every MLP routed, MTP beside."""
     shape = shape_of(config)
     qk_norm = "all" if config.flag("use_qk_norm", True) else ""
-    tensors = (*_attention(shape, qk_norm=qk_norm), *_routed(config, shape, "intermediate_size"), *_norms(shape))
+    tensors = (
+        *_attention(shape, qk_norm=qk_norm),
+        *_routed(config, shape, "intermediate_size"),
+        *_norms(shape),
+    )
     num_mtp = config.integer("num_mtp_modules", 0) if config.flag("use_mtp", False) else 0
     return finish(
         config,

@@ -26,6 +26,8 @@ FAMILIES: dict[str, str] = {
     "gemma": "gemma:gemma",
     "gemma2": "gemma:gemma2",
     "gemma3_text": "gemma:gemma3_text",
+    "gemma3": "multimodal:gemma3",
+    "llava": "multimodal:llava",
     # Phi
     "phi": "phi:phi",
     "phi3": "phi:phi3",

@@ -1,7 +1,7 @@
 """Write ``_catalogue.py`` from ``gpus.yaml``: parsing 80 kB of YAML at every start would cost more
 than planning does. Run ``python -m kvplan.hardware.generate`` after a change; a test holds the two
 in step.
-"""  # noqa: D205, D400
+"""  # noqa: D205
 
 from pathlib import Path
 from pprint import pformat
@@ -22,7 +22,9 @@ def generated(text: str) -> str:
     data: dict[str, Any] = yaml.safe_load(text)
     gpus = pformat(data["gpus"], width=110, sort_dicts=False)
     apple = pformat(data["apple_working_set"], width=110, sort_dicts=False)
-    return f"{HEADER}GPUS: list[dict[str, Any]] = {gpus}\n\nAPPLE_WORKING_SET: list[dict[str, Any]] = {apple}\n"
+    return (
+        f"{HEADER}GPUS: list[dict[str, Any]] = {gpus}\n\nAPPLE_WORKING_SET: list[dict[str, Any]] = {apple}\n"
+    )
 
 
 def main() -> None:

@@ -162,7 +162,7 @@ def _mig(gpu: str, profile: str) -> Device:
         usable_low_bytes=memory_bytes * 95 // 100,
         usable_basis="assumed",
         bandwidth_bytes_per_second=whole.bandwidth_bytes_per_second * slice_gb * GB // whole.memory_bytes,
-        bf16_flops=whole.bf16_flops * int(profile.split("g.")[0]) // 7,
+        bf16_flops=whole.bf16_flops * int(profile.split("g.", maxsplit=1)[0]) // 7,
         source="the profile's name",
         notes=(f"{profile} read as {format_gib(memory_bytes)}: its name's GB; no driver reading was found",),
     )

@@ -24,7 +24,12 @@ def fit(answer: FitAnswer, screen: Screen) -> str:  # noqa: ARG001 - every forma
             **_plan(plan, answer.context_source),
             "devices": [_device(device) for device in plan.devices],
             "host": [
-                {"name": part.name, "bytes": _bounds(part.bytes), "basis": part.bytes.basis, "note": part.note}
+                {
+                    "name": part.name,
+                    "bytes": _bounds(part.bytes),
+                    "basis": part.bytes.basis,
+                    "note": part.note,
+                }
                 for part in plan.host
             ],
             "limits": {

@@ -88,7 +88,9 @@ def _size(num_bytes: int) -> str:
 
 
 def _heads(cache: FullAttention | SlidingWindow | ChunkedAttention | CrossAttention) -> str:
-    dims = f"{cache.head_dim}" if cache.head_dim == cache.v_head_dim else f"{cache.head_dim}/{cache.v_head_dim}"
+    dims = (
+        f"{cache.head_dim}" if cache.head_dim == cache.v_head_dim else f"{cache.head_dim}/{cache.v_head_dim}"
+    )
     return f"{cache.num_key_value_heads} KV heads × {dims}"
 
 

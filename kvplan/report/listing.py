@@ -7,7 +7,10 @@ BYTES = ("memory", "usable")
 
 def plain(answer: ListAnswer, screen: Screen) -> str:
     """Write tab-separated rows under a header."""
-    rows = [answer.columns, *([_cell(c, v) for c, v in zip(answer.columns, row, strict=True)] for row in answer.rows)]
+    rows = [
+        answer.columns,
+        *([_cell(c, v) for c, v in zip(answer.columns, row, strict=True)] for row in answer.rows),
+    ]
     text = "\n".join("\t".join(row) for row in rows) + "\n"
     return text if screen.unicode else text.replace("×", "x").encode("ascii", "replace").decode("ascii")
 
@@ -21,7 +24,9 @@ def table(answer: ListAnswer, screen: Screen) -> str:
     widths = [min(44, max(len(row[i]) for row in cells)) for i in range(len(answer.columns))]
     lines = []
     for number, row in enumerate(cells):
-        line = "  ".join(_pad(text, width, i) for i, (text, width) in enumerate(zip(row, widths, strict=True)))
+        line = "  ".join(
+            _pad(text, width, i) for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
         line = line.rstrip()
         if len(line) > screen.width:
             line = line[: max(1, screen.width - 1)] + ("…" if screen.unicode else "~")

@@ -15,7 +15,9 @@ def fit(answer: FitAnswer, screen: Screen) -> str:
             amount = component.bytes
             detail = ", ".join(part for part in (amount.basis, component_note(component, plan)) if part)
             lines.append(f"{prefix}{COMPONENTS[component.name]}: {format_gib(amount.expected)} ({detail})")
-        lines.append(f"{prefix}budget: {format_gib(device.budget_bytes)} of {format_gib(device.device.memory_bytes)}")
+        lines.append(
+            f"{prefix}budget: {format_gib(device.budget_bytes)} of {format_gib(device.device.memory_bytes)}"
+        )
         lines += [f"{prefix}device: {note}" for note in device.device.notes]
         if len(plan.devices) > 1 and all(other == device for other in plan.devices[1:]):
             lines.append(f"gpu 1 to {len(plan.devices) - 1}: the same")

@@ -69,7 +69,9 @@ def _cache(answer: ShowAnswer) -> Iterator[tuple[str, str]]:
     yield "engine", engine_text(plan)
     for line in formula_lines(answer.model):
         yield "caches", line
-    keys = plan.kv_dtype_k if plan.kv_dtype_k == plan.kv_dtype_v else f"{plan.kv_dtype_k} K, {plan.kv_dtype_v} V"
+    keys = (
+        plan.kv_dtype_k if plan.kv_dtype_k == plan.kv_dtype_v else f"{plan.kv_dtype_k} K, {plan.kv_dtype_v} V"
+    )
     yield "KV a token", f"{cache.bytes_per_token:,} B ({keys}) at {format_tokens(plan.context_tokens)} tokens"
     yield "KV a sequence", f"{cache.bytes_per_sequence:,} B = {format_gib(cache.bytes_per_sequence)}"
     if cache.state_bytes_per_sequence:
@@ -79,15 +81,22 @@ def _cache(answer: ShowAnswer) -> Iterator[tuple[str, str]]:
     ratio = multi_head_ratio(answer.model)
     if ratio is not None and ratio[1]:
         query, kv = ratio
-        yield "grouped", (
-            f"{kv} of {query} heads are stored: {query / kv:g}× less than 2 × layers × hidden size, "
-            "the formula that circulates"
+        yield (
+            "grouped",
+            (
+                f"{kv} of {query} heads are stored: {query / kv:g}× less than 2 × layers × hidden size, "
+                "the formula that circulates"
+            ),
         )
 
 
 def _remarks(answer: ShowAnswer) -> Iterator[str]:
     plan, model = answer.plan, answer.model
-    if model.model_type == "llama" and plan.cache.bytes_per_token == 2**19 and plan.kv_dtype_k in ("bf16", "fp16"):
+    if (
+        model.model_type == "llama"
+        and plan.cache.bytes_per_token == 2**19
+        and plan.kv_dtype_k in ("bf16", "fp16")
+    ):
         yield "1 MB a token, as quoted for 7B models, is the same cache in fp32"
     yield from model.notes
     yield from model.structure.notes

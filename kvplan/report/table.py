@@ -75,7 +75,12 @@ def _finish(console: Console, screen: Screen) -> str:
 
 def to_ascii(text: str) -> str:
     """Return the text with every symbol spelled in ASCII."""
-    for symbol, plain in (*zip(MARKS.values(), ASCII_MARKS.values(), strict=True), ("×", "x"), ("┃", "|"), ("–", "-")):
+    for symbol, plain in (
+        *zip(MARKS.values(), ASCII_MARKS.values(), strict=True),
+        ("×", "x"),
+        ("┃", "|"),
+        ("–", "-"),
+    ):
         text = text.replace(symbol, plain)
     return text.encode("ascii", "replace").decode("ascii")
 

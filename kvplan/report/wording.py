@@ -59,7 +59,10 @@ def headroom(answer: FitAnswer) -> str:
     if plan.refusals:
         return plan.refusals[0].message
     if not plan.devices:
-        return answer.verdict.why or "no device memory to compare with"
+        on_host = sum(part.bytes.expected for part in plan.host)
+        if plan.workload.cpu_memory_bytes is None:
+            return f"needs {format_gib(on_host)} of system memory: give --cpu-memory to compare"
+        return f"needs {format_gib(on_host)} of {format_gib(plan.workload.cpu_memory_bytes)} of system memory"
     index = max(0, answer.verdict.device_index)
     device = plan.devices[index]
     each = f" on each of {len(plan.devices)} GPUs" if len(plan.devices) > 1 else ""
@@ -85,9 +88,13 @@ def component_note(component: Component, plan: Plan) -> str:
     """Return what a component's figure is made of."""
     if component.name == "weights":
         count = f"{num_parameters_text(plan)}, {plan.weights_format}"
+        if plan.weights.expected > component.bytes.expected * 1001 // 1000:
+            count += f", {format_gib(plan.weights.expected)} in all"
         return f"{count}, {interval(component.bytes)}" if interval(component.bytes) else count
     if component.name == "kv_cache" and plan.cache.bytes_per_token:
-        keys = plan.kv_dtype_k if plan.kv_dtype_k == plan.kv_dtype_v else f"{plan.kv_dtype_k}/{plan.kv_dtype_v}"
+        keys = (
+            plan.kv_dtype_k if plan.kv_dtype_k == plan.kv_dtype_v else f"{plan.kv_dtype_k}/{plan.kv_dtype_v}"
+        )
         share = interval(component.bytes)
         return f"{plan.cache.bytes_per_token:,} B a token, {keys}" + (f", {share}" if share else "")
     return interval(component.bytes) or component.note
@@ -104,7 +111,9 @@ def limits_text(answer: FitAnswer) -> str:
     """Return how far the plan stretches, in one line."""
     limits, plan = answer.limits, answer.plan
     if limits.max_context_tokens == 0 and limits.max_sequences == 0:
-        return "no context fits: " + ("refused" if plan.refusals else "the weights and overhead alone are too much")
+        return "no context fits: " + (
+            "refused" if plan.refusals else "the weights and overhead alone are too much"
+        )
     sequences = "1 sequence" if plan.num_sequences == 1 else f"{plan.num_sequences:,} sequences"
     return (
         f"longest context {format_tokens(limits.max_context_tokens)} for {sequences}; "

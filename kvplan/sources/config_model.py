@@ -137,7 +137,6 @@ def _structure(config: Config, model_type: str, assume: str | None) -> tuple[Str
             )
         return structure_of(config, model_type), ()
     return assumed_full_attention(config), (
-        f"'{model_type or config.architecture}' is not known: every layer is planned as full attention, an upper bound",
+        f"'{model_type or config.architecture}' is not known: "
+        "every layer is planned as full attention, an upper bound",
     )
-
-

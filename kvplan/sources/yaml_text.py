@@ -25,7 +25,7 @@ def load_yaml(text: str, origin: str) -> object:
     """
     check_yaml(text, origin)
     try:
-        return yaml.load(text, Loader=LOADER)  # noqa: S506 - LOADER is a safe loader
+        return yaml.load(text, Loader=LOADER)
     except (yaml.YAMLError, ValueError) as error:
         raise _invalid(origin, _problem(error), _line(error)) from None
 
@@ -40,17 +40,20 @@ def check_yaml(text: str, origin: str) -> None:
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
                 if depth > MAX_DEPTH:
-                    raise _invalid(origin, f"is nested more than {MAX_DEPTH} deep", event.start_mark.line + 1)
+                    raise _invalid(origin, f"is nested more than {MAX_DEPTH} deep", _event_line(event))
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
             elif isinstance(event, yaml.AliasEvent):
                 num_aliases += 1
                 if num_aliases > MAX_ALIASES:
-                    raise _invalid(
-                        origin, f"has more than {MAX_ALIASES} aliases", event.start_mark.line + 1
-                    )
+                    raise _invalid(origin, f"has more than {MAX_ALIASES} aliases", _event_line(event))
     except (yaml.YAMLError, ValueError) as error:
         raise _invalid(origin, _problem(error), _line(error)) from None
+
+
+def _event_line(event: yaml.Event) -> int | None:
+    mark = event.start_mark
+    return None if mark is None else mark.line + 1
 
 
 def _line(error: Exception) -> int | None:
