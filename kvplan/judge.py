@@ -52,10 +52,12 @@ def judge(plan: Plan, rules: Rules = DEFAULT_RULES) -> Verdict:
     headroom_bytes = device.headroom_bytes if device else _host_headroom(plan)
     if plan.refusals:
         return Verdict("refused", headroom_bytes, index, "engine", plan.refusals[0].message)
+    if device is None and not plan.host:
+        why = f"{plan.engine_name} without a GPU is not modelled: name a GPU"
+        return Verdict("unknown", 0, -1, "host_memory", why)
     if device is None and plan.workload.cpu_memory_bytes is None:
-        return Verdict(
-            "unknown", 0, -1, "host_memory", "the machine's memory is not known: give --cpu-memory"
-        )
+        why = "the machine's memory is not known: give --cpu-memory"
+        return Verdict("unknown", 0, -1, "host_memory", why)
     status: Status = "fits"
     decided: tuple[int, Check | None] = (index, None)
     for position, candidate in enumerate(plan.devices):

@@ -32,12 +32,16 @@ BEYOND_LIMIT: dict[str, str] = {
 _ENGINE_OF_FAMILY: dict[str, str] = {"gguf": "llama.cpp", "mlx": "ideal", "exl": "ideal"}
 
 
-def default_engine(model: ModelSpec, weights: str | None) -> Engine:
+def default_engine(model: ModelSpec, weights: str | None, *, has_gpu: bool = True) -> Engine:
     """Return the engine that the weights call for: GGUF -> llama.cpp, others -> vLLM.
+
+    Without a GPU it is llama.cpp, whose CPU backend is the one people run.
 
     MLX and ExLlama weights have no policy of their own yet and are planned by the textbook.
     """
     family = weight_format(format_name_of(model, weights)).family
+    if not has_gpu and family not in _ENGINE_OF_FAMILY:
+        return engine_named("llama.cpp")
     return engine_named(_ENGINE_OF_FAMILY.get(family, "vllm"))
 
 
@@ -74,11 +78,18 @@ def spread(devices: Sequence[Device], tensor: int, pipeline: int, *, multiplied:
     return tuple(devices)
 
 
+def cpu_device(memory_bytes: int) -> Device:
+    """Return a machine's memory as a device, for engines that keep everything in one place."""
+    return Device("cpu", memory_bytes, memory_bytes, memory_bytes, "exact", kind="cpu", source="--cpu-memory")
+
+
 def plan(model: ModelSpec, workload: Workload, devices: Sequence[Device], engine: Engine) -> Plan:
     """Plan ``workload`` of ``model`` on ``devices`` under ``engine``.
 
     Raises KvplanError for what no engine could accept; what this engine refuses is in the plan.
     """
+    if not devices and workload.cpu_memory_bytes is not None and engine.runs_on_cpu:
+        devices = (cpu_device(workload.cpu_memory_bytes),)
     result = engine.plan(model, workload, devices)
     warnings = list(result.warnings)
     limit = model.context_limit_tokens

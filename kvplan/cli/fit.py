@@ -90,7 +90,10 @@ def fit(
 
 
 def _answer(asked: "Asked", output: Output) -> Outcome:
+    from dataclasses import replace
+
     from kvplan.cli.question import question
+    from kvplan.engines.base import Notice
     from kvplan.judge import exit_code, judge
     from kvplan.plan import plan
     from kvplan.report.answer import FitAnswer, Proposal
@@ -99,6 +102,9 @@ def _answer(asked: "Asked", output: Output) -> Outcome:
 
     asking = question(asked)
     result = plan(asking.model, asking.workload, asking.devices, asking.engine)
+    if asking.unknown_flags:
+        unread = f"not read: {' '.join(asking.unknown_flags)}"
+        result = replace(result, warnings=(*result.warnings, Notice("unknown-engine-flags", unread)))
     verdict = judge(result, asking.rules)
     code = exit_code(verdict.status, asking.rules)
     proposals: tuple[Proposal, ...] = ()

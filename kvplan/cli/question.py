@@ -125,7 +125,8 @@ def question(asked: Asked) -> Question:
     if asked.weights is not None:
         weight_format(asked.weights)
     model = open_model(asked.model, offline=asked.offline, assume=asked.assume)
-    chosen = engine or default_engine(model, asked.weights)
+    has_gpu = bool(devices) or not asked.gpus
+    chosen = engine or default_engine(model, asked.weights, has_gpu=has_gpu)
     workload, unknown = _with_engine_flags(asked, workload, chosen)
     devices = spread(devices, workload.tensor_parallel, workload.pipeline_parallel, multiplied=gpu_is_many)
     rules = Rules(

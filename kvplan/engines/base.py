@@ -183,7 +183,8 @@ class Engine(ABC):
 
     ``name`` and ``version`` are what ``--engine NAME@VERSION`` selects; ``versions`` are the known
     ones, oldest first. ``kv_formats`` are the names ``--kv`` takes here, generic ones included.
-    ``about`` is one line for ``kvplan list engines``.
+    ``about`` is one line for ``kvplan list engines``. ``runs_on_cpu`` says that system memory may
+    stand in for a device.
     """
 
     name: str
@@ -192,6 +193,7 @@ class Engine(ABC):
     kv_formats: tuple[str, ...]
     weight_families: tuple[str, ...]
     about: str
+    runs_on_cpu: bool = False
 
     @abstractmethod
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:

@@ -38,6 +38,7 @@ class IdealEngine(Engine):
     versions = ("1",)
     kv_formats = kv_format_names()
     weight_families = ("plain", "fp8", "int8", "int4", "bnb", "fp4", "gguf", "mlx", "exl")
+    runs_on_cpu = True
     about = "the textbook formula: exact tokens, no blocks, no overhead"
 
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:

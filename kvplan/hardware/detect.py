@@ -4,9 +4,9 @@ What NVML reports is the driver's total; what other processes hold now is in ``u
 is allocated and no context is made.
 """
 
+import platform
 import shutil
 import subprocess
-import sys
 
 from kvplan.device import Device
 from kvplan.errors import MissingExtra, UnknownGpu
@@ -101,7 +101,7 @@ def _from_nvidia_smi() -> tuple[Device, ...]:
 
 
 def _from_apple() -> tuple[Device, ...]:
-    if sys.platform != "darwin":
+    if platform.system() != "Darwin":
         return ()
     try:
         facts = subprocess.run(

@@ -122,14 +122,14 @@ def _smallest_sold_as(memory_gb: int, text: str) -> Device | None:
     # Among equals the one whose process-visible memory was read speaks for the size.
     chosen = next((entry for entry in alike if "visible_gib" in entry), alike[0])
     names = ", ".join(entry["id"] for entry in alike[:3])
-    note = f"{text} read as {lowest:,} MiB, the least that a card sold so reports: {names}"
+    note = f"{text} read as {lowest:,} MiB, as {names} report"
     sibling, sibling_bytes = "", 0
     if largest["reported_mib"] > lowest:
         sibling, sibling_bytes = largest["id"], largest["reported_mib"] * MIB
         for entry in sold:
             if entry["reported_mib"] == largest["reported_mib"] and entry["id"] == "rtx-a6000":
                 sibling = entry["id"]
-        note += f" ({sibling} has {largest['reported_mib']:,})"
+        note += f"; {sibling} has {largest['reported_mib']:,}"
     return replace(
         device_of(chosen),
         name=text,

@@ -16,7 +16,7 @@ from kvplan.report.wording import (
     limits_text,
     subject,
 )
-from kvplan.units import format_gib
+from kvplan.units import GIB, format_gib
 
 STYLES = {
     "fits": "bold green",
@@ -43,6 +43,8 @@ def fit(answer: FitAnswer, screen: Screen) -> str:
     if answer.plan.devices:
         console.print(_bar(answer, screen))
         console.print(_components(answer))
+        for note in answer.plan.devices[max(0, answer.verdict.device_index)].device.notes[:1]:
+            console.print(Text(f"  {note}"))
     console.print(Text(limits_text(answer)))
     for warning in answer.plan.warnings[:2]:
         console.print(Text.assemble(("! ", "yellow"), warning.message))
@@ -132,8 +134,6 @@ def _components(answer: FitAnswer) -> Table:
     if share is not None:
         budget = f"{share:g} of {format_gib(device.device.usable_bytes)} usable"
     table.add_row("  budget", format_gib(device.budget_bytes), "", budget)
-    for note in device.device.notes[:1]:
-        table.add_row("", "", "", note)
     return table
 
 
@@ -144,7 +144,11 @@ def _proposals(console: Console, answer: FitAnswer) -> None:
         if answer.verdict.status == "does_not_fit":
             console.print(Text("nothing small makes it fit: fewer layers on the card, or another card"))
         return
-    console.print(Text("to make it fit:" if answer.verdict.status != "tight" else "with more room:"))
+    head = "to make it fit" if answer.verdict.status != "tight" else "for more room"
+    console.print(Text(f"{head} (GiB free):"))
     for proposal in answer.proposals:
-        outcome = f"  # {proposal.status}, {format_gib(proposal.headroom_bytes)} free"
-        console.print(Text(f"  {proposal.command}{outcome}", no_wrap=True, overflow="ignore"), soft_wrap=True)
+        # A command is never broken, so that it can be copied; the room stands in front of it.
+        line = f"{proposal.headroom_bytes / GIB:6.2f}  {proposal.command}"
+        if proposal.status != "fits":
+            line += f"  # {proposal.status}"
+        console.print(Text(line, no_wrap=True, overflow="ignore"), soft_wrap=True)

@@ -60,6 +60,8 @@ def headroom(answer: FitAnswer) -> str:
         return plan.refusals[0].message
     if not plan.devices:
         on_host = sum(part.bytes.expected for part in plan.host)
+        if not plan.host:
+            return answer.verdict.why
         if plan.workload.cpu_memory_bytes is None:
             return f"needs {format_gib(on_host)} of system memory: give --cpu-memory to compare"
         return f"needs {format_gib(on_host)} of {format_gib(plan.workload.cpu_memory_bytes)} of system memory"
