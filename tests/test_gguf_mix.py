@@ -1,0 +1,27 @@
+"""GGUF sizes equal the quantizer's, byte for byte, for every mix and model of the table."""
+
+import pytest
+from oracle_tables import oracle
+
+from kvplan.gguf_mix import mix_bytes, num_stored_elements
+from kvplan.sources.config_model import model_from_config
+
+ROWS = oracle("gguf_mixes.jsonl")
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row["model"] for row in ROWS])
+def test_every_mix_is_exact(row):
+    model = model_from_config(row["config"], name=row["model"], source="test")
+    assert num_stored_elements(model) == row["num_elements"]
+    assert {mix: mix_bytes(model, mix).total_bytes for mix in row["bytes"]} == row["bytes"]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row["model"] for row in ROWS])
+def test_the_parts_add_up(row):
+    model = model_from_config(row["config"], name=row["model"], source="test")
+    file = mix_bytes(model, "q4_k_m")
+    parts = file.embedding_bytes + sum(file.layer_bytes) + file.output_bytes + file.output_norm_bytes
+    assert parts == file.total_bytes
+    assert all(
+        0 <= experts <= layer for experts, layer in zip(file.expert_bytes, file.layer_bytes, strict=True)
+    )
