@@ -82,7 +82,7 @@ def screen() -> Screen:
 def write_file(path: str, text: str) -> None:
     """Write a report whole or not at all. Raises OutputError when the place cannot be written."""
     target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    partial = target.parent / f".{target.name}.{os.getpid()}.part"
     try:
         if target.is_dir():
             raise IsADirectoryError(f"{path} is a folder")

@@ -117,13 +117,14 @@ def multiplied(gpu: str, count: int) -> str:
 
 def question(asked: Asked) -> Question:
     """Read what was asked. Raises KvplanError naming the option that cannot be."""
-    from kvplan.sources import open_model
+    from kvplan.sources import check_assumption, open_model
 
     workload = _workload(asked)
     devices, gpu_is_many = _devices(asked)
     engine = engine_named(asked.engine) if asked.engine else None
     if asked.weights is not None:
         weight_format(asked.weights)
+    check_assumption(asked.assume)
     model = open_model(asked.model, offline=asked.offline, assume=asked.assume)
     has_gpu = bool(devices) or not asked.gpus
     chosen = engine or default_engine(model, asked.weights, has_gpu=has_gpu)

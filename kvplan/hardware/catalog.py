@@ -147,7 +147,7 @@ def _inferred_bytes(entry: Mapping[str, Any], sold_gb: int) -> int:
     memory_bytes = sold_gb * GIB
     if entry.get("unified_memory") or entry["vendor"] != "nvidia":
         return memory_bytes
-    if entry["class"] == "datacenter" and entry.get("ecc"):
+    if entry["class"] == "datacenter" and "GDDR" in entry.get("ecc", ""):
         return memory_bytes * 15 // 16
     if entry["architecture"] == "ada":
         return memory_bytes - 12 * MIB

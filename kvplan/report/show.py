@@ -8,6 +8,8 @@ from kvplan.report.layout import formula_lines, layout_text, multi_head_ratio
 from kvplan.report.wording import engine_text
 from kvplan.units import format_gib, format_tokens
 
+HALF = ("bf16", "fp16", "bfloat16", "float16", "f16")
+
 
 def plain(answer: ShowAnswer, screen: Screen) -> str:
     """Write one fact a line."""
@@ -92,11 +94,7 @@ def _cache(answer: ShowAnswer) -> Iterator[tuple[str, str]]:
 
 def _remarks(answer: ShowAnswer) -> Iterator[str]:
     plan, model = answer.plan, answer.model
-    if (
-        model.model_type == "llama"
-        and plan.cache.bytes_per_token == 2**19
-        and plan.kv_dtype_k in ("bf16", "fp16")
-    ):
+    if model.model_type == "llama" and plan.cache.bytes_per_token == 2**19 and plan.kv_dtype_k in HALF:
         yield "1 MB a token, as quoted for 7B models, is the same cache in fp32"
     yield from model.notes
     yield from model.structure.notes

@@ -4,9 +4,23 @@
 network), then what lies on disk, then ``org/repo[@revision]`` on the Hub.
 """
 
+from kvplan.errors import InvalidValue
 from kvplan.model import ModelSpec
 
 FILE_ENDINGS = (".json", ".yaml", ".yml", ".gguf", ".safetensors")
+
+
+ASSUMABLE = ("full-attention",)
+
+
+def check_assumption(assume: str | None) -> None:
+    """Refuse an assumption that nobody can make. Raises InvalidValue naming those that can be."""
+    if assume is not None and assume not in ASSUMABLE:
+        raise InvalidValue(
+            f"--assume {assume} is not known",
+            why=f"it takes {', '.join(ASSUMABLE)}",
+            hint="leave it out, or write --assume full-attention",
+        )
 
 
 def open_model(ref: str, *, offline: bool = False, assume: str | None = None) -> ModelSpec:

@@ -10,13 +10,12 @@ from collections.abc import Mapping
 
 from kvplan.config import Config
 from kvplan.dtypes import format_of_dtype
-from kvplan.errors import InvalidSpec, InvalidValue, UnsupportedArchitecture
+from kvplan.errors import InvalidSpec, UnsupportedArchitecture
 from kvplan.families import family_of, structure_of
 from kvplan.families.assumed import assumed_full_attention
 from kvplan.model import ModelSpec, Structure
 from kvplan.sources.quantization import quantization_of
 
-ASSUMABLE = ("full-attention",)
 NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 MAX_KEYS = 20_000
 
@@ -50,12 +49,6 @@ def model_from_config(
     ``quantization_data`` is a separate quantization file (``hf_quant_config.json``). Raises
     UnsupportedArchitecture, MissingFact or InvalidSpec, each naming ``name`` and the key.
     """
-    if assume is not None and assume not in ASSUMABLE:
-        raise InvalidValue(
-            f"--assume {assume} is not known",
-            why=f"it takes {', '.join(ASSUMABLE)}",
-            hint="leave it out, or write --assume full-attention",
-        )
     check_plain(data, name)
     architecture = _architecture(data)
     config = Config(data, architecture=architecture, origin=name)
