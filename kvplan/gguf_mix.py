@@ -59,7 +59,7 @@ def _more_bits(index: int, count: int) -> bool:
     return index < count // 8 or index >= 7 * count // 8 or (index - count // 8) % 3 == 2
 
 
-def _type_of(tensor: GgufTensor, state: _State) -> str:
+def _type_of(tensor: GgufTensor, layer: int, state: _State) -> str:
     """Return the block type of one quantizable tensor before the fallback by shape."""
     mix, category = state.mix, tensor.category
     base = BASE.get(mix, mix)
@@ -81,9 +81,9 @@ def _type_of(tensor: GgufTensor, state: _State) -> str:
         case "attn_output":
             return _attention_output_type(state, base)
         case "ffn_down":
-            return _down_type(tensor, state, base)
+            return _down_type(layer, state, base)
         case "ffn_gate" | "ffn_up":
-            return _gate_or_up_type(tensor, state, base)
+            return _gate_or_up_type(category, layer, state, base)
     return base
 
 
@@ -180,10 +180,10 @@ def _attention_output_type(state: _State, base: str) -> str:
     )
 
 
-def _down_type(tensor: GgufTensor, state: _State, base: str) -> str:
+def _down_type(layer: int, state: _State, base: str) -> str:
     count = state.num_layers
     # With experts the layer is read from the tensor's name, otherwise its order counts.
-    index = tensor.layer if state.num_experts > 1 else state.seen_down
+    index = layer if state.num_experts > 1 else state.seen_down
     state.seen_down += 1
     early, falcon = index < count // 8, state.arch == "falcon"
     match state.mix:
@@ -214,12 +214,12 @@ def _down_type(tensor: GgufTensor, state: _State, base: str) -> str:
     return base
 
 
-def _gate_or_up_type(tensor: GgufTensor, state: _State, base: str) -> str:
-    if tensor.category == "ffn_gate":
-        index = tensor.layer if state.num_experts > 1 else state.seen_gate
+def _gate_or_up_type(category: Category, layer: int, state: _State, base: str) -> str:
+    if category == "ffn_gate":
+        index = layer if state.num_experts > 1 else state.seen_gate
         state.seen_gate += 1
     else:
-        index = tensor.layer if state.num_experts > 1 else state.seen_up
+        index = layer if state.num_experts > 1 else state.seen_up
         state.seen_up += 1
     count = state.num_layers
     if state.mix == "iq3_xs" and count // 8 <= index < 7 * count // 8:
@@ -227,13 +227,13 @@ def _gate_or_up_type(tensor: GgufTensor, state: _State, base: str) -> str:
     return base
 
 
-def _stored_type(tensor: GgufTensor, state: _State) -> str:
+def _stored_type(tensor: GgufTensor, layer: int, state: _State) -> str:
     if not tensor.is_quantizable:
         return "f16" if tensor.keeps_half and state.mix != "gguf-f32" else "f32"
     base = BASE.get(state.mix, state.mix)
     if base in ("f16", "bf16", "f32"):
         return base
-    chosen = _type_of(tensor, state)
+    chosen = _type_of(tensor, layer, state)
     if tensor.num_columns % GGML_TYPES[chosen].block_size:
         chosen = FALLBACK.get(chosen, chosen)
         if tensor.num_columns % GGML_TYPES[chosen].block_size:
@@ -242,8 +242,8 @@ def _stored_type(tensor: GgufTensor, state: _State) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _sized(model: ModelSpec, mix: str) -> tuple[tuple[GgufTensor, str, int], ...]:
-    """Return every tensor of the file in order with its type and bytes."""
+def _sized(model: ModelSpec, mix: str) -> tuple[tuple[int, GgufTensor, str, int], ...]:
+    """Return every tensor of the file in order: its layer, itself, its type and its bytes."""
     tensors = tuple(gguf_tensors(model))
     arch = llama_cpp_arch(model)
     layers = num_layers(model.structure)
@@ -255,14 +255,19 @@ def _sized(model: ModelSpec, mix: str) -> tuple[tuple[GgufTensor, str, int], ...
         num_gqa=num_gqa(model),
         # llama.cpp knows a "70B" by its layers: src/models/llama.cpp, qwen2.cpp, deci.cpp.
         is_70b=layers == 80 and arch in ("llama", "qwen2", "deci", "olmo") and num_gqa(model) != 1,
-        is_tied=not any(tensor.category == "output" for tensor in tensors),
-        num_attention_v=sum(tensor.category in ("attn_v", "attn_qkv") for tensor in tensors),
+        is_tied=not any(tensor.category == "output" for _, tensor in tensors),
+        num_attention_v=sum(tensor.category in ("attn_v", "attn_qkv") for _, tensor in tensors),
     )
     sized = []
-    for tensor in tensors:
-        stored = _stored_type(tensor, state)
-        row_bytes = GGML_TYPES[stored].row_bytes(tensor.num_columns)
-        sized.append((tensor, stored, row_bytes * tensor.num_rows * tensor.num_matrices))
+    sizes: dict[tuple[GgufTensor, str], int] = {}
+    for layer, tensor in tensors:
+        stored = _stored_type(tensor, layer, state)
+        key = (tensor, stored)
+        num_bytes = sizes.get(key)
+        if num_bytes is None:
+            row_bytes = GGML_TYPES[stored].row_bytes(tensor.num_columns)
+            num_bytes = sizes[key] = row_bytes * tensor.num_rows * tensor.num_matrices
+        sized.append((layer, tensor, stored, num_bytes))
     return tuple(sized)
 
 
@@ -287,11 +292,11 @@ def mix_bytes(model: ModelSpec, mix: str) -> MixBytes:
     layers = [0] * num_layers(model.structure)
     experts = [0] * len(layers)
     embedding = output = other = 0
-    for tensor, _, num_bytes in _sized(model, mix):
-        if tensor.layer >= 0:
-            layers[tensor.layer] += num_bytes
+    for layer, tensor, _, num_bytes in _sized(model, mix):
+        if layer >= 0:
+            layers[layer] += num_bytes
             if tensor.num_matrices > 1 and tensor.is_expert:
-                experts[tensor.layer] += num_bytes
+                experts[layer] += num_bytes
         elif tensor.category == "token_embd":
             embedding += num_bytes
         elif tensor.category == "output":
@@ -305,7 +310,7 @@ def mix_bytes(model: ModelSpec, mix: str) -> MixBytes:
 def types_of(model: ModelSpec, mix: str) -> dict[str, int]:
     """Return the file's bytes by block type."""
     counts: Counter[str] = Counter()
-    for _, stored, num_bytes in _sized(model, mix):
+    for _, _, stored, num_bytes in _sized(model, mix):
         counts[stored] += num_bytes
     return dict(counts)
 
@@ -316,10 +321,12 @@ def mix_tensor_bytes(model: ModelSpec, mix: str) -> tuple[tuple[Tensor, int, int
 
 
 def _entries(model: ModelSpec, mix: str) -> Iterator[tuple[Tensor, int, int]]:
-    for tensor, _, num_bytes in _sized(model, mix):
+    for _, tensor, _, num_bytes in _sized(model, mix):
         yield tensor.origin, 1, num_bytes
 
 
 def num_stored_elements(model: ModelSpec) -> int:
     """Return the number of elements in the file, as its header would add up."""
-    return sum(tensor.num_columns * tensor.num_rows * tensor.num_matrices for tensor in gguf_tensors(model))
+    return sum(
+        tensor.num_columns * tensor.num_rows * tensor.num_matrices for _, tensor in gguf_tensors(model)
+    )

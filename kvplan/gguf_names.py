@@ -8,11 +8,12 @@ corrections) and splits (MLA's joint projection) is added and split.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Literal
 
 from kvplan.layers import FullAttention, LatentAttention, Layer
-from kvplan.model import ModelSpec, expand_layers
+from kvplan.model import ModelSpec
 from kvplan.tensors import Tensor
 
 Category = Literal[
@@ -30,17 +31,16 @@ Category = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class GgufTensor:
     """One tensor of the file: ``num_matrices`` matrices of ``num_rows`` x ``num_columns``.
 
-    ``layer`` is -1 outside the layers. ``is_quantizable`` follows the quantizer's own test;
+    ``is_quantizable`` follows the quantizer's own test;
     ``keeps_half`` marks matrices it leaves as the 16-bit file had them.
     """
 
     origin: Tensor
     category: Category
-    layer: int
     num_columns: int
     num_rows: int
     num_matrices: int
@@ -127,44 +127,56 @@ def num_gqa(model: ModelSpec) -> int:
     return 0
 
 
-def gguf_tensors(model: ModelSpec) -> Iterator[GgufTensor]:
-    """Yield the file's tensors in the quantizer's order: by layer, those outside last."""
-    for index, layer in enumerate(expand_layers(model)):
-        for tensor in layer.tensors:
-            if tensor.role not in NOT_IN_FILE_ROLES:
-                yield from _in_layer(tensor, index, layer)
-        if model.model_type in SCORE_CORRECTED:
-            yield from _score_correction(layer, index)
-    for tensor in model.structure.tensors:
+@lru_cache(maxsize=4096)
+def layer_tensors(layer: Layer, *, score_corrected: bool) -> tuple[GgufTensor, ...]:
+    """Return the tensors of one layer, in the file's order."""
+    made: list[GgufTensor] = []
+    for tensor in layer.tensors:
         if tensor.role not in NOT_IN_FILE_ROLES:
-            yield _plain(tensor, -1)
-    yield from _rope_frequencies(model)
+            made += _in_layer(tensor, layer)
+    if score_corrected:
+        made += _score_correction(layer)
+    return tuple(made)
 
 
-def _in_layer(tensor: Tensor, index: int, layer: Layer) -> Iterator[GgufTensor]:
+def gguf_tensors(model: ModelSpec) -> Iterator[tuple[int, GgufTensor]]:
+    """Yield (layer, tensor) in the quantizer's order: by layer, those outside (layer -1) last."""
+    corrected = model.model_type in SCORE_CORRECTED
+    index = 0
+    for group in model.layers:
+        tensors = layer_tensors(group.layer, score_corrected=corrected)
+        for _ in range(group.count):
+            for tensor in tensors:
+                yield index, tensor
+            index += 1
+    for outside in model.structure.tensors:
+        if outside.role not in NOT_IN_FILE_ROLES:
+            yield -1, _plain(outside)
+    for frequencies in _rope_frequencies(model):
+        yield -1, frequencies
+
+
+def _in_layer(tensor: Tensor, layer: Layer) -> Iterator[GgufTensor]:
     if tensor.name.endswith("kv_b_proj.weight"):
         cache = next(cache for cache in layer.caches if isinstance(cache, LatentAttention))
         heads, rank = cache.num_attention_heads, cache.kv_lora_rank
         # k_b is stored transposed, so that its rows are a head's unrotated part.
-        yield GgufTensor(tensor, "other", index, cache.qk_nope_head_dim, rank, heads, is_quantizable=True)
-        yield GgufTensor(tensor, "other", index, rank, cache.v_head_dim, heads, is_quantizable=True)
+        yield GgufTensor(tensor, "other", cache.qk_nope_head_dim, rank, heads, is_quantizable=True)
+        yield GgufTensor(tensor, "other", rank, cache.v_head_dim, heads, is_quantizable=True)
         return
-    yield _plain(tensor, index)
+    yield _plain(tensor)
 
 
-def _plain(tensor: Tensor, layer: int) -> GgufTensor:
-    num_columns = tensor.shape[-1]
-    is_expert = tensor.role == "expert"
+def _plain(tensor: Tensor) -> GgufTensor:
     return GgufTensor(
         origin=tensor,
         category=_category(tensor),
-        layer=layer,
-        num_columns=num_columns,
+        num_columns=tensor.shape[-1],
         num_rows=prod(tensor.shape[:-1]),
         num_matrices=tensor.count,
         is_quantizable=_is_quantizable(tensor),
         keeps_half=any(part in tensor.name for part in _HALF) and len(tensor.shape) > 1,
-        is_expert=is_expert,
+        is_expert=tensor.role == "expert",
     )
 
 
@@ -187,11 +199,11 @@ def _is_quantizable(tensor: Tensor) -> bool:
     return not (len(tensor.shape) < 2 or tensor.shape[0] == 1 or any(part in tensor.name for part in _NEVER))
 
 
-def _score_correction(layer: Layer, index: int) -> Iterator[GgufTensor]:
+def _score_correction(layer: Layer) -> Iterator[GgufTensor]:
     experts = max((tensor.count for tensor in layer.tensors if tensor.role == "expert"), default=0)
     if experts:
         origin = Tensor("mlp.gate.e_score_correction_bias", (experts,), "router")
-        yield GgufTensor(origin, "other", index, experts, 1, 1, is_quantizable=False)
+        yield GgufTensor(origin, "other", experts, 1, 1, is_quantizable=False)
 
 
 def _rope_frequencies(model: ModelSpec) -> Iterator[GgufTensor]:
@@ -202,7 +214,7 @@ def _rope_frequencies(model: ModelSpec) -> Iterator[GgufTensor]:
         for cache in group.layer.caches:
             if isinstance(cache, FullAttention):
                 origin = Tensor("rope_freqs.weight", (cache.head_dim // 2,), "other")
-                yield GgufTensor(origin, "other", -1, cache.head_dim // 2, 1, 1, is_quantizable=False)
+                yield GgufTensor(origin, "other", cache.head_dim // 2, 1, 1, is_quantizable=False)
                 return
 
 

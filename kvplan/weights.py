@@ -11,7 +11,7 @@ from functools import lru_cache
 from math import prod
 
 from kvplan.dtypes import DTYPE_BYTES, WeightFormat, weight_format
-from kvplan.gguf_mix import mix_tensor_bytes
+from kvplan.gguf_mix import mix_bytes, mix_tensor_bytes
 from kvplan.model import ModelSpec, tensors_of
 from kvplan.quantity import Quantity
 from kvplan.tensors import Role, Tensor
@@ -103,6 +103,9 @@ def weight_bytes(model: ModelSpec, format_name: str) -> Quantity:
     if model.stored and weight.name == model.weights_format:
         num_bytes = sum(stored.num_bytes for stored in model.stored)
         return Quantity(num_bytes, num_bytes, num_bytes, "exact", "the checkpoint's own header")
+    if weight.family == "gguf":
+        num_bytes = mix_bytes(model, weight.name).total_bytes
+        return Quantity(num_bytes, num_bytes, num_bytes, "exact", weight.source)
     num_bytes = sum_bytes(tensor_table(model, format_name))
     low, high = _bounds(num_bytes, weight)
     return Quantity(low, num_bytes, high, weight.basis, weight.source or weight.about)

@@ -6,6 +6,7 @@ tell, 4 a bug in kvplan, 130 interrupted. A closed pipe keeps the verdict's code
 """
 
 import itertools
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """Run as the console script."""
+    # One short command makes little garbage; collecting it while modules load costs a tenth of the time.
+    gc.disable()
     sys.exit(main())
 
 

@@ -7,6 +7,7 @@ no driver reading exists either, the vendor's rule of kvplan/hardware/gpus.yaml'
 applied and the figure is assumed.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -14,7 +15,8 @@ from typing import Any
 
 from kvplan.device import Device
 from kvplan.errors import UnknownGpu, did_you_mean
-from kvplan.hardware._catalogue import APPLE_WORKING_SET, GPUS
+from kvplan.hardware._catalogue import APPLE, KEYS, ROWS
+from kvplan.hardware.names import key_of
 from kvplan.quantity import Basis
 from kvplan.units import GB, GIB, MIB
 
@@ -27,27 +29,11 @@ CUDA_HIDDEN_MAX_SHARE = 24
 UNIFIED_USABLE_PERCENT = 90
 UNIFIED_USABLE_LOW_PERCENT = 75
 
-_PREFIXES = ("nvidia", "geforce", "amd", "radeon", "intel", "apple", "tesla")
 
-
-def key_of(name: str) -> str:
-    """Return a device name as it is looked up: letters and digits only, vendor words dropped."""
-    words = re.split(r"[\s_\-/]+", name.strip().casefold())
-    while len(words) > 1 and words[0] in _PREFIXES:
-        words = words[1:]
-    return "".join(words)
-
-
-@lru_cache(maxsize=1)
-def _by_key() -> dict[str, Mapping[str, Any]]:
-    found: dict[str, Mapping[str, Any]] = {}
-    for entry in GPUS:
-        found.setdefault(key_of(entry["id"]), entry)
-    for entry in GPUS:
-        for alias in entry["aliases"]:
-            found.setdefault(key_of(alias), entry)
-            found.setdefault(key_of(f"{alias} {entry['memory_gb']}gb"), entry)
-        found.setdefault(key_of(f"{entry['id']} {entry['memory_gb']}gb"), entry)
+@lru_cache(maxsize=256)
+def row(number: int) -> dict[str, Any]:
+    """Return one row of the catalogue by its number."""
+    found: dict[str, Any] = json.loads(ROWS[number])
     return found
 
 
@@ -57,43 +43,39 @@ def device_named(name: str) -> Device:
     Raises UnknownGpu with the closest names.
     """
     key = key_of(name)
-    entry = _by_key().get(key)
-    if entry is not None:
-        return device_of(entry)
+    number = KEYS.get(key)
+    if number is not None:
+        return device_at(number)
     apple = _apple(key)
     if apple is not None:
         return apple
     raise UnknownGpu(
         f"'{name}' is not a GPU that kvplan knows",
-        why=did_you_mean(name, [*(entry["id"] for entry in GPUS), *_aliases()])
+        why=did_you_mean(name, [*(entry["id"] for entry in entries()), *_aliases()])
         or "it is neither a catalogue name nor a size",
         hint="see: kvplan list gpus, or give its size: --gpu 48GiB",
     )
 
 
 def _aliases() -> Iterator[str]:
-    for entry in GPUS:
+    for entry in entries():
         yield from entry["aliases"]
 
 
 def catalogue() -> tuple[Device, ...]:
     """Return every device, in the catalogue's order."""
-    return tuple(device_of(entry) for entry in GPUS)
+    return tuple(device_at(number) for number in range(len(ROWS)))
 
 
 def entries() -> list[dict[str, Any]]:
     """Return the catalogue's rows as they stand."""
-    return GPUS
+    return [row(number) for number in range(len(ROWS))]
 
 
 @lru_cache(maxsize=256)
-def _device(key: str) -> Device:
-    return _make(_by_key()[key], None)
-
-
-def device_of(entry: Mapping[str, Any]) -> Device:
+def device_at(number: int) -> Device:
     """Return the device of one row of the catalogue."""
-    return _device(key_of(entry["id"]))
+    return _make(row(number), None)
 
 
 def _apple(key: str) -> Device | None:
@@ -103,7 +85,7 @@ def _apple(key: str) -> Device | None:
     chip, tier, memory_gb = match.group(1), match.group(2) or "", int(match.group(3))
     fits = [
         entry
-        for entry in GPUS
+        for entry in entries()
         if entry["vendor"] == "apple"
         and re.fullmatch(rf"apple-{chip}{'-' + tier if tier else ''}(-\d+c)?", entry["id"])
         and memory_gb in entry.get("memory_options_gb", ())
@@ -161,7 +143,9 @@ def _usable(entry: Mapping[str, Any], memory_bytes: int, sold_gb: int) -> tuple[
         low, usual = entry["visible_gib"]
         return int(usual * GIB), int(low * GIB), "calibrated"
     if entry["vendor"] == "apple":
-        readings = sorted(row["working_set_mib"] for row in APPLE_WORKING_SET if row["ram_gb"] == sold_gb)
+        readings = sorted(
+            reading["working_set_mib"] for reading in json.loads(APPLE) if reading["ram_gb"] == sold_gb
+        )
         if readings:
             return int(readings[0] * MIB), int(readings[0] * MIB), "calibrated"
         return memory_bytes * 3 // 4, memory_bytes * 2 // 3, "assumed"

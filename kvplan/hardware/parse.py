@@ -12,7 +12,9 @@ from dataclasses import replace
 
 from kvplan.device import Device
 from kvplan.errors import InvalidValue, UnknownGpu
-from kvplan.hardware.catalog import device_named, device_of, entries, hidden_from_cuda, key_of
+from kvplan.hardware._catalogue import KEYS, SIZES
+from kvplan.hardware.catalog import device_at, device_named, hidden_from_cuda, row
+from kvplan.hardware.names import key_of
 from kvplan.units import GB, MIB, SIZE_UNITS, format_gib, parse_size
 
 MAX_DEVICES = 4096
@@ -105,15 +107,8 @@ def _sized(text: str) -> Device:
 
 
 def _smallest_sold_as(memory_gb: int, text: str) -> Device | None:
-    sold = [
-        entry
-        for entry in entries()
-        if entry["vendor"] == "nvidia"
-        and entry["memory_gb"] == memory_gb
-        and entry.get("reported_mib")
-        and not entry.get("unified_memory")
-        and "laptop" not in entry["id"]
-    ]
+    numbers = SIZES.get(memory_gb, [])
+    sold = [row(number) for number in numbers]
     if not sold:
         return None
     lowest = min(entry["reported_mib"] for entry in sold)
@@ -121,6 +116,7 @@ def _smallest_sold_as(memory_gb: int, text: str) -> Device | None:
     alike = [entry for entry in sold if entry["reported_mib"] == lowest]
     # Among equals the one whose process-visible memory was read speaks for the size.
     chosen = next((entry for entry in alike if "visible_gib" in entry), alike[0])
+    number = numbers[sold.index(chosen)]
     names = ", ".join(entry["id"] for entry in alike[:3])
     note = f"{text} read as {lowest:,} MiB, as {names} report"
     sibling, sibling_bytes = "", 0
@@ -131,7 +127,7 @@ def _smallest_sold_as(memory_gb: int, text: str) -> Device | None:
                 sibling = entry["id"]
         note += f"; {sibling} has {largest['reported_mib']:,}"
     return replace(
-        device_of(chosen),
+        device_at(number),
         name=text,
         notes=(note,),
         larger_sibling=sibling,
@@ -141,8 +137,8 @@ def _smallest_sold_as(memory_gb: int, text: str) -> Device | None:
 
 def _mig(gpu: str, profile: str) -> Device:
     whole = device_named(gpu)
-    entry = next((row for row in entries() if key_of(row["id"]) == key_of(whole.name)), None)
-    profiles = dict(entry.get("mig", {})) if entry is not None else {}
+    number = KEYS.get(key_of(whole.name))
+    profiles = dict(row(number).get("mig", {})) if number is not None else {}
     if profile not in profiles:
         raise UnknownGpu(
             f"{whole.name} has no MIG profile '{profile}'",
