@@ -1,0 +1,283 @@
+"""The decoders of 2019 to 2023: GPT-2, GPT-J, GPT-NeoX, BLOOM, OPT, CodeGen, Falcon, MPT, StarCoder.
+
+LayerNorms with biases, ungated MLPs of four times the width, learned or no positions, and the first
+multi-query caches. transformers 5.23 models/*; class defaults as there.
+"""
+
+from kvplan.blocks import attention, plain_mlp
+from kvplan.config import Config
+from kvplan.decoder import Shape, finish, shape_of, uniform
+from kvplan.model import Structure
+from kvplan.tensors import Tensor, linear, norm
+
+
+def _norms(size: int, *names: str, bias: bool = True) -> tuple[Tensor, ...]:
+    return tuple(tensor for name in names for tensor in norm(name, size, bias=bias))
+
+
+def _fused(shape: Shape, name: str, out: str, *, bias: bool) -> tuple[Tensor, ...]:
+    rows = (shape.num_attention_heads + 2 * shape.num_key_value_heads) * shape.head_dim
+    return (
+        *linear(name, rows, shape.hidden_size, "attention", bias=bias, split="out"),
+        *linear(
+            out, shape.hidden_size, shape.num_attention_heads * shape.head_dim, "attention", bias=bias, split="in"
+        ),
+    )
+
+
+def _positions(count: int, size: int) -> Tensor:
+    return Tensor("position_embeddings.weight", (count, size), "position_embedding")
+
+
+def _multi_head(config: Config) -> Shape:
+    shape = shape_of(config)
+    return Shape(
+        shape.hidden_size,
+        shape.num_layers,
+        shape.num_attention_heads,
+        shape.num_attention_heads,
+        shape.head_dim,
+        shape.vocab_size,
+    )
+
+
+def gpt2(config: Config) -> Structure:
+    """Read GPT-2: learned positions, fused qkv, biases everywhere, tied."""
+    shape = _multi_head(config)
+    hidden = shape.hidden_size
+    tensors = (
+        *_fused(shape, "attn.c_attn", "attn.c_proj", bias=True),
+        *plain_mlp(hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.c_fc", down="mlp.c_proj"),
+        *_norms(hidden, "ln_1", "ln_2"),
+    )
+    positions = config.positive("max_position_embeddings", 1024)
+    return finish(
+        config,
+        shape,
+        uniform(shape, tensors),
+        tied=True,
+        norm_bias=True,
+        extra=(_positions(positions, hidden),),
+        context_limit_tokens=positions,
+    )
+
+
+def gpt_bigcode(config: Config) -> Structure:
+    """Read StarCoder 1 (GPT-BigCode): GPT-2 with one KV head unless ``multi_query`` is off."""
+    shape = _multi_head(config)
+    kv_heads = 1 if config.flag("multi_query", True) else shape.num_attention_heads
+    shape = Shape(
+        shape.hidden_size, shape.num_layers, shape.num_attention_heads, kv_heads, shape.head_dim, shape.vocab_size
+    )
+    hidden = shape.hidden_size
+    tensors = (
+        *_fused(shape, "attn.c_attn", "attn.c_proj", bias=True),
+        *plain_mlp(hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.c_fc", down="mlp.c_proj"),
+        *_norms(hidden, "ln_1", "ln_2"),
+    )
+    positions = config.positive("max_position_embeddings", 1024)
+    return finish(
+        config,
+        shape,
+        uniform(shape, tensors),
+        tied=True,
+        norm_bias=True,
+        extra=(_positions(positions, hidden),),
+        context_limit_tokens=positions,
+    )
+
+
+def gptj(config: Config) -> Structure:
+    """Read GPT-J: a parallel block with one norm, no attention biases, a biased head."""
+    shape = _multi_head(config)
+    hidden = shape.hidden_size
+    heads = shape.num_attention_heads
+    tensors = (
+        *attention(hidden, heads, heads, shape.head_dim, name="attn"),
+        *plain_mlp(hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.fc_in", down="mlp.fc_out"),
+        *_norms(hidden, "ln_1"),
+    )
+    return finish(config, shape, uniform(shape, tensors), tied=False, norm_bias=True, head_bias=True)
+
+
+def codegen(config: Config) -> Structure:
+    """Read CodeGen: GPT-J with fused qkv."""
+    shape = _multi_head(config)
+    hidden = shape.hidden_size
+    tensors = (
+        *_fused(shape, "attn.qkv_proj", "attn.out_proj", bias=False),
+        *plain_mlp(hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.fc_in", down="mlp.fc_out"),
+        *_norms(hidden, "ln_1"),
+    )
+    return finish(config, shape, uniform(shape, tensors), tied=False, norm_bias=True, head_bias=True)
+
+
+def gpt_neo(config: Config) -> Structure:
+    """Read GPT-Neo: its local layers mask a window, but transformers caches their full length."""
+    shape = _multi_head(config)
+    hidden = shape.hidden_size
+    heads = shape.num_attention_heads
+    projections = tuple(
+        tensor
+        for name in ("q_proj", "k_proj", "v_proj")
+        for tensor in linear(f"attn.attention.{name}", heads * shape.head_dim, hidden, "attention", split="out")
+    )
+    tensors = (
+        *projections,
+        *linear("attn.attention.out_proj", hidden, hidden, "attention", bias=True, split="in"),
+        *plain_mlp(hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.c_fc", down="mlp.c_proj"),
+        *_norms(hidden, "ln_1", "ln_2"),
+    )
+    positions = config.positive("max_position_embeddings", 2048)
+    return finish(
+        config,
+        shape,
+        uniform(shape, tensors),
+        tied=True,
+        norm_bias=True,
+        extra=(_positions(positions, hidden),),
+        context_limit_tokens=positions,
+    )
+
+
+def gpt_neox(config: Config) -> Structure:
+    """Read GPT-NeoX and Pythia: fused qkv, biases everywhere, untied."""
+    shape = _multi_head(config)
+    hidden = shape.hidden_size
+    bias = config.flag("attention_bias", True)
+    tensors = (
+        *_fused(shape, "attention.query_key_value", "attention.dense", bias=bias),
+        *plain_mlp(
+            hidden,
+            config.positive("intermediate_size", 24_576),
+            up="mlp.dense_h_to_4h",
+            down="mlp.dense_4h_to_h",
+        ),
+        *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+    )
+    return finish(config, shape, uniform(shape, tensors), tied=False, norm_bias=True)
+
+
+def bloom(config: Config) -> Structure:
+    """Read BLOOM: ALiBi, fused qkv, a norm after the embedding, tied; no trained limit but its sequence."""
+    shape = _multi_head(config)
+    hidden = shape.hidden_size
+    tensors = (
+        *_fused(shape, "self_attention.query_key_value", "self_attention.dense", bias=True),
+        *plain_mlp(hidden, 4 * hidden, up="mlp.dense_h_to_4h", down="mlp.dense_4h_to_h"),
+        *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+    )
+    return finish(
+        config,
+        shape,
+        uniform(shape, tensors),
+        tied=True,
+        norm_bias=True,
+        extra=_norms(hidden, "word_embeddings_layernorm"),
+    )
+
+
+def opt(config: Config) -> Structure:
+    """Read OPT: learned positions with an offset of two, biases, an embedding that may be narrower."""
+    shape = _multi_head(config)
+    hidden = shape.hidden_size
+    bias = config.flag("enable_bias", True)
+    width = config.positive("word_embed_proj_dim", hidden)
+    affine = config.flag("layer_norm_elementwise_affine", True)
+    heads = shape.num_attention_heads
+    norms = _norms(hidden, "self_attn_layer_norm", "final_layer_norm") if affine else ()
+    tensors = (
+        *attention(hidden, heads, heads, shape.head_dim, qkv_bias=bias, o_bias=bias),
+        *plain_mlp(hidden, config.positive("intermediate_size", 3072), bias=bias, up="fc1", down="fc2"),
+        *norms,
+    )
+    positions = config.positive("max_position_embeddings", 2048)
+    extra: tuple[Tensor, ...] = (_positions(positions + 2, hidden),)
+    if width != hidden:
+        extra += (
+            *linear("project_in", hidden, width, "other"),
+            *linear("project_out", width, hidden, "other"),
+        )
+    before = config.flag("do_layer_norm_before", True)
+    has_final = before and not config.flag("_remove_final_layer_norm", False)
+    if has_final and affine:
+        extra += norm("final_layer_norm", hidden, bias=True)
+    return finish(
+        config,
+        shape,
+        uniform(shape, tensors),
+        tied=True,
+        final_norm=False,
+        extra=extra,
+        embedding_size=width,
+        context_limit_tokens=positions,
+    )
+
+
+def falcon(config: Config) -> Structure:
+    """Read Falcon: one KV head (7B) or groups (40B, 180B), fused qkv, a parallel block, tied."""
+    plain = _multi_head(config)
+    heads = plain.num_attention_heads
+    grouped = config.flag("new_decoder_architecture", False)
+    if grouped:
+        kv_heads = config.positive("num_kv_heads", heads)
+    else:
+        kv_heads = 1 if config.flag("multi_query", True) else heads
+    shape = Shape(
+        plain.hidden_size, plain.num_layers, heads, kv_heads, plain.head_dim, plain.vocab_size
+    )
+    hidden = shape.hidden_size
+    bias = config.flag("bias", False)
+    if grouped and config.integer("num_ln_in_parallel_attn", 2) == 2:
+        norms = _norms(hidden, "ln_attn", "ln_mlp")
+    elif grouped or config.flag("parallel_attn", True):
+        norms = _norms(hidden, "input_layernorm")
+    else:
+        norms = _norms(hidden, "input_layernorm", "post_attention_layernorm")
+    tensors = (
+        *_fused(shape, "self_attention.query_key_value", "self_attention.dense", bias=bias),
+        *plain_mlp(
+            hidden,
+            config.positive("intermediate_size", 4 * hidden),
+            bias=bias,
+            up="mlp.dense_h_to_4h",
+            down="mlp.dense_4h_to_h",
+        ),
+        *norms,
+    )
+    return finish(config, shape, uniform(shape, tensors), tied=True, norm_bias=True)
+
+
+def persimmon(config: Config) -> Structure:
+    """Read Persimmon: fused qkv with biases and norms on query and key heads."""
+    shape = _multi_head(config)
+    hidden = shape.hidden_size
+    qk = _norms(shape.head_dim, "self_attn.q_layernorm", "self_attn.k_layernorm")
+    tensors = (
+        *_fused(shape, "self_attn.query_key_value", "self_attn.dense", bias=True),
+        *(qk if config.flag("qk_layernorm", True) else ()),
+        *plain_mlp(
+            hidden, config.positive("intermediate_size"), up="mlp.dense_h_to_4h", down="mlp.dense_4h_to_h"
+        ),
+        *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+    )
+    return finish(config, shape, uniform(shape, tensors), tied=False, norm_bias=True)
+
+
+def mpt(config: Config) -> Structure:
+    """Read MPT: ALiBi, fused Wqkv, no biases unless ``no_bias`` is off, tied."""
+    plain = _multi_head(config)
+    inner = config.sub("attn_config")
+    kv_heads = inner.positive("kv_n_heads", plain.num_attention_heads) if inner else plain.num_attention_heads
+    shape = Shape(
+        plain.hidden_size, plain.num_layers, plain.num_attention_heads, kv_heads, plain.head_dim, plain.vocab_size
+    )
+    hidden = shape.hidden_size
+    bias = not config.flag("no_bias", True)
+    width = hidden * config.positive("expansion_ratio", 4)
+    tensors = (
+        *_fused(shape, "attn.Wqkv", "attn.out_proj", bias=bias),
+        *plain_mlp(hidden, width, bias=bias, up="ffn.up_proj", down="ffn.down_proj"),
+        *_norms(hidden, "norm_1", "norm_2", bias=bias),
+    )
+    return finish(config, shape, uniform(shape, tensors), tied=True, norm_bias=bias)
