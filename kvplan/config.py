@@ -203,6 +203,10 @@ class Config:
             path=self.path,
         )
 
+    def with_only(self, data: Mapping[str, object]) -> "Config":
+        """Return a config of other data with this one's origin, for parts a file leaves out."""
+        return Config(data, architecture=self.architecture, origin=self.origin, path=self.path)
+
     def per_layer(self, key: str, num_layers: int) -> tuple[str, ...] | None:
         """Read a list of one string a layer; a longer list is cut as transformers does."""
         kinds = self.texts(key)

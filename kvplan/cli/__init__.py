@@ -5,8 +5,8 @@ that turns errors into exit codes: 0 fits, 1 checked and does not fit, 2 usage o
 tell, 4 a bug in kvplan, 130 interrupted. A closed pipe keeps the verdict's code.
 """
 
-import itertools
 import gc
+import itertools
 import os
 import sys
 from collections.abc import Sequence

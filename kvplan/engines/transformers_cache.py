@@ -88,7 +88,12 @@ def held(cache: Cache, num_tokens: int, dtype: str, kind: CacheKind, encoder_tok
         case LatentAttention():
             return _same(length * _latent_row(cache, kind) * element)
         case CompressedAttention():
-            return _same(_compressed(cache, num_tokens) * element)
+            # After the prompt the window's storage and the compressor's inputs are still whole.
+            inputs = 2 if not cache.index_head_dim else 4
+            width = cache.head_dim + cache.index_head_dim
+            whole = num_tokens * (cache.head_dim + (inputs * width if cache.compress_ratio else 0))
+            held_bytes = _compressed(cache, num_tokens) * element
+            return Held(held_bytes, held_bytes + whole * element)
         case CrossAttention():
             tokens = cache.num_source_tokens or encoder_tokens
             return _same(tokens * cache.num_key_value_heads * (cache.head_dim + cache.v_head_dim) * element)

@@ -20,7 +20,12 @@ def _fused(shape: Shape, name: str, out: str, *, bias: bool) -> tuple[Tensor, ..
     return (
         *linear(name, rows, shape.hidden_size, "attention", bias=bias, split="out"),
         *linear(
-            out, shape.hidden_size, shape.num_attention_heads * shape.head_dim, "attention", bias=bias, split="in"
+            out,
+            shape.hidden_size,
+            shape.num_attention_heads * shape.head_dim,
+            "attention",
+            bias=bias,
+            split="in",
         ),
     )
 
@@ -47,7 +52,9 @@ def gpt2(config: Config) -> Structure:
     hidden = shape.hidden_size
     tensors = (
         *_fused(shape, "attn.c_attn", "attn.c_proj", bias=True),
-        *plain_mlp(hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.c_fc", down="mlp.c_proj"),
+        *plain_mlp(
+            hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.c_fc", down="mlp.c_proj"
+        ),
         *_norms(hidden, "ln_1", "ln_2"),
     )
     positions = config.positive("max_position_embeddings", 1024)
@@ -67,12 +74,19 @@ def gpt_bigcode(config: Config) -> Structure:
     shape = _multi_head(config)
     kv_heads = 1 if config.flag("multi_query", True) else shape.num_attention_heads
     shape = Shape(
-        shape.hidden_size, shape.num_layers, shape.num_attention_heads, kv_heads, shape.head_dim, shape.vocab_size
+        shape.hidden_size,
+        shape.num_layers,
+        shape.num_attention_heads,
+        kv_heads,
+        shape.head_dim,
+        shape.vocab_size,
     )
     hidden = shape.hidden_size
     tensors = (
         *_fused(shape, "attn.c_attn", "attn.c_proj", bias=True),
-        *plain_mlp(hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.c_fc", down="mlp.c_proj"),
+        *plain_mlp(
+            hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.c_fc", down="mlp.c_proj"
+        ),
         *_norms(hidden, "ln_1", "ln_2"),
     )
     positions = config.positive("max_position_embeddings", 1024)
@@ -94,7 +108,9 @@ def gptj(config: Config) -> Structure:
     heads = shape.num_attention_heads
     tensors = (
         *attention(hidden, heads, heads, shape.head_dim, name="attn"),
-        *plain_mlp(hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.fc_in", down="mlp.fc_out"),
+        *plain_mlp(
+            hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.fc_in", down="mlp.fc_out"
+        ),
         *_norms(hidden, "ln_1"),
     )
     return finish(config, shape, uniform(shape, tensors), tied=False, norm_bias=True, head_bias=True)
@@ -106,7 +122,9 @@ def codegen(config: Config) -> Structure:
     hidden = shape.hidden_size
     tensors = (
         *_fused(shape, "attn.qkv_proj", "attn.out_proj", bias=False),
-        *plain_mlp(hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.fc_in", down="mlp.fc_out"),
+        *plain_mlp(
+            hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.fc_in", down="mlp.fc_out"
+        ),
         *_norms(hidden, "ln_1"),
     )
     return finish(config, shape, uniform(shape, tensors), tied=False, norm_bias=True, head_bias=True)
@@ -120,12 +138,16 @@ def gpt_neo(config: Config) -> Structure:
     projections = tuple(
         tensor
         for name in ("q_proj", "k_proj", "v_proj")
-        for tensor in linear(f"attn.attention.{name}", heads * shape.head_dim, hidden, "attention", split="out")
+        for tensor in linear(
+            f"attn.attention.{name}", heads * shape.head_dim, hidden, "attention", split="out"
+        )
     )
     tensors = (
         *projections,
         *linear("attn.attention.out_proj", hidden, hidden, "attention", bias=True, split="in"),
-        *plain_mlp(hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.c_fc", down="mlp.c_proj"),
+        *plain_mlp(
+            hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.c_fc", down="mlp.c_proj"
+        ),
         *_norms(hidden, "ln_1", "ln_2"),
     )
     positions = config.positive("max_position_embeddings", 2048)
@@ -223,9 +245,7 @@ def falcon(config: Config) -> Structure:
         kv_heads = config.positive("num_kv_heads", heads)
     else:
         kv_heads = 1 if config.flag("multi_query", True) else heads
-    shape = Shape(
-        plain.hidden_size, plain.num_layers, heads, kv_heads, plain.head_dim, plain.vocab_size
-    )
+    shape = Shape(plain.hidden_size, plain.num_layers, heads, kv_heads, plain.head_dim, plain.vocab_size)
     hidden = shape.hidden_size
     bias = config.flag("bias", False)
     if grouped and config.integer("num_ln_in_parallel_attn", 2) == 2:
@@ -270,7 +290,12 @@ def mpt(config: Config) -> Structure:
     inner = config.sub("attn_config")
     kv_heads = inner.positive("kv_n_heads", plain.num_attention_heads) if inner else plain.num_attention_heads
     shape = Shape(
-        plain.hidden_size, plain.num_layers, plain.num_attention_heads, kv_heads, plain.head_dim, plain.vocab_size
+        plain.hidden_size,
+        plain.num_layers,
+        plain.num_attention_heads,
+        kv_heads,
+        plain.head_dim,
+        plain.vocab_size,
     )
     hidden = shape.hidden_size
     bias = not config.flag("no_bias", True)

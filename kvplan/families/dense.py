@@ -203,7 +203,8 @@ def exaone4(config: Config) -> Structure:
         if isinstance(pattern, str) and pattern and config.has("sliding_window"):
             marks = [pattern[index % len(pattern)] for index in range(shape.num_layers)]
             kinds = tuple(
-                FULL if mark == "G" or index == shape.num_layers - 1 else SLIDING for index, mark in enumerate(marks)
+                FULL if mark == "G" or index == shape.num_layers - 1 else SLIDING
+                for index, mark in enumerate(marks)
             )
         elif isinstance(pattern, int) and pattern > 0 and config.has("sliding_window"):
             kinds = every_nth_full(shape.num_layers, pattern)

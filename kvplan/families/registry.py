@@ -73,4 +73,20 @@ FAMILIES: dict[str, str] = {
     "kimi_k2": "deepseek:deepseek_v2",
     "deepseek_v32": "deepseek:deepseek_v32",
     "glm_moe_dsa": "deepseek:glm_moe_dsa",
+    "glm4_moe_lite": "deepseek:deepseek_v2",
+    "youtu": "experts:youtu",
+    "minicpm3": "experts:youtu",
+    "longcat_flash": "experts:longcat_flash",
+    # compressed and sparse caches
+    "deepseek_v4": "deepseek_v4:deepseek_v4",
+    "minimax_m3_vl_text": "experts:minimax_m3",
+    # chunks, asymmetric heads, shared caches
+    "llama4_text": "llama4:llama4_text",
+    "llama4": "llama4:llama4",
+    "afmoe": "experts:afmoe",
+    "laguna": "experts:laguna",
+    "mimo_v2_flash": "experts:mimo_v2",
+    "gemma3n_text": "gemma4:gemma3n_text",
+    "gemma4_text": "gemma4:gemma4_text",
+    "gemma4": "gemma4:gemma4",
 }

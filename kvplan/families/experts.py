@@ -1,0 +1,299 @@
+"""More mixtures of experts: AFMoE, Laguna, MiMo-V2, MiniMax-M3, LongCat-Flash, MiniCPM3.
+
+transformers 5.23 models/afmoe, laguna, mimo_v2_flash, minimax_m3_vl, longcat_flash; MiniCPM3 from its
+own repository (openbmb modeling_minicpm.py).
+"""
+
+from kvplan.attention_pattern import FULL, SLIDING, layer_types, unknown_layer_type
+from kvplan.blocks import attention, experts, gated_mlp, latent_attention, router
+from kvplan.config import Config
+from kvplan.decoder import Shape, attention_cache, by_index, finish, shape_of
+from kvplan.layers import FullAttention, LatentAttention, Layer, SlidingWindow
+from kvplan.model import Structure
+from kvplan.tensors import Tensor, linear, norm
+
+
+def _norms(size: int, *names: str) -> tuple[Tensor, ...]:
+    return tuple(tensor for name in names for tensor in norm(name, size))
+
+
+def _routed(config: Config, hidden: int, width: int) -> tuple[Tensor, ...]:
+    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
+    if active > num_experts:
+        raise config.invalid("num_experts_per_tok", f"is {active}, more than {num_experts} experts")
+    return (*experts(hidden, width, num_experts, active), *router(hidden, num_experts))
+
+
+def _sparse_layers(config: Config, num_layers: int, default_dense: int) -> tuple[bool, ...]:
+    kinds = config.per_layer("mlp_layer_types", num_layers)
+    if kinds is not None:
+        for kind in kinds:
+            if kind not in ("sparse", "dense"):
+                raise unknown_layer_type(config, kind)
+        return tuple(kind == "sparse" for kind in kinds)
+    freq = config.raw("moe_layer_freq")
+    if isinstance(freq, list) and len(freq) >= num_layers:
+        return tuple(bool(flag) for flag in freq[:num_layers])
+    return tuple(index >= default_dense for index in range(num_layers))
+
+
+def afmoe(config: Config) -> Structure:
+    """Read AFMoE (Trinity): gated attention, four norms, experts with a learned bias."""
+    shape = shape_of(config, head_dim=None if config.has("head_dim") else 128)
+    hidden = shape.hidden_size
+    kinds = layer_types(config, shape.num_layers)
+    if kinds is None:
+        step = config.positive("global_attn_every_n_layers", 4)
+        kinds = tuple(FULL if (index + 1) % step == 0 else SLIDING for index in range(shape.num_layers))
+    window = config.positive("sliding_window", 1024)
+    width = config.positive("moe_intermediate_size", 1408)
+    inner = shape.num_attention_heads * shape.head_dim
+    bias = config.flag("attention_bias", False)
+    common = (
+        *attention(
+            hidden,
+            shape.num_attention_heads,
+            shape.num_key_value_heads,
+            shape.head_dim,
+            qkv_bias=bias,
+            o_bias=bias,
+        ),
+        *_norms(shape.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
+        *linear("self_attn.gate_proj", inner, hidden, "attention", split="out"),
+        *_norms(
+            hidden, "input_layernorm", "post_attention_layernorm", "pre_mlp_layernorm", "post_mlp_layernorm"
+        ),
+    )
+    num_shared = config.integer("num_shared_experts", 2)
+    sparse = (
+        *common,
+        *_routed(config, hidden, width),
+        Tensor("mlp.expert_bias", (config.positive("num_experts"),), "router"),
+    )
+    if num_shared:
+        sparse += gated_mlp(hidden, width * num_shared, name="mlp.shared_experts", role="shared_expert")
+    dense = (*common, *gated_mlp(hidden, config.positive("intermediate_size")))
+    num_dense = config.integer("num_dense_layers", 1)
+
+    def make(index: int) -> Layer:
+        cache = attention_cache(shape, kinds[index], window)
+        return Layer((cache,), dense if index < num_dense else sparse)
+
+    return finish(config, shape, by_index(shape.num_layers, make), tied=False)
+
+
+def laguna(config: Config) -> Structure:
+    """Read Laguna: per-layer query heads, a gate a head, a shared expert beside the routed ones."""
+    shape = shape_of(config, head_dim=None if config.has("head_dim") else 128)
+    hidden = shape.hidden_size
+    kinds = layer_types(config, shape.num_layers) or (FULL,) * shape.num_layers
+    window = config.positive("sliding_window", 4096) if SLIDING in kinds else 0
+    heads_of = (
+        config.integers("num_attention_heads_per_layer") or (shape.num_attention_heads,) * shape.num_layers
+    )
+    if len(heads_of) < shape.num_layers:
+        raise config.invalid(
+            "num_attention_heads_per_layer", f"names {len(heads_of)} of {shape.num_layers} layers"
+        )
+    sparse = _sparse_layers(config, shape.num_layers, 1)
+    gating = config.raw("gating")
+    bias = config.flag("attention_bias", False)
+
+    def make(index: int) -> Layer:
+        heads = heads_of[index]
+        if heads < 1 or heads % shape.num_key_value_heads:
+            raise config.invalid(
+                "num_attention_heads_per_layer", f"has {heads}, which KV heads do not divide"
+            )
+        own = Shape(
+            hidden, shape.num_layers, heads, shape.num_key_value_heads, shape.head_dim, shape.vocab_size
+        )
+        tensors = (
+            *attention(hidden, heads, own.num_key_value_heads, own.head_dim, qkv_bias=bias, o_bias=bias),
+            *_norms(own.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
+            *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+        )
+        if gating:
+            rows = heads * own.head_dim if gating == "per-element" else heads
+            tensors += linear("self_attn.g_proj", rows, hidden, "attention", split="out")
+        if sparse[index]:
+            tensors += _routed(config, hidden, config.positive("moe_intermediate_size"))
+            tensors += (
+                Tensor("mlp.gate.e_score_correction_bias", (config.positive("num_experts"),), "router"),
+            )
+            tensors += gated_mlp(
+                hidden,
+                config.positive("shared_expert_intermediate_size"),
+                name="mlp.shared_experts",
+                role="shared_expert",
+            )
+        else:
+            tensors += gated_mlp(hidden, config.positive("intermediate_size"))
+        return Layer((attention_cache(own, kinds[index], window),), tensors)
+
+    return finish(config, shape, by_index(shape.num_layers, make), tied=False)
+
+
+def mimo_v2(config: Config) -> Structure:
+    """Read MiMo-V2: keys wider than values, other KV heads in the window than outside, sinks there."""
+    shape = shape_of(config)
+    hidden = shape.hidden_size
+    kinds = layer_types(config, shape.num_layers)
+    if kinds is None:
+        marks = config.integers("hybrid_layer_pattern")
+        if marks is None or len(marks) < shape.num_layers:
+            raise config.invalid("hybrid_layer_pattern", "does not name every layer")
+        kinds = tuple(SLIDING if mark else FULL for mark in marks[: shape.num_layers])
+    # transformers keeps one token less than its window, which it therefore sets one longer.
+    window = config.positive("sliding_window_size", 127) + 1
+    if config.has("sliding_window_size") is False and config.has("sliding_window"):
+        window = config.positive("sliding_window")
+    sparse = _sparse_layers(config, shape.num_layers, 1)
+    v_head_dim = config.positive("v_head_dim", shape.head_dim)
+    sinks_in_window = config.flag("add_swa_attention_sink_bias", True)
+
+    def make(index: int) -> Layer:
+        in_window = kinds[index] == SLIDING
+        heads, kv_heads, head_dim, v_dim = (
+            shape.num_attention_heads,
+            shape.num_key_value_heads,
+            shape.head_dim,
+            v_head_dim,
+        )
+        if in_window:
+            heads = config.positive("swa_num_attention_heads", heads)
+            kv_heads = config.positive("swa_num_key_value_heads", kv_heads)
+            head_dim = config.positive("swa_head_dim", head_dim)
+            v_dim = config.positive("swa_v_head_dim", v_dim)
+        cache: FullAttention | SlidingWindow = FullAttention(heads, kv_heads, head_dim, v_dim)
+        if in_window:
+            cache = SlidingWindow(heads, kv_heads, head_dim, v_dim, window)
+        bias = config.flag("attention_bias", False)
+        tensors = (
+            *attention(hidden, heads, kv_heads, head_dim, v_head_dim=v_dim, qkv_bias=bias),
+            *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+        )
+        if in_window and sinks_in_window:
+            tensors += (Tensor("self_attn.sinks", (heads,), "attention", split="out"),)
+        if sparse[index]:
+            tensors += _routed(config, hidden, config.positive("moe_intermediate_size"))
+        else:
+            tensors += gated_mlp(hidden, config.positive("intermediate_size"))
+        return Layer((cache,), tensors)
+
+    return finish(config, shape, by_index(shape.num_layers, make), tied=False)
+
+
+def minimax_m3(config: Config) -> Structure:
+    """Read MiniMax-M3's text model: block-sparse layers keep one indexer key a token beside K and V."""
+    shape = shape_of(config, head_dim=None if config.has("head_dim") else 128)
+    hidden = shape.hidden_size
+    sparse_types = ("full_attention", "sparse_attention", "minimax_m3_sparse")
+    kinds = layer_types(config, shape.num_layers, sparse_types) or (FULL,) * shape.num_layers
+    sparse = _sparse_layers(config, shape.num_layers, 0)
+    index_dim, index_heads = config.positive("index_head_dim", 128), config.positive("index_n_heads", 4)
+    shared = config.positive("shared_intermediate_size", 3072)
+
+    def make(index: int) -> Layer:
+        has_index = kinds[index] != FULL
+        heads, kv_heads = shape.num_attention_heads, shape.num_key_value_heads
+        cache = FullAttention(heads, kv_heads, shape.head_dim, shape.head_dim, index_dim if has_index else 0)
+        tensors = (
+            *attention(hidden, heads, kv_heads, shape.head_dim),
+            *_norms(shape.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
+            *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+        )
+        if has_index:
+            tensors += (
+                *linear("self_attn.indexer.q_proj", index_heads * index_dim, hidden, "indexer"),
+                *linear("self_attn.indexer.k_proj", index_dim, hidden, "indexer"),
+                *_norms(index_dim, "self_attn.indexer.q_norm", "self_attn.indexer.k_norm"),
+            )
+        if sparse[index]:
+            tensors += _routed(config, hidden, config.positive("intermediate_size"))
+            tensors += gated_mlp(hidden, shared, name="mlp.shared_experts", role="shared_expert")
+        else:
+            tensors += gated_mlp(hidden, config.positive("dense_intermediate_size"))
+        return Layer((cache,), tensors)
+
+    return finish(config, shape, by_index(shape.num_layers, make), tied=False)
+
+
+def _latent_parts(
+    config: Config, hidden: int, heads: int, name: str
+) -> tuple[tuple[Tensor, ...], LatentAttention]:
+    rank, rope = config.positive("kv_lora_rank"), config.positive("qk_rope_head_dim")
+    nope, v_dim = config.positive("qk_nope_head_dim"), config.positive("v_head_dim")
+    tensors = latent_attention(
+        hidden,
+        heads,
+        kv_lora_rank=rank,
+        qk_rope_head_dim=rope,
+        qk_nope_head_dim=nope,
+        v_head_dim=v_dim,
+        q_lora_rank=config.integer("q_lora_rank", None),
+        bias=config.flag("attention_bias", False),
+        name=name,
+    )
+    return tensors, LatentAttention(heads, rank, rope, nope, v_dim)
+
+
+def longcat_flash(config: Config) -> Structure:
+    """Read LongCat-Flash: every layer has two attentions, two MLPs, and experts some of which do nothing.
+
+    transformers 5.23 gives the zero experts rows in the fused gate-and-up matrix, so they count there.
+    """
+    hidden, heads = config.positive("hidden_size"), config.positive("num_attention_heads")
+    num_layers = config.layers("num_hidden_layers")
+    shape = Shape(hidden, num_layers, heads, heads, max(1, hidden // heads), config.positive("vocab_size"))
+    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
+    num_zero = config.integer("zero_expert_num", 0)
+    width = config.positive("expert_ffn_hidden_size")
+    dense_width = config.positive("intermediate_size")
+    if active > num_experts + num_zero:
+        raise config.invalid("moe_topk", f"is {active}, more than {num_experts + num_zero} experts")
+    first, cache = _latent_parts(config, hidden, heads, "self_attn.0")
+    second, _ = _latent_parts(config, hidden, heads, "self_attn.1")
+    every = num_experts + num_zero
+    tensors = (
+        *first,
+        *second,
+        Tensor("mlp.experts.*.gate_proj.weight", (width, hidden), "expert", every, active, "out"),
+        Tensor("mlp.experts.*.up_proj.weight", (width, hidden), "expert", every, active, "out"),
+        Tensor(
+            "mlp.experts.*.down_proj.weight",
+            (hidden, width),
+            "expert",
+            num_experts,
+            min(active, num_experts),
+            "in",
+        ),
+        *router(hidden, every, name="mlp.router.classifier", bias=config.flag("router_bias", False)),
+        *gated_mlp(hidden, dense_width, name="mlps.0"),
+        *gated_mlp(hidden, dense_width, name="mlps.1"),
+        *_norms(
+            hidden,
+            "input_layernorm.0",
+            "input_layernorm.1",
+            "post_attention_layernorm.0",
+            "post_attention_layernorm.1",
+        ),
+    )
+    layer = Layer((cache, cache), tensors)
+    return finish(config, shape, by_index(num_layers, lambda _: layer), tied=False)
+
+
+def youtu(config: Config) -> Structure:
+    """Read Youtu-LLM and MiniCPM3: latent attention around a dense MLP, tied."""
+    hidden, heads = config.positive("hidden_size"), config.positive("num_attention_heads")
+    shape = Shape(
+        hidden, config.layers(), heads, heads, max(1, hidden // heads), config.positive("vocab_size")
+    )
+    latent, cache = _latent_parts(config, hidden, heads, "self_attn")
+    tensors = (
+        *latent,
+        *gated_mlp(hidden, config.positive("intermediate_size"), bias=config.flag("mlp_bias", False)),
+        *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+    )
+    layer = Layer((cache,), tensors)
+    return finish(config, shape, by_index(shape.num_layers, lambda _: layer), tied=True)

@@ -1,0 +1,242 @@
+"""Gemma 3n and Gemma 4: layers that read another's cache, wider global heads, per-layer embeddings.
+
+transformers 5.23 models/gemma3n, models/gemma4. Of the last ``num_kv_shared_layers`` none has keys or
+values of its own; Gemma 4's global layers have larger heads and may use their keys as values, which
+are cached twice all the same.
+"""
+
+from kvplan.attention_pattern import FULL, SLIDING, layer_types
+from kvplan.blocks import experts, gated_mlp
+from kvplan.config import Config
+from kvplan.decoder import Shape, by_index, finish, shape_of
+from kvplan.families.multimodal import with_tensors
+from kvplan.families.reading import text_structure
+from kvplan.layers import FullAttention, Layer, SharedCache, SlidingWindow
+from kvplan.model import Structure
+from kvplan.tensors import Tensor, linear, norm, repeat, with_role
+
+
+def _norms(size: int, *names: str) -> tuple[Tensor, ...]:
+    return tuple(tensor for name in names for tensor in norm(name, size))
+
+
+def _projections(
+    shape: Shape, head_dim: int, kv_heads: int, *, has_kv: bool, has_v: bool
+) -> tuple[Tensor, ...]:
+    heads, hidden = shape.num_attention_heads, shape.hidden_size
+    tensors = (
+        *linear("self_attn.q_proj", heads * head_dim, hidden, "attention", split="out"),
+        *norm("self_attn.q_norm", head_dim),
+        *linear("self_attn.o_proj", hidden, heads * head_dim, "attention", split="in"),
+    )
+    if not has_kv:
+        return tensors
+    rows = kv_heads * head_dim
+    tensors += linear("self_attn.k_proj", rows, hidden, "attention", split="kv", num_heads=kv_heads)
+    tensors += norm("self_attn.k_norm", head_dim)
+    if has_v:
+        tensors += linear("self_attn.v_proj", rows, hidden, "attention", split="kv", num_heads=kv_heads)
+    return tensors
+
+
+def _cache(
+    kind: str, shape: Shape, head_dim: int, kv_heads: int, window: int, *, shared: bool
+) -> FullAttention | SlidingWindow | SharedCache:
+    heads = shape.num_attention_heads
+    owner: FullAttention | SlidingWindow = FullAttention(heads, kv_heads, head_dim, head_dim)
+    if kind == SLIDING:
+        owner = SlidingWindow(heads, kv_heads, head_dim, head_dim, window)
+    return SharedCache(owner) if shared else owner
+
+
+def _per_layer_inputs(
+    config: Config, shape: Shape, size: int
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Return (tensors of each layer, tensors outside) of the per-layer embeddings."""
+    if not size:
+        return (), ()
+    hidden, width = shape.hidden_size, shape.num_layers * size
+    each = (
+        *linear("per_layer_input_gate", size, hidden, "other"),
+        *linear("per_layer_projection", hidden, size, "other"),
+        *norm("post_per_layer_input_norm", hidden),
+    )
+    rows = config.positive("vocab_size_per_layer_input", 262_144)
+    outside = (
+        Tensor("model.embed_tokens_per_layer.weight", (rows, width), "embedding", split="vocab"),
+        *linear("model.per_layer_model_projection", width, hidden, "other"),
+        *norm("model.per_layer_projection_norm", size),
+    )
+    return each, outside
+
+
+def gemma4_text(config: Config) -> Structure:
+    """Read Gemma 4's text model: dense, with experts beside the MLP, or with per-layer embeddings."""
+    shape = shape_of(config, head_dim=256, vocab_size=262_144)
+    hidden = shape.hidden_size
+    kinds = layer_types(config, shape.num_layers)
+    if kinds is None:
+        kinds = tuple(FULL if (index + 1) % 6 == 0 else SLIDING for index in range(shape.num_layers))
+    num_shared = config.integer("num_kv_shared_layers", 0)
+    tied_values = config.flag("attention_k_eq_v", False)
+    window = config.positive("sliding_window", 512)
+    width = config.positive("intermediate_size")
+    double = config.flag("use_double_wide_mlp", False)
+    each, outside = _per_layer_inputs(config, shape, config.integer("hidden_size_per_layer_input", 256))
+    routed = _routed(config, hidden) if config.flag("enable_moe_block", False) else ()
+    names = [
+        "input_layernorm",
+        "post_attention_layernorm",
+        "pre_feedforward_layernorm",
+        "post_feedforward_layernorm",
+    ]
+    if routed:
+        names += [
+            "pre_feedforward_layernorm_2",
+            "post_feedforward_layernorm_1",
+            "post_feedforward_layernorm_2",
+        ]
+    overrides = config.sub("per_layer_config")
+
+    def make(index: int) -> Layer:
+        kind = kinds[index]
+        shared = index >= shape.num_layers - num_shared
+        head_dim, kv_heads = shape.head_dim, shape.num_key_value_heads
+        if kind == FULL:
+            head_dim = config.positive("global_head_dim", head_dim)
+            if tied_values:
+                kv_heads = config.positive("num_global_key_value_heads", kv_heads)
+        own = overrides.sub(str(index)) if overrides is not None else None
+        if own is not None:
+            head_dim = own.positive("head_dim", head_dim)
+            kv_heads = own.positive("num_key_value_heads", kv_heads)
+        has_v = not (tied_values and kind == FULL)
+        return Layer(
+            (_cache(kind, shape, head_dim, kv_heads, window, shared=shared),),
+            (
+                *_projections(shape, head_dim, kv_heads, has_kv=not shared, has_v=has_v),
+                *gated_mlp(hidden, width * (2 if double and shared else 1)),
+                *routed,
+                *_norms(hidden, *names),
+                *each,
+            ),
+        )
+
+    return finish(config, shape, by_index(shape.num_layers, make), tied=True, extra=outside)
+
+
+def _routed(config: Config, hidden: int) -> tuple[Tensor, ...]:
+    num_experts = config.positive("num_experts")
+    active = config.positive("num_experts_per_tok")
+    if active > num_experts:
+        raise config.invalid("top_k_experts", f"is {active}, more than {num_experts} experts")
+    return (
+        *experts(hidden, config.positive("moe_intermediate_size"), num_experts, active, name="experts"),
+        *linear("router.proj", num_experts, hidden, "router"),
+        Tensor("router.scale", (hidden,), "router"),
+        Tensor("router.per_expert_scale", (num_experts,), "router"),
+    )
+
+
+def gemma3n_text(config: Config) -> Structure:
+    """Read Gemma 3n's text model: AltUp, LAuReL and per-layer embeddings around shared caches."""
+    shape = shape_of(config, head_dim=256, vocab_size=262_400)
+    hidden = shape.hidden_size
+    kinds = layer_types(config, shape.num_layers)
+    if kinds is None:
+        kinds = tuple(FULL if (index + 1) % 5 == 0 else SLIDING for index in range(shape.num_layers))
+    num_shared = config.integer("num_kv_shared_layers", 15)
+    window = config.positive("sliding_window", 512)
+    num_inputs = config.positive("altup_num_inputs", 4)
+    rank = config.positive("laurel_rank", 64)
+    each, outside = _per_layer_inputs(config, shape, config.positive("hidden_size_per_layer_input", 256))
+    widths = (
+        config.integers("intermediate_size") if isinstance(config.raw("intermediate_size"), list) else None
+    )
+    if widths is not None and len(widths) < shape.num_layers:
+        raise config.invalid("intermediate_size", f"names {len(widths)} of {shape.num_layers} layers")
+    around = (
+        Tensor("altup.correct_output_scale", (hidden,), "other"),
+        *linear("altup.correction_coefs", num_inputs, num_inputs, "other"),
+        *linear("altup.prediction_coefs", num_inputs * num_inputs, num_inputs, "other"),
+        *linear("altup.modality_router", num_inputs, hidden, "other"),
+        *norm("altup.router_norm", hidden),
+        *linear("laurel.linear_left", rank, hidden, "other"),
+        *linear("laurel.linear_right", hidden, rank, "other"),
+        *norm("laurel.post_laurel_norm", hidden),
+    )
+
+    def make(index: int) -> Layer:
+        shared = index >= shape.num_layers - num_shared
+        kv_heads, head_dim = shape.num_key_value_heads, shape.head_dim
+        width = widths[index] if widths is not None else config.positive("intermediate_size", 16_384)
+        return Layer(
+            (_cache(kinds[index], shape, head_dim, kv_heads, window, shared=shared),),
+            (
+                *_projections(shape, head_dim, kv_heads, has_kv=not shared, has_v=True),
+                *gated_mlp(hidden, width),
+                *_norms(
+                    hidden,
+                    "input_layernorm",
+                    "post_attention_layernorm",
+                    "pre_feedforward_layernorm",
+                    "post_feedforward_layernorm",
+                ),
+                *around,
+                *each,
+            ),
+        )
+
+    projections = tuple(
+        tensor
+        for name in ("model.altup_projections", "model.altup_unembed_projections")
+        for tensor in repeat(linear(name, hidden, hidden, "other"), num_inputs - 1)
+    )
+    return finish(config, shape, by_index(shape.num_layers, make), tied=True, extra=(*outside, *projections))
+
+
+def gemma4(config: Config) -> Structure:
+    """Read Gemma 4 with its vision tower; an audio tower is named as left out."""
+    text = config.sub("text_config")
+    if text is None:
+        raise config.invalid("text_config", "is missing")
+    structure = text_structure(text, "gemma4_text")
+    vision = config.sub("vision_config")
+    if vision is None:
+        return structure
+    structure = with_tensors(structure, _vision(vision, structure.hidden_size))
+    if config.has("audio_config"):
+        from dataclasses import replace
+
+        note = "the audio tower is not counted: some hundred million parameters more"
+        return replace(structure, assumptions=(*structure.assumptions, note))
+    return structure
+
+
+def _vision(config: Config, text_size: int) -> tuple[Tensor, ...]:
+    hidden = config.positive("hidden_size", 768)
+    heads = config.positive("num_attention_heads", 12)
+    head_dim = config.positive("head_dim", 64)
+    kv_heads = config.positive("num_key_value_heads", heads)
+    patch = config.positive("patch_size", 16)
+    rows = kv_heads * head_dim
+    layer = (
+        *linear("self_attn.q_proj", heads * head_dim, hidden, "vision"),
+        *linear("self_attn.k_proj", rows, hidden, "vision"),
+        *linear("self_attn.v_proj", rows, hidden, "vision"),
+        *linear("self_attn.o_proj", hidden, heads * head_dim, "vision"),
+        *_norms(head_dim, "self_attn.q_norm", "self_attn.k_norm"),
+        *gated_mlp(hidden, config.positive("intermediate_size", 3072), role="vision"),
+        *_norms(hidden, "input_layernorm", "post_attention_layernorm", "pre_feedforward", "post_feedforward"),
+    )
+    tower = (
+        *linear("patch_embedder.input_proj", hidden, 3 * patch * patch, "vision"),
+        Tensor(
+            "patch_embedder.position_embedding_table",
+            (2, config.positive("position_embedding_size", 10_240), hidden),
+            "vision",
+        ),
+        *repeat(layer, config.layers(default=16)),
+    )
+    projector = linear("embed_vision.embedding_projection", text_size, hidden, "projector")
+    return (*with_role(tower, "vision"), *projector)
