@@ -187,6 +187,11 @@ _TENSORRT_LLM: tuple[Flag, ...] = (
 _TRANSFORMERS: tuple[Flag, ...] = (
     (("--cache-implementation",), "cache_implementation", _word),
     (("--cache-config",), "cache_config", _mapping),
+    (("--max-cache-len",), "max_cache_len", _whole),
+    (("--max-new-tokens",), "max_new_tokens", _whole),
+    (("--num-beams",), "num_beams", _whole),
+    (("--num-return-sequences",), "num_return_sequences", _whole),
+    (("--prefill-chunk-size",), "prefill_chunk_size", _whole),
 )
 FLAGS: dict[str, tuple[Flag, ...]] = {
     "vllm": _VLLM,

@@ -1,32 +1,33 @@
 """transformers: caches that grow with the text, in the model's own dtype.
 
 transformers 5.23: DynamicCache by default, StaticCache and QuantizedCache on request through
-GenerationConfig's own names (``cache_implementation``, ``cache_config``). There is no budget but the
-card; what lies beside weights and cache is torch's context and one forward pass.
+GenerationConfig's own names. There is no budget but the card; what lies beside weights and cache is
+torch's context and one forward pass. Several cards share the layers (``device_map="auto"``).
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Literal, cast
+from dataclasses import replace
 
 from kvplan.device import Device
-from kvplan.dtypes import weight_format
+from kvplan.dtypes import DTYPE_BYTES, weight_format
 from kvplan.engines.base import (
-    CacheGroup,
-    CacheUse,
     Check,
     Component,
     DevicePlan,
     Engine,
+    Notice,
     Parallel,
     Plan,
     Refusal,
     context_or_limit,
 )
-from kvplan.engines.transformers_cache import CacheKind, held
+from kvplan.engines.transformers_activations import forward_pass
+from kvplan.engines.transformers_cache import CacheKind
+from kvplan.engines.transformers_options import Generation, generation_of
+from kvplan.engines.transformers_use import Footprint, footprint_of, is_measured, release_of
 from kvplan.errors import InvalidValue, UnknownFormat
-from kvplan.layers import CompressedAttention, CrossAttention, FullAttention, LightningState, kind_name
-from kvplan.model import ModelSpec, cache_kinds
+from kvplan.layers import CompressedAttention, CrossAttention, FullAttention, LatentAttention
+from kvplan.model import ModelSpec, cache_kinds, num_layers
 from kvplan.quantity import Quantity, exact, total
 from kvplan.units import GIB, ceil_div
 from kvplan.weights import format_name_of, weight_bytes
@@ -35,9 +36,13 @@ from kvplan.workload import Workload
 VERSIONS = ("4.57", "5.23")
 MODEL_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 KV_NAMES = ("auto", "bf16", "fp16", "fp32", "bfloat16", "float16", "float32")
-# torch's context and first kernels: about 0.5 GiB after init, up to 1.4 with a few ops' workspaces.
+# torch's context and first kernels: about 0.3 GiB bare, 0.7 after init, up to 1.4 with workspaces.
 RUNTIME_GIB = (0.3, 0.7, 1.5)
 RUNTIME_WHY = "torch on CUDA: about 0.3 GiB bare (pytorch#107667), 0.7 to 1.4 after first kernels"
+# Classes whose caches generate() cannot choose: it warns and goes on with the model's own
+# (transformers 5.23 generation/utils.py _supports_default_dynamic_cache).
+OWN_CACHE = frozenset(("minimax", "rwkv", "xlstm"))
+MXFP4_NEEDS = (7, 5)
 
 
 class TransformersEngine(Engine):
@@ -62,53 +67,71 @@ class TransformersEngine(Engine):
                 why="it loads GGUF files by expanding them, and has no MLX or ExLlama kernels",
                 hint="name bf16, fp8, awq, gptq, nf4 or mxfp4",
             )
-        dtype = MODEL_DTYPES.get(
-            format_name, model.dtype if model.dtype.endswith(("16", "32")) else "bfloat16"
-        )
+        dtype = _model_dtype(model, format_name)
         _check_kv(workload, dtype)
         context_tokens, _ = context_or_limit(model, workload)
-        kind = _cache_kind(model, workload, context_tokens, self.version)
-        cache = _cache_use(model, workload, context_tokens, dtype, kind)
+        asked, notices = _generation(model, workload, context_tokens, self.version)
+        footprint = footprint_of(model, workload, context_tokens, dtype, asked, self.version)
+        cache = footprint.cache
         weights = weight_bytes(model, format_name)
-        num_devices = max(1, len(devices))
-        activations = _activations(model, context_tokens, workload.num_sequences)
-        plans = tuple(
-            _device_plan(device, num_devices, weights, cache, activations, workload) for device in devices
+        if format_name == "mxfp4":
+            weights, notices = _mxfp4(model, weights, devices, notices)
+        if not is_measured(self.version) and cache.total.basis == "assumed":
+            notices += (
+                Notice(
+                    "version-not-measured",
+                    f"transformers {self.version} lies outside the measured {' and '.join(VERSIONS)}: "
+                    "the cache covers both",
+                ),
+            )
+        activations = forward_pass(
+            model,
+            context_tokens,
+            workload.num_sequences * asked.num_copies,
+            DTYPE_BYTES[dtype],
+            chunk_size=asked.prefill_chunk_size,
+            dequantizes=asked.kind.implementation == "quantized",
         )
+        offloads = asked.offloads_cache and any(device.kind == "gpu" for device in devices)
         return Plan(
             model=model,
             workload=workload,
             engine_name=self.name,
             engine_version=self.version,
-            engine_options=(
-                ("cache_implementation", kind.implementation),
-                ("max_cache_len", kind.max_cache_len or None),
-            ),
-            parallel=Parallel(pipeline=num_devices),
+            engine_options=_options(asked),
+            parallel=Parallel(pipeline=max(1, len(devices))),
             weights_format=format_name,
             weights=weights,
             kv_dtype_k=dtype,
             kv_dtype_v=dtype,
             context_tokens=context_tokens,
             num_sequences=workload.num_sequences,
-            devices=plans,
+            devices=_device_plans(model, devices, weights, footprint, activations, workload),
             cache=cache,
-            refusals=_refusals(model, kind),
+            host=(Component("kv_cache", cache.total, "all layers but those at work"),) if offloads else (),
+            offloaded=offloads,
+            refusals=_refusals(model, asked.kind),
+            warnings=notices,
         )
 
 
 def engine(version: str | None) -> TransformersEngine:
-    """Return the policy: 4.57's rules below 5, 5.23's from there on."""
+    """Return the policy: 4.57's rules, 5.23's from there on, both in between."""
     if version is None:
         return TransformersEngine()
-    major = version.removeprefix("v").split(".")[0]
-    if not major.isdigit():
+    plain = version.removeprefix("v")
+    if not all(part.isdigit() for part in plain.split(".")) or int(plain.split(".")[0]) < 4:
         raise InvalidValue(
             f"'transformers@{version}' is not a version",
             why=f"known are {', '.join(VERSIONS)}",
             hint="write it like --engine transformers@5.23",
         )
-    return TransformersEngine(version)
+    return TransformersEngine(plain)
+
+
+def _model_dtype(model: ModelSpec, format_name: str) -> str:
+    own = model.dtype if model.dtype in ("float32", "bfloat16", "float16") else "bfloat16"
+    return MODEL_DTYPES.get(format_name, own)
 
 
 def _check_kv(workload: Workload, dtype: str) -> None:
@@ -127,43 +150,24 @@ def _check_kv(workload: Workload, dtype: str) -> None:
             )
 
 
-def _cache_kind(model: ModelSpec, workload: Workload, context_tokens: int, version: str) -> CacheKind:
-    asked = str(workload.option("cache_implementation") or "dynamic")
-    config = workload.option("cache_config")
-    settings = config if isinstance(config, dict) else {}
-    implementation = asked.removeprefix("offloaded_").removesuffix("_full").split("_")[0]
-    if implementation in ("hybrid", "sliding"):
-        implementation = "static"
-    if implementation == "offloaded":
-        implementation = "dynamic"
-    if implementation not in ("dynamic", "static", "quantized"):
-        raise InvalidValue(
-            f"--cache-implementation {asked} is not known",
-            why="transformers has dynamic, static and quantized",
-            hint="write it like: -- --cache-implementation static --cache-config '{\"max_cache_len\":4096}'",
+def _generation(
+    model: ModelSpec, workload: Workload, context_tokens: int, version: str
+) -> tuple[Generation, tuple[Notice, ...]]:
+    notices: tuple[Notice, ...] = ()
+    if model.model_type in OWN_CACHE and workload.option("cache_implementation") is not None:
+        kept = tuple(pair for pair in workload.engine_options if pair[0] != "cache_implementation")
+        workload = replace(workload, engine_options=kept)
+        notices = (
+            Notice("cache-implementation-ignored", f"{model.model_type} always uses its own cache class"),
         )
-    return CacheKind(
-        implementation=cast(Literal["dynamic", "static", "quantized"], implementation),
-        max_cache_len=_int(settings, "max_cache_len", context_tokens),
-        backend=str(settings.get("backend", "quanto")),
-        num_bits=_int(settings, "nbits", 4),
-        group_size=_int(settings, "q_group_size", 64),
-        residual_length=_int(settings, "residual_length", 128),
-        decompresses_mla=version.startswith("4"),
+    asked = generation_of(
+        workload,
+        context_tokens,
+        decompresses_mla=release_of(version)[0] < 5,
         # Falcon-40B's class repeats keys and values for every query head before it caches them.
         broadcasts_heads=model.model_type == "falcon" and _groups_heads(model),
     )
-
-
-def _int(settings: dict[object, object], key: str, default: int) -> int:
-    value = settings.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidValue(
-            f"cache_config: {key} is {value!r}",
-            why="it must be a positive whole number",
-            hint=f'write it like {{"{key}": {default or 4096}}}',
-        )
-    return value
+    return asked, notices
 
 
 def _groups_heads(model: ModelSpec) -> bool:
@@ -173,109 +177,97 @@ def _groups_heads(model: ModelSpec) -> bool:
     )
 
 
-@lru_cache(maxsize=4096)
-def _sizes(
-    model: ModelSpec, num_tokens: int, dtype: str, kind: CacheKind, encoder_tokens: int
-) -> tuple[int, int, int, tuple[tuple[str, int, int], ...]]:
-    whole = peak = states = 0
-    groups: list[tuple[str, int, int]] = []
-    for cache, count in cache_kinds(model):
-        part = held(cache, num_tokens, dtype, kind, encoder_tokens)
-        whole += part.held_bytes * count
-        peak += part.peak_bytes * count
-        states += part.state_bytes * count
-        groups.append((kind_name(cache), count, part.held_bytes * count))
-    return whole, peak, states, tuple(groups)
+def _mxfp4(
+    model: ModelSpec, weights: Quantity, devices: Sequence[Device], notices: tuple[Notice, ...]
+) -> tuple[Quantity, tuple[Notice, ...]]:
+    """Return MXFP4's weights, expanded to bf16 where the card has no kernels for them.
 
-
-def _cache_use(
-    model: ModelSpec, workload: Workload, context_tokens: int, dtype: str, kind: CacheKind
-) -> CacheUse:
-    whole, peak, states, groups = _sizes(model, context_tokens, dtype, kind, workload.encoder_tokens)
-    more, _, _, longer = _sizes(model, context_tokens + 1, dtype, kind, workload.encoder_tokens)
-    batch = workload.num_sequences
-    return CacheUse(
-        bytes_per_token=max(0, more - whole),
-        bytes_per_sequence=whole,
-        state_bytes_per_sequence=states,
-        total=exact(whole * batch),
-        peak_bytes=peak * batch,
-        groups=tuple(
-            CacheGroup(name, count, max(0, after - now), now)
-            for (name, count, now), (_, _, after) in zip(groups, longer, strict=True)
-        ),
+    transformers 5.23 quantizers/quantizer_mxfp4.py: CUDA below 7.5 dequantizes on loading.
+    """
+    for device in devices:
+        parts = device.compute_capability.split(".")
+        if len(parts) == 2 and all(part.isdigit() for part in parts):
+            if (int(parts[0]), int(parts[1])) >= MXFP4_NEEDS:
+                continue
+            notice = Notice("mxfp4-expanded", f"{device.name} has no MXFP4 kernels: weights become bf16")
+            return weight_bytes(model, "bf16"), (*notices, notice)
+    return weights, (
+        *notices,
+        Notice("mxfp4-needs-kernels", "without the kernels package transformers expands MXFP4 to bf16"),
     )
 
 
-def _activations(model: ModelSpec, context_tokens: int, num_sequences: int) -> Quantity:
-    structure = model.structure
-    tokens = context_tokens * num_sequences
-    # A prompt's forward pass: a few hidden-sized tensors and the widest MLP, and the last logits.
-    widest = max(
-        (
-            tensor.shape[0]
-            for group in model.layers
-            for tensor in group.layer.tensors
-            if tensor.role in ("mlp", "shared_expert") and tensor.split == "out"
-        ),
-        default=structure.hidden_size,
-    )
-    forward = tokens * 2 * (4 * structure.hidden_size + 2 * widest)
-    logits = num_sequences * structure.vocab_size * 4
-    return Quantity(
-        logits,
-        forward + logits,
-        2 * forward + tokens * 4 + 2 * logits,
-        "assumed",
-        "one forward pass over the prompt",
-    )
-
-
-def _device_plan(
-    device: Device,
-    num_devices: int,
+def _device_plans(
+    model: ModelSpec,
+    devices: Sequence[Device],
     weights: Quantity,
-    cache: CacheUse,
+    footprint: Footprint,
     activations: Quantity,
     workload: Workload,
-) -> DevicePlan:
-    budget = max(0, device.usable_bytes - workload.reserve_bytes - device.used_bytes)
-    share = Quantity(
-        ceil_div(weights.low, num_devices),
-        ceil_div(weights.expected, num_devices),
-        ceil_div(weights.high, num_devices),
-        weights.basis,
-        weights.why,
-    )
-    # Whatever a window drops later, the prompt is held whole first.
-    peak = max(cache.peak_bytes, cache.total.expected)
-    states = cache.state_bytes_per_sequence * workload.num_sequences
-    kv = exact(ceil_div(peak - states, num_devices), "what the tensors' storage keeps at the peak")
+) -> tuple[DevicePlan, ...]:
+    room = [max(1, device.usable_bytes - workload.reserve_bytes - device.used_bytes) for device in devices]
+    layers = max(1, num_layers(model.structure))
     low, usual, high = RUNTIME_GIB
     runtime = Quantity(int(low * GIB), int(usual * GIB), int(high * GIB), "assumed", RUNTIME_WHY)
     if workload.overhead_bytes is not None:
         runtime = exact(workload.overhead_bytes, "--overhead")
-    parts = [Component("weights", share), Component("kv_cache", kv)]
-    if states:
-        parts.append(Component("recurrent_state", exact(ceil_div(states, num_devices))))
-    parts += [Component("activations", activations), Component("runtime", runtime)]
-    required = total(part.bytes for part in parts)
-    return DevicePlan(device, budget, tuple(parts), (Check("budget", required, budget, "the card is full"),))
+    plans = []
+    for device, mine in zip(devices, room, strict=True):
+        place = (mine, sum(room), layers)
+        parts = [
+            Component("weights", _share(weights, place)),
+            Component("kv_cache", _share(footprint.attention, place)),
+        ]
+        if footprint.state_bytes:
+            parts.append(Component("recurrent_state", _share(exact(footprint.state_bytes), place)))
+        parts += [Component("activations", activations), Component("runtime", runtime)]
+        budget = max(0, device.usable_bytes - workload.reserve_bytes - device.used_bytes)
+        check = Check("budget", total(part.bytes for part in parts), budget, "the card is full")
+        plans.append(DevicePlan(device, budget, tuple(parts), (check,)))
+    return tuple(plans)
+
+
+def _share(amount: Quantity, place: tuple[int, int, int]) -> Quantity:
+    """Return one card's part: by its memory, whole layers at a time."""
+    mine, whole, layers = place
+    if mine == whole:
+        return amount
+    low, expected, high = (
+        ceil_div(part * mine, whole) for part in (amount.low, amount.expected, amount.high)
+    )
+    # Whole layers, and embedding and head on the first and last: up to two layers off the even share.
+    layer = ceil_div(amount.high, layers)
+    return Quantity(max(0, low - 2 * layer), expected, high + 2 * layer, "assumed", 'device_map="auto"')
+
+
+def _options(asked: Generation) -> tuple[tuple[str, object], ...]:
+    kind = asked.kind
+    options: tuple[tuple[str, object], ...] = (
+        ("cache_implementation", kind.implementation),
+        ("max_cache_len", kind.max_cache_len or None),
+    )
+    if kind.implementation == "quantized":
+        options += (("backend", kind.backend), ("nbits", kind.num_bits))
+        if kind.backend != "fp8":
+            options += (("q_group_size", kind.group_size), ("residual_length", kind.residual_length))
+    return options
 
 
 def _refusals(model: ModelSpec, kind: CacheKind) -> tuple[Refusal, ...]:
-    kinds = cache_kinds(model)
+    caches = [cache for cache, _ in cache_kinds(model)]
     if kind.implementation == "static" and any(
-        isinstance(cache, LightningState | CompressedAttention)
+        isinstance(cache, CompressedAttention)
         or (isinstance(cache, CrossAttention) and cache.source == "image")
-        for cache, _ in kinds
+        for cache in caches
     ):
         return (
             Refusal(
                 "static-cache-unsupported", "this class does not take a static cache", "leave it dynamic"
             ),
         )
-    if kind.implementation == "quantized" and any(not isinstance(cache, FullAttention) for cache, _ in kinds):
+    if kind.implementation == "quantized" and any(
+        not isinstance(cache, FullAttention | LatentAttention) or cache.index_head_dim for cache in caches
+    ):
         return (
             Refusal(
                 "quantized-cache-unsupported",

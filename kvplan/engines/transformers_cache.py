@@ -31,15 +31,20 @@ from kvplan.layers import (
 from kvplan.units import ceil_div
 
 FLOAT32_BYTES = 4
-SCALE_BYTES = 2
+# What each backend packs: QuantoQuantizedLayer, HQQQuantizedLayer, Fp8QuantizedLayer.
+BACKEND_BITS: dict[str, tuple[int, ...]] = {"quanto": (2, 4), "hqq": (1, 2, 3, 4, 8), "fp8": (8,)}
+# HQQ packs ten 3-bit values into 32 bits, along the rows (hqq 0.2.8 core/bitpack.py pack_3bit_32).
+HQQ_ROWS_OF_3_BITS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class CacheKind:
     """Which cache class generation uses.
 
-    ``max_cache_len`` is what a static cache reserves; ``num_bits``, ``group_size`` and
-    ``residual_length`` are a quantized cache's (transformers QuantizedCacheConfig).
+    ``max_cache_len`` is what a static cache reserves; ``backend``, ``num_bits``, ``group_size``,
+    ``axis_key``, ``axis_value`` and ``residual_length`` are a quantized cache's, whose last
+    ``num_residual`` tokens are still in the model's dtype. ``decompresses_mla`` and
+    ``broadcasts_heads`` are what a version or a class does before it caches.
     """
 
     implementation: Literal["dynamic", "static", "quantized"] = "dynamic"
@@ -47,14 +52,17 @@ class CacheKind:
     backend: str = "quanto"
     num_bits: int = 4
     group_size: int = 64
+    axis_key: int = 0
+    axis_value: int = 0
     residual_length: int = 128
+    num_residual: int = 0
     decompresses_mla: bool = False
     broadcasts_heads: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Bytes of one layer for one sequence: what the tensors hold, and what they keep at the peak.
+    """Bytes of one layer: what the tensors hold, and what their storage keeps at the peak.
 
     ``state_bytes`` is the part that does not depend on the length.
     """
@@ -64,21 +72,27 @@ class Held:
     state_bytes: int = 0
 
 
-def held(cache: Cache, num_tokens: int, dtype: str, kind: CacheKind, encoder_tokens: int) -> Held:
-    """Return what one layer's cache takes for one sequence of ``num_tokens``."""
-    element = DTYPE_BYTES[dtype]
+def held(
+    cache: Cache, num_tokens: int, num_sequences: int, dtype: str, kind: CacheKind, encoder_tokens: int
+) -> Held:
+    """Return what one layer's cache takes for ``num_sequences`` of ``num_tokens`` each.
+
+    All sequences are one tensor, so they multiply everything but a quantized tensor's own scale.
+    """
+    if kind.implementation == "quantized" and isinstance(cache, FullAttention | LatentAttention):
+        return _same(_quantized_layer(cache, num_tokens, num_sequences, DTYPE_BYTES[dtype], kind))
+    one = _one_sequence(cache, num_tokens, DTYPE_BYTES[dtype], kind, encoder_tokens)
+    return Held(
+        one.held_bytes * num_sequences, one.peak_bytes * num_sequences, one.state_bytes * num_sequences
+    )
+
+
+def _one_sequence(cache: Cache, num_tokens: int, element: int, kind: CacheKind, encoder_tokens: int) -> Held:
     length = kind.max_cache_len if kind.implementation == "static" else num_tokens
     match cache:
         case FullAttention():
-            heads = cache.num_attention_heads if kind.broadcasts_heads else cache.num_key_value_heads
-            index = cache.index_head_dim * length * element
-            if kind.implementation == "quantized":
-                return _same(
-                    _quantized(heads * cache.head_dim * length, kind)
-                    + _quantized(heads * cache.v_head_dim * length, kind)
-                    + index
-                )
-            return _same(length * heads * (cache.head_dim + cache.v_head_dim) * element + index)
+            row = _heads(cache, kind) * (cache.head_dim + cache.v_head_dim) + cache.index_head_dim
+            return _same(length * row * element)
         case SlidingWindow():
             row = cache.num_key_value_heads * (cache.head_dim + cache.v_head_dim) * element
             return _window(row, cache.sliding_window, length, kind)
@@ -86,14 +100,15 @@ def held(cache: Cache, num_tokens: int, dtype: str, kind: CacheKind, encoder_tok
             row = cache.num_key_value_heads * (cache.head_dim + cache.v_head_dim) * element
             return _window(row, cache.attention_chunk_size, length, kind)
         case LatentAttention():
-            return _same(length * _latent_row(cache, kind) * element)
+            return _same(length * (sum(_latent_rows(cache, kind)) + cache.index_head_dim) * element)
         case CompressedAttention():
-            # After the prompt the window's storage and the compressor's inputs are still whole.
-            inputs = 2 if not cache.index_head_dim else 4
-            width = cache.head_dim + cache.index_head_dim
-            whole = num_tokens * (cache.head_dim + (inputs * width if cache.compress_ratio else 0))
-            held_bytes = _compressed(cache, num_tokens) * element
-            return Held(held_bytes, held_bytes + whole * element)
+            rows = min(num_tokens, cache.sliding_window - 1)
+            pending = num_tokens % cache.compress_ratio if cache.compress_ratio else 0
+            return Held(
+                _compressed(cache, num_tokens, rows, pending) * element,
+                # After the prompt, slices of the window and of the inputs still hold all of it.
+                _compressed(cache, num_tokens, num_tokens, num_tokens) * element,
+            )
         case CrossAttention():
             tokens = cache.num_source_tokens or encoder_tokens
             return _same(tokens * cache.num_key_value_heads * (cache.head_dim + cache.v_head_dim) * element)
@@ -107,6 +122,10 @@ def _same(num_bytes: int) -> Held:
     return Held(num_bytes, num_bytes)
 
 
+def _heads(cache: FullAttention, kind: CacheKind) -> int:
+    return cache.num_attention_heads if kind.broadcasts_heads else cache.num_key_value_heads
+
+
 def _window(row: int, window: int, length: int, kind: CacheKind) -> Held:
     if kind.implementation == "static":
         return _same(min(length, window) * row)
@@ -114,32 +133,60 @@ def _window(row: int, window: int, length: int, kind: CacheKind) -> Held:
     return Held(min(length, window - 1) * row, length * row)
 
 
-def _latent_row(cache: LatentAttention, kind: CacheKind) -> int:
+def _latent_rows(cache: LatentAttention, kind: CacheKind) -> tuple[int, int]:
+    """Return the elements a token of what is kept as keys and as values."""
     if kind.decompresses_mla:
-        keys = cache.qk_nope_head_dim + cache.qk_rope_head_dim
-        return cache.num_attention_heads * (keys + cache.v_head_dim)
-    return cache.kv_lora_rank + cache.qk_rope_head_dim + cache.index_head_dim
+        heads = cache.num_attention_heads
+        return heads * (cache.qk_nope_head_dim + cache.qk_rope_head_dim), heads * cache.v_head_dim
+    return cache.kv_lora_rank, cache.qk_rope_head_dim
 
 
-def _compressed(cache: CompressedAttention, num_tokens: int) -> int:
-    """Return DeepSeek-V4's elements: window rows, compressed rows, and the tokens not yet compressed."""
-    rows = min(num_tokens, cache.sliding_window - 1)
+def _compressed(cache: CompressedAttention, num_tokens: int, rows: int, pending: int) -> int:
+    """Return DeepSeek-V4's elements: window rows, compressed rows, inputs not yet compressed.
+
+    A layer with the window alone keeps keys and values apart; the others share one tensor
+    (transformers 5.23 models/deepseek_v4/modeling_deepseek_v4.py).
+    """
     head, index, ratio = cache.head_dim, cache.index_head_dim, cache.compress_ratio
     if not ratio:
         return rows * 2 * head
-    compressed, pending = divmod(num_tokens, ratio)
+    compressed = num_tokens // ratio
     if not index:
         return (rows + compressed + 2 * pending) * head
     overlap = 2 * ratio if compressed else 0
     return rows * head + (compressed + 4 * pending + overlap) * (head + index)
 
 
-def _quantized(num_elements: int, kind: CacheKind) -> int:
-    """Return the bytes of a quantized tensor: packed values, and a scale and a zero point a group."""
+def _quantized_layer(
+    cache: FullAttention | LatentAttention, num_tokens: int, num_sequences: int, element: int, kind: CacheKind
+) -> int:
+    """Return the bytes of a quantized layer: what is packed, and the residual in the model's dtype."""
+    if isinstance(cache, LatentAttention):
+        key_row, value_row = _latent_rows(cache, kind)
+    else:
+        heads = _heads(cache, kind)
+        key_row, value_row = heads * cache.head_dim, heads * cache.v_head_dim
+    residual = min(kind.num_residual, max(0, num_tokens - 1))
+    packed = (num_tokens - residual) * num_sequences
+    return (
+        _packed_bytes(key_row * packed, kind, kind.axis_key, element)
+        + _packed_bytes(value_row * packed, kind, kind.axis_value, element)
+        + (key_row + value_row) * residual * num_sequences * element
+        + cache.index_head_dim * num_tokens * num_sequences * element
+    )
+
+
+def _packed_bytes(num_elements: int, kind: CacheKind, axis: int, element: int) -> int:
+    """Return the bytes of one packed tensor; a group has a scale and a zero point in the model's dtype."""
     if kind.backend == "fp8":
         return num_elements + FLOAT32_BYTES
     groups = ceil_div(num_elements, kind.group_size)
-    return ceil_div(num_elements * kind.num_bits, 8) + 2 * groups * SCALE_BYTES
+    if kind.num_bits == 3:
+        rows, columns = (groups, kind.group_size) if axis == 1 else (kind.group_size, groups)
+        values = ceil_div(rows, HQQ_ROWS_OF_3_BITS) * columns * 4
+    else:
+        values = ceil_div(num_elements * kind.num_bits, 8)
+    return values + 2 * groups * element
 
 
 def state_bytes(cache: Cache, element: int) -> int:
