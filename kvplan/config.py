@@ -53,6 +53,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "sliding_window": ("sliding_window", "sliding_window_size", "attention_window_size", "window_size"),
 }
 
+# Every spelling with all the spellings of the same fact.
+SPELLINGS = {spelling: spellings for spellings in ALIASES.values() for spelling in spellings}
+
 MAX_COUNT = 2**40
 MAX_LAYERS = 10_000
 
@@ -202,6 +205,27 @@ class Config:
             origin=self.origin,
             path=self.path,
         )
+
+    def behind(self, defaults: Mapping[str, object]) -> "Config":
+        """Return the config with ``defaults`` for keys that it does not state in any spelling.
+
+        Unlike ``with_defaults``, a key that is stated as null stays null.
+        """
+        stated = {
+            key: value
+            for key, value in defaults.items()
+            if not any(spelling in self._data for spelling in SPELLINGS.get(key, (key,)))
+        }
+        if not stated:
+            return self
+        return Config(
+            {**self._data, **stated}, architecture=self.architecture, origin=self.origin, path=self.path
+        )
+
+    def states_null(self, key: str) -> bool:
+        """Tell whether the key is there, in some spelling, and every spelling is null."""
+        spellings = [spelling for spelling in ALIASES.get(key, (key,)) if spelling in self._data]
+        return bool(spellings) and all(self._data[spelling] is None for spelling in spellings)
 
     def with_only(self, data: Mapping[str, object]) -> "Config":
         """Return a config of other data with this one's origin, for parts a file leaves out."""

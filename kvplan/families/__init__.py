@@ -9,6 +9,7 @@ from importlib import import_module
 
 from kvplan.config import Config
 from kvplan.errors import UnsupportedArchitecture
+from kvplan.families.class_defaults import with_class_defaults
 from kvplan.families.registry import FAMILIES
 from kvplan.model import Structure
 
@@ -38,4 +39,4 @@ def structure_of(config: Config, model_type: str) -> Structure:
             why="its layers could cache anything, and a guess would be a silently wrong number",
             hint="go on with --assume full-attention: an upper bound, with every number marked assumed",
         )
-    return family(config)
+    return family(with_class_defaults(config, model_type))

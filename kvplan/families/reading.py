@@ -4,6 +4,7 @@ from importlib import import_module
 
 from kvplan.config import Config
 from kvplan.errors import UnsupportedArchitecture
+from kvplan.families.class_defaults import with_class_defaults
 from kvplan.families.registry import FAMILIES
 from kvplan.model import Structure
 
@@ -21,5 +22,5 @@ def text_structure(config: Config, model_type: str) -> Structure:
             hint="go on with --assume full-attention: an upper bound, with every number marked assumed",
         )
     module, function = target.split(":")
-    structure: Structure = getattr(import_module(f"kvplan.families.{module}"), function)(config)
+    structure: Structure = getattr(import_module(f"kvplan.families.{module}"), function)(with_class_defaults(config, model_type))
     return structure
