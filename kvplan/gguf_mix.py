@@ -27,6 +27,8 @@ BASE: dict[str, str] = {
 }  # fmt: skip
 LOW_BIT = frozenset(("iq2_xxs", "iq2_xs", "iq1_s", "iq2_s", "iq2_m", "iq1_m"))
 OUTPUT_Q5 = LOW_BIT | {"iq3_xxs"}
+# Tables that stay in system memory: llama.cpp src/llama-arch.cpp LLM_TENSOR_LAYER_INPUT.
+INPUT_TABLES = frozenset(("position_embd", "token_types", "per_layer_token_embd"))
 # Where a row is not a multiple of the block: tensor_type_fallback.
 FALLBACK: dict[str, str] = {
     **dict.fromkeys(("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_xs"), "iq4_nl"),
@@ -275,7 +277,8 @@ def _sized(model: ModelSpec, mix: str) -> tuple[tuple[int, GgufTensor, str, int]
 class MixBytes:
     """Where a file's bytes lie: the token embedding, each layer (experts apart), the output.
 
-    ``output_bytes`` is 0 for a tied model, whose embedding serves as the head.
+    ``output_bytes`` is 0 for a tied model, whose embedding serves as the head. ``input_bytes`` are
+    other tables that are only looked up (positions, token types).
     """
 
     embedding_bytes: int
@@ -284,11 +287,17 @@ class MixBytes:
     output_bytes: int
     output_norm_bytes: int
     total_bytes: int
+    input_bytes: int = 0
 
 
 @lru_cache(maxsize=1024)
 def mix_bytes(model: ModelSpec, mix: str) -> MixBytes:
-    """Return the bytes of a file by place, for offloading layer by layer."""
+    """Return the bytes of a file by place, for offloading layer by layer.
+
+    Where a GGUF's own header was read and ``mix`` is what it holds, its tensors are the answer.
+    """
+    if model.gguf_metadata and model.stored and mix == model.weights_format:
+        return _stored_bytes(model)
     layers = [0] * num_layers(model.structure)
     experts = [0] * len(layers)
     embedding = output = other = 0
@@ -305,6 +314,31 @@ def mix_bytes(model: ModelSpec, mix: str) -> MixBytes:
             other += num_bytes
     total = embedding + output + other + sum(layers)
     return MixBytes(embedding, tuple(layers), tuple(experts), output, other, total)
+
+
+def _stored_bytes(model: ModelSpec) -> MixBytes:
+    layers = [0] * num_layers(model.structure)
+    experts = [0] * len(layers)
+    embedding = output = other = inputs = 0
+    for tensor in model.stored:
+        num_bytes = tensor.num_bytes
+        head, _, rest = tensor.name.partition(".")
+        index, _, inner = rest.partition(".")
+        if head == "blk" and index.isdigit() and int(index) < len(layers):
+            layers[int(index)] += num_bytes
+            # Older files keep every expert as a tensor of its own: ffn_up.3.weight.
+            if "_exps." in inner or (inner.startswith("ffn_") and inner.split(".")[1].isdigit()):
+                experts[int(index)] += num_bytes
+        elif tensor.name == "token_embd.weight":
+            embedding += num_bytes
+        elif tensor.name == "output.weight":
+            output += num_bytes
+        elif head in INPUT_TABLES:
+            inputs += num_bytes
+        else:
+            other += num_bytes
+    whole = embedding + output + other + inputs + sum(layers)
+    return MixBytes(embedding, tuple(layers), tuple(experts), output, other, whole, inputs)
 
 
 def types_of(model: ModelSpec, mix: str) -> dict[str, int]:

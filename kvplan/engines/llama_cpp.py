@@ -313,7 +313,7 @@ def _placed(
     places = split_layers(max(0, offloaded_layers - 1), splits) if num_gpus and offloaded_layers else ()
     weights, kv, states = [0] * num_gpus, [0] * num_gpus, [0] * num_gpus
     # The embedding is looked up on the CPU; a tied one is copied to the device as the output.
-    host_weights = file.embedding_bytes
+    host_weights = file.embedding_bytes + file.input_bytes
     host_cache = 0
     spilled = first_on_gpu > 0 and num_gpus > 0
     for index in range(layers):
