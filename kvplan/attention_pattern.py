@@ -12,6 +12,9 @@ FULL = "full_attention"
 SLIDING = "sliding_attention"
 CHUNKED = "chunked_attention"
 
+# Older spellings that transformers 5.23 renames (configuration_utils.py).
+RENAMED = {"attention": FULL}
+
 
 def layer_types(
     config: Config, num_layers: int, known: tuple[str, ...] = (FULL, SLIDING)
@@ -20,9 +23,10 @@ def layer_types(
 
     Raises UnsupportedArchitecture naming the first layer type that is not.
     """
-    kinds = config.per_layer("layer_types", num_layers)
-    if kinds is None:
+    listed = config.per_layer("layer_types", num_layers)
+    if listed is None:
         return None
+    kinds = tuple(RENAMED.get(kind, kind) for kind in listed)
     for kind in kinds:
         if kind not in known:
             raise unknown_layer_type(config, kind)
@@ -46,6 +50,34 @@ def every_nth_full(num_layers: int, pattern: int) -> tuple[str, ...]:
 def alternating(num_layers: int) -> tuple[str, ...]:
     """Return the pattern of Gemma-2 and gpt-oss: a sliding layer, a full one, and so on."""
     return tuple(SLIDING if index % 2 == 0 else FULL for index in range(num_layers))
+
+
+def marked(num_layers: int, marks: str) -> tuple[str, ...]:
+    """Return EXAONE-4's pattern: ``LLLG`` repeated; G is full, and so is the last layer.
+
+    Source: LGAI-EXAONE/EXAONE-4.0-32B config.json and its modeling file.
+    """
+    return tuple(
+        FULL if marks[index % len(marks)] == "G" or index == num_layers - 1 else SLIDING
+        for index in range(num_layers)
+    )
+
+
+def first_of_every(num_layers: int, pattern: int) -> tuple[str, ...]:
+    """Return CWM's pattern: layers 0, ``pattern``, 2 x ``pattern`` … are full, the rest slide."""
+    return tuple(FULL if index % pattern == 0 else SLIDING for index in range(num_layers))
+
+
+def windowed(config: Config, num_layers: int) -> tuple[str, ...]:
+    """Return ``layer_types``, or a window on every layer if the config names one (Mistral, Phi-3).
+
+    ``use_sliding_window: false`` switches the window off, as vLLM 0.33 has it (config/model.py).
+    """
+    kinds = layer_types(config, num_layers)
+    if kinds is not None:
+        return kinds
+    slides = config.has("sliding_window") and config.flag("use_sliding_window", True)
+    return (SLIDING if slides else FULL,) * num_layers
 
 
 def switched_window(config: Config, num_layers: int, default_max_window_layers: int) -> tuple[str, ...]:

@@ -206,6 +206,10 @@ class Config:
             path=self.path,
         )
 
+    def nested(self, data: Mapping[str, object], path: str) -> "Config":
+        """Return a part of this config that stands in a list, ``path`` being where."""
+        return Config(data, architecture=self.architecture, origin=self.origin, path=f"{self.path}{path}")
+
     def behind(self, defaults: Mapping[str, object]) -> "Config":
         """Return the config with ``defaults`` for keys that it does not state in any spelling.
 

@@ -6,8 +6,10 @@ Families read a Shape, build the layers that differ, and close the model with ``
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kvplan.attention_pattern import CHUNKED, FULL, SLIDING
+from kvplan.attention_pattern import CHUNKED, FULL, SLIDING, window_of, windowed
+from kvplan.blocks import attention, gated_mlp
 from kvplan.config import Config
+from kvplan.errors import UnsupportedArchitecture
 from kvplan.layers import (
     Cache,
     ChunkedAttention,
@@ -18,7 +20,10 @@ from kvplan.layers import (
     run_lengths,
 )
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, embedding, lm_head, norm
+from kvplan.tensors import Tensor, embedding, linear, lm_head, norm
+
+# Classes whose name ends in Model and that have the language model's head all the same.
+MODELS_WITH_HEAD = ("LMHeadModel", "ChatModel", "ChatGLMModel", "MTModel", "DoubleHeadsModel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +78,102 @@ def attention_cache(shape: Shape, kind: str, window: int) -> Cache:
     return FullAttention(heads, kv_heads, head_dim, head_dim)
 
 
+def block(
+    config: Config,
+    shape: Shape,
+    *,
+    qkv_bias: bool = False,
+    o_bias: bool = False,
+    mlp_bias: bool = False,
+    qk_norm: str = "",
+    norms: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm"),
+) -> tuple[Tensor, ...]:
+    """Return the tensors of a layer in Llama's shape: q, k, v, o, a gated MLP and ``norms``.
+
+    ``qk_norm`` is ``head`` (a query and a key norm of one head's size) or ``all`` (over all heads).
+    """
+    query, key = shape.head_dim, shape.head_dim
+    if qk_norm == "all":
+        query, key = query * shape.num_attention_heads, key * shape.num_key_value_heads
+    return (
+        *attention(
+            shape.hidden_size,
+            shape.num_attention_heads,
+            shape.num_key_value_heads,
+            shape.head_dim,
+            qkv_bias=qkv_bias,
+            o_bias=o_bias,
+        ),
+        *((*norm("self_attn.q_norm", query), *norm("self_attn.k_norm", key)) if qk_norm else ()),
+        *gated_mlp(shape.hidden_size, config.positive("intermediate_size"), bias=mlp_bias),
+        *(tensor for name in norms for tensor in norm(name, shape.hidden_size)),
+    )
+
+
+def num_labels(config: Config) -> int:
+    """Return how many classes a classifier tells apart: 2 where the file names none.
+
+    Source: transformers 5.23 configuration_utils.py (``id2label``, ``num_labels``).
+    """
+    labels = config.raw("id2label")
+    count = len(labels) if isinstance(labels, dict) and labels else 2
+    return config.positive("num_labels", count)
+
+
+def output_head(config: Config, vocab_size: int, size: int, *, tied: bool, bias: bool) -> tuple[Tensor, ...]:
+    """Return what follows the last norm, by the class that the file names.
+
+    A bare ``...Model`` (an embedding model) has nothing, a classifier or reward model scores each
+    label, all others have the language model's head. Source: transformers 5.23 modeling_layers.py
+    (GenericForSequenceClassification without bias, the other two with).
+    """
+    name = "" if config.path else config.architecture
+    if name.endswith("ForSequenceClassification"):
+        return linear("score", num_labels(config), size, "other")
+    if name.endswith("ForTokenClassification"):
+        return linear("score", num_labels(config), size, "other", bias=True)
+    if name.endswith("ForQuestionAnswering"):
+        return linear("qa_outputs", 2, size, "other", bias=True)
+    if name.endswith("RewardModel"):
+        raise UnsupportedArchitecture(
+            f"{config.origin or name}: class '{name}' is not known",
+            why="each reward model has a head of its own",
+            hint="plan the language model it was made from",
+        )
+    if name.endswith("Model") and not name.endswith(MODELS_WITH_HEAD):
+        return ()
+    if not tied:
+        return lm_head(vocab_size, size, bias=bias)
+    # A tied head shares the embedding's matrix but not its bias.
+    return (Tensor("lm_head.bias", (vocab_size,), "lm_head", split="vocab"),) if bias else ()
+
+
 def uniform(shape: Shape, tensors: tuple[Tensor, ...]) -> tuple[LayerGroup, ...]:
     """Return layers that are all alike: full attention and the same tensors."""
     return (LayerGroup(Layer((attention_cache(shape, FULL, 0),), tensors), shape.num_layers),)
+
+
+def as_stated(config: Config, shape: Shape, tensors: tuple[Tensor, ...]) -> tuple[LayerGroup, ...]:
+    """Return layers with the same tensors; attention is full unless the file states otherwise.
+
+    A ``sliding_window`` or ``layer_types`` counts for any class: transformers 5.23 builds its cache
+    from those keys alone (cache_utils.py), and so does vLLM.
+    """
+    kinds = windowed(config, shape.num_layers)
+    return patterned(shape, kinds, window_of(config, kinds), tensors)
+
+
+def fixed_head_dim(config: Config, shape: Shape) -> Shape:
+    """Return the shape of a class whose heads are always hidden / heads.
+
+    Raises InvalidSpec where the file says otherwise, which the class would not follow.
+    """
+    if shape.head_dim * shape.num_attention_heads != shape.hidden_size:
+        raise config.invalid(
+            "num_attention_heads",
+            f"is {shape.num_attention_heads}, times {shape.head_dim} not hidden_size {shape.hidden_size}",
+        )
+    return shape
 
 
 def patterned(
@@ -115,9 +213,6 @@ def finish(
     """
     is_tied = config.flag("tie_word_embeddings", tied)
     size = embedding_size or shape.hidden_size
-    head: tuple[Tensor, ...] = () if is_tied else lm_head(shape.vocab_size, size, bias=head_bias)
-    if is_tied and head_bias:
-        head = (Tensor("lm_head.bias", (shape.vocab_size,), "lm_head", split="vocab"),)
     limit = context_limit_tokens
     if limit is None:
         limit = config.integer("max_position_embeddings", 0)
@@ -126,7 +221,7 @@ def finish(
         tensors=(
             embedding("model.embed_tokens", shape.vocab_size, size),
             *(norm("model.norm", shape.hidden_size, bias=norm_bias) if final_norm else ()),
-            *head,
+            *output_head(config, shape.vocab_size, size, tied=is_tied, bias=head_bias),
             *extra,
         ),
         hidden_size=shape.hidden_size,

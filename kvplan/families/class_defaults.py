@@ -10,8 +10,8 @@ A top-level file always states its sizes, so they are never filled in: a file wi
 class, so there every key may be missing.
 """
 
-from kvplan.families._class_defaults import CLASS_DEFAULTS
 from kvplan.config import ALIASES, Config
+from kvplan.families._class_defaults import CLASS_DEFAULTS
 
 SIZES = frozenset(
     spelling

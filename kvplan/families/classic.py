@@ -6,7 +6,8 @@ multi-query caches. transformers 5.23 models/*; class defaults as there.
 
 from kvplan.blocks import attention, plain_mlp
 from kvplan.config import Config
-from kvplan.decoder import Shape, finish, shape_of, uniform
+from kvplan.decoder import Shape, finish, uniform
+from kvplan.errors import UnsupportedArchitecture
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm
 
@@ -35,15 +36,10 @@ def _positions(count: int, size: int) -> Tensor:
 
 
 def _multi_head(config: Config) -> Shape:
-    shape = shape_of(config)
-    return Shape(
-        shape.hidden_size,
-        shape.num_layers,
-        shape.num_attention_heads,
-        shape.num_attention_heads,
-        shape.head_dim,
-        shape.vocab_size,
-    )
+    hidden, heads = config.positive("hidden_size"), config.positive("num_attention_heads")
+    if hidden % heads:
+        raise config.invalid("num_attention_heads", f"is {heads}, which does not divide hidden_size {hidden}")
+    return Shape(hidden, config.layers(), heads, heads, hidden // heads, config.positive("vocab_size"))
 
 
 def gpt2(config: Config) -> Structure:
@@ -248,12 +244,12 @@ def falcon(config: Config) -> Structure:
     shape = Shape(plain.hidden_size, plain.num_layers, heads, kv_heads, plain.head_dim, plain.vocab_size)
     hidden = shape.hidden_size
     bias = config.flag("bias", False)
-    if grouped and config.integer("num_ln_in_parallel_attn", 2) == 2:
-        norms = _norms(hidden, "ln_attn", "ln_mlp")
-    elif grouped or config.flag("parallel_attn", True):
-        norms = _norms(hidden, "input_layernorm")
-    else:
+    if not config.flag("parallel_attn", True):
         norms = _norms(hidden, "input_layernorm", "post_attention_layernorm")
+    elif config.integer("num_ln_in_parallel_attn", 2 if grouped else 1) == 2:
+        norms = _norms(hidden, "ln_attn", "ln_mlp")
+    else:
+        norms = _norms(hidden, "input_layernorm")
     tensors = (
         *_fused(shape, "self_attention.query_key_value", "self_attention.dense", bias=bias),
         *plain_mlp(
@@ -285,24 +281,68 @@ def persimmon(config: Config) -> Structure:
 
 
 def mpt(config: Config) -> Structure:
-    """Read MPT: ALiBi, fused Wqkv, no biases unless ``no_bias`` is off, tied."""
-    plain = _multi_head(config)
-    inner = config.sub("attn_config")
-    kv_heads = inner.positive("kv_n_heads", plain.num_attention_heads) if inner else plain.num_attention_heads
-    shape = Shape(
-        plain.hidden_size,
-        plain.num_layers,
-        plain.num_attention_heads,
-        kv_heads,
-        plain.head_dim,
-        plain.vocab_size,
-    )
+    """Read MPT: ALiBi, fused Wqkv, no biases, tied.
+
+    llm-foundry can vary heads, widths, biases and positions; transformers' class cannot and ignores
+    those keys, so a file that uses them is refused.
+    """
+    shape = _multi_head(config)
     hidden = shape.hidden_size
-    bias = not config.flag("no_bias", True)
-    width = hidden * config.positive("expansion_ratio", 4)
+    varied = config.positive("expansion_ratio", 4) != 4 or not config.flag("no_bias", True)
+    attn = config.sub("attn_config")
+    if attn is not None:
+        varied = (
+            varied
+            or attn.text("attn_type", "multihead_attention") != "multihead_attention"
+            or attn.positive("kv_n_heads", shape.num_attention_heads) != shape.num_attention_heads
+            or attn.flag("qk_ln", False)
+            or not attn.flag("alibi", True)
+        )
+    if varied:
+        raise UnsupportedArchitecture(
+            f"{config.origin}: an MPT of another shape than MPT-7B's and MPT-30B's is not known",
+            why="grouped heads, biases, other widths or positions exist in llm-foundry alone",
+            hint="report the model",
+        )
     tensors = (
-        *_fused(shape, "attn.Wqkv", "attn.out_proj", bias=bias),
-        *plain_mlp(hidden, width, bias=bias, up="ffn.up_proj", down="ffn.down_proj"),
-        *_norms(hidden, "norm_1", "norm_2", bias=bias),
+        *_fused(shape, "attn.Wqkv", "attn.out_proj", bias=False),
+        *plain_mlp(hidden, 4 * hidden, bias=False, up="ffn.up_proj", down="ffn.down_proj"),
+        *_norms(hidden, "norm_1", "norm_2", bias=False),
     )
-    return finish(config, shape, uniform(shape, tensors), tied=True, norm_bias=bias)
+    return finish(config, shape, uniform(shape, tensors), tied=True)
+
+
+def biogpt(config: Config) -> Structure:
+    """Read BioGPT: OPT's layer and its positions with an offset of two, tied."""
+    shape = _multi_head(config)
+    positions = config.positive("max_position_embeddings", 1024)
+    extra = (_positions(positions + 2, shape.hidden_size),)
+    return _fairseq(config, shape, config.positive("intermediate_size"), extra, positions)
+
+
+def xglm(config: Config) -> Structure:
+    """Read XGLM: OPT's layer with sinusoidal positions, tied."""
+    hidden, heads = config.positive("hidden_size"), config.positive("attention_heads")
+    if hidden % heads:
+        raise config.invalid("attention_heads", f"is {heads}, which does not divide {hidden}")
+    shape = Shape(hidden, config.layers(), heads, heads, hidden // heads, config.positive("vocab_size"))
+    positions = config.positive("max_position_embeddings", 2048)
+    return _fairseq(config, shape, config.positive("ffn_dim"), (), positions)
+
+
+def _fairseq(config: Config, shape: Shape, width: int, extra: tuple[Tensor, ...], limit: int) -> Structure:
+    hidden, heads = shape.hidden_size, shape.num_attention_heads
+    tensors = (
+        *attention(hidden, heads, heads, shape.head_dim, qkv_bias=True, o_bias=True),
+        *plain_mlp(hidden, width, up="fc1", down="fc2"),
+        *_norms(hidden, "self_attn_layer_norm", "final_layer_norm"),
+    )
+    return finish(
+        config,
+        shape,
+        uniform(shape, tensors),
+        tied=True,
+        norm_bias=True,
+        extra=extra,
+        context_limit_tokens=limit,
+    )

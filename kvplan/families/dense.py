@@ -4,10 +4,10 @@ transformers 5.23 models/*; families without a class there follow the modeling f
 repository: ChatGLM, Qwen v1, Baichuan.
 """
 
-from kvplan.attention_pattern import FULL, SLIDING, every_nth_full, layer_types, window_of
+from kvplan.attention_pattern import FULL, every_nth_full, layer_types, marked, window_of
 from kvplan.blocks import attention, gated_mlp, plain_mlp
 from kvplan.config import Config
-from kvplan.decoder import Shape, finish, patterned, shape_of, uniform
+from kvplan.decoder import Shape, as_stated, finish, fixed_head_dim, patterned, shape_of
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm
 
@@ -43,12 +43,12 @@ def cohere(config: Config) -> Structure:
         *gated_mlp(shape.hidden_size, config.positive("intermediate_size")),
         *_norms(shape.hidden_size, "input_layernorm"),
     )
-    return finish(config, shape, uniform(shape, tensors), tied=True)
+    return finish(config, shape, as_stated(config, shape, tensors), tied=True)
 
 
 def cohere2(config: Config) -> Structure:
     """Read Command-R7B and Command-A: Cohere with three sliding layers to each full one."""
-    shape = shape_of(config, head_dim=None if config.has("head_dim") else 128)
+    shape = shape_of(config)
     bias = config.flag("attention_bias", False)
     kinds = layer_types(config, shape.num_layers)
     if kinds is None:
@@ -58,14 +58,13 @@ def cohere2(config: Config) -> Structure:
         *gated_mlp(shape.hidden_size, config.positive("intermediate_size")),
         *_norms(shape.hidden_size, "input_layernorm"),
     )
-    return finish(config, shape, patterned(shape, kinds, window_of(config, kinds, 4096), tensors), tied=True)
+    return finish(config, shape, patterned(shape, kinds, window_of(config, kinds), tensors), tied=True)
 
 
 def starcoder2(config: Config) -> Structure:
     """Read StarCoder2: biases and LayerNorms, an ungated MLP, a window on every layer if named, tied."""
     shape = shape_of(config)
     bias = config.flag("use_bias", True)
-    kinds = ((SLIDING if config.has("sliding_window") else FULL),) * shape.num_layers
     tensors = (
         *_attention(shape, qkv_bias=bias, o_bias=bias),
         *plain_mlp(
@@ -77,13 +76,12 @@ def starcoder2(config: Config) -> Structure:
         ),
         *_norms(shape.hidden_size, "input_layernorm", "post_attention_layernorm", bias=True),
     )
-    layers = patterned(shape, kinds, window_of(config, kinds), tensors)
-    return finish(config, shape, layers, tied=True, norm_bias=True)
+    return finish(config, shape, as_stated(config, shape, tensors), tied=True, norm_bias=True)
 
 
 def stablelm(config: Config) -> Structure:
     """Read StableLM: LayerNorms with biases; per-head norms and a parallel block where the config says."""
-    shape = shape_of(config)
+    shape = fixed_head_dim(config, shape_of(config))
     qkv_bias = config.flag("use_qkv_bias", False)
     qk: tuple[Tensor, ...] = ()
     if config.flag("qk_layernorm", False):
@@ -98,7 +96,7 @@ def stablelm(config: Config) -> Structure:
         *gated_mlp(shape.hidden_size, config.positive("intermediate_size")),
         *_norms(shape.hidden_size, *names, bias=True),
     )
-    return finish(config, shape, uniform(shape, tensors), tied=False, norm_bias=True)
+    return finish(config, shape, as_stated(config, shape, tensors), tied=False, norm_bias=True)
 
 
 def glm(config: Config) -> Structure:
@@ -112,18 +110,18 @@ def glm4(config: Config) -> Structure:
 
 
 def _glm(config: Config, *, sandwich: bool) -> Structure:
-    shape = shape_of(config, head_dim=None if config.has("head_dim") else 128)
+    shape = shape_of(config)
     width = config.positive("intermediate_size")
     names = ["input_layernorm", "post_attention_layernorm"]
     if sandwich:
         names += ["post_self_attn_layernorm", "post_mlp_layernorm"]
     tensors = (
-        *_attention(shape, qkv_bias=config.flag("attention_bias", sandwich is False)),
+        *_attention(shape, qkv_bias=config.flag("attention_bias", True)),
         *linear("mlp.gate_up_proj", 2 * width, shape.hidden_size, "mlp", split="out"),
         *linear("mlp.down_proj", shape.hidden_size, width, "mlp", split="in"),
         *_norms(shape.hidden_size, *names),
     )
-    return finish(config, shape, uniform(shape, tensors), tied=False)
+    return finish(config, shape, as_stated(config, shape, tensors), tied=False)
 
 
 def nemotron(config: Config) -> Structure:
@@ -141,7 +139,7 @@ def nemotron(config: Config) -> Structure:
         ),
         *_norms(shape.hidden_size, "input_layernorm", "post_attention_layernorm", bias=True),
     )
-    return finish(config, shape, uniform(shape, tensors), tied=False, norm_bias=True)
+    return finish(config, shape, as_stated(config, shape, tensors), tied=False, norm_bias=True)
 
 
 def apertus(config: Config) -> Structure:
@@ -162,7 +160,7 @@ def apertus(config: Config) -> Structure:
         Tensor("mlp.act_fn.alpha_n", (1,), "mlp"),
         *_norms(shape.hidden_size, "attention_layernorm", "feedforward_layernorm"),
     )
-    return finish(config, shape, uniform(shape, tensors), tied=False)
+    return finish(config, shape, as_stated(config, shape, tensors), tied=False)
 
 
 def olmo(config: Config) -> Structure:
@@ -173,7 +171,7 @@ def olmo(config: Config) -> Structure:
         *_attention(shape, qkv_bias=bias, o_bias=bias),
         *gated_mlp(shape.hidden_size, config.positive("intermediate_size")),
     )
-    return finish(config, shape, uniform(shape, tensors), tied=False, final_norm=False)
+    return finish(config, shape, as_stated(config, shape, tensors), tied=False, final_norm=False)
 
 
 def arcee(config: Config) -> Structure:
@@ -191,7 +189,36 @@ def arcee(config: Config) -> Structure:
         ),
         *_norms(shape.hidden_size, "input_layernorm", "post_attention_layernorm"),
     )
-    return finish(config, shape, uniform(shape, tensors), tied=False)
+    return finish(config, shape, as_stated(config, shape, tensors), tied=False)
+
+
+def jais2(config: Config) -> Structure:
+    """Read Jais 2: Nemotron's layer, LayerNorms and a squared-ReLU MLP, with biases by default."""
+    shape = shape_of(config)
+    bias = config.flag("attention_bias", True)
+    tensors = (
+        *_attention(shape, qkv_bias=bias, o_bias=bias),
+        *plain_mlp(
+            shape.hidden_size,
+            config.positive("intermediate_size"),
+            bias=config.flag("mlp_bias", True),
+            up="mlp.up_proj",
+            down="mlp.down_proj",
+        ),
+        *_norms(shape.hidden_size, "input_layernorm", "post_attention_layernorm", bias=True),
+    )
+    return finish(config, shape, as_stated(config, shape, tensors), tied=False, norm_bias=True)
+
+
+def nanochat(config: Config) -> Structure:
+    """Read nanochat: no learned norms, an ungated MLP."""
+    shape = shape_of(config)
+    bias = config.flag("attention_bias", False)
+    tensors = (
+        *_attention(shape, qkv_bias=bias, o_bias=bias),
+        *plain_mlp(shape.hidden_size, config.positive("intermediate_size"), bias=False),
+    )
+    return finish(config, shape, as_stated(config, shape, tensors), tied=False, final_norm=False)
 
 
 def exaone4(config: Config) -> Structure:
@@ -199,17 +226,7 @@ def exaone4(config: Config) -> Structure:
     shape = shape_of(config)
     kinds = layer_types(config, shape.num_layers)
     if kinds is None:
-        pattern = config.raw("sliding_window_pattern")
-        if isinstance(pattern, str) and pattern and config.has("sliding_window"):
-            marks = [pattern[index % len(pattern)] for index in range(shape.num_layers)]
-            kinds = tuple(
-                FULL if mark == "G" or index == shape.num_layers - 1 else SLIDING
-                for index, mark in enumerate(marks)
-            )
-        elif isinstance(pattern, int) and pattern > 0 and config.has("sliding_window"):
-            kinds = every_nth_full(shape.num_layers, pattern)
-        else:
-            kinds = (FULL,) * shape.num_layers
+        kinds = _exaone4_kinds(config, shape.num_layers)
     tensors = (
         *_attention(shape),
         *_norms(shape.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
@@ -217,6 +234,15 @@ def exaone4(config: Config) -> Structure:
         *_norms(shape.hidden_size, "post_attention_layernorm", "post_feedforward_layernorm"),
     )
     return finish(config, shape, patterned(shape, kinds, window_of(config, kinds), tensors), tied=False)
+
+
+def _exaone4_kinds(config: Config, num_layers: int) -> tuple[str, ...]:
+    pattern = config.raw("sliding_window_pattern")
+    if not config.has("sliding_window") or pattern is None:
+        return (FULL,) * num_layers
+    if isinstance(pattern, str) and pattern and set(pattern) <= {"L", "G"}:
+        return marked(num_layers, pattern)
+    return every_nth_full(num_layers, config.positive("sliding_window_pattern"))
 
 
 def chatglm(config: Config) -> Structure:
@@ -245,7 +271,7 @@ def chatglm(config: Config) -> Structure:
         *linear("mlp.dense_4h_to_h", hidden, width, "mlp", bias=bias, split="in"),
         *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
     )
-    return finish(config, shape, uniform(shape, tensors), tied=False)
+    return finish(config, shape, as_stated(config, shape, tensors), tied=False)
 
 
 def qwen1(config: Config) -> Structure:
@@ -263,7 +289,7 @@ def qwen1(config: Config) -> Structure:
         *linear("mlp.c_proj", hidden, half, "mlp", bias=bias, split="in"),
         *_norms(hidden, "ln_1", "ln_2"),
     )
-    return finish(config, shape, uniform(shape, tensors), tied=False)
+    return finish(config, shape, as_stated(config, shape, tensors), tied=False)
 
 
 def baichuan(config: Config) -> Structure:
@@ -276,4 +302,4 @@ def baichuan(config: Config) -> Structure:
         *gated_mlp(hidden, config.positive("intermediate_size")),
         *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
     )
-    return finish(config, shape, uniform(shape, tensors), tied=False)
+    return finish(config, shape, as_stated(config, shape, tensors), tied=False)

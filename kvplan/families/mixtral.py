@@ -83,13 +83,6 @@ def mixtral(config: Config) -> Structure:
     return finish(config, shape, patterned(shape, kinds, window_of(config, kinds), tensors), tied=False)
 
 
-def minicpm_moe(config: Config) -> Structure:
-    """Read MiniCPM-MoE (openbmb modeling_minicpm.py): every MLP routed, tied by default."""
-    shape = shape_of(config)
-    tensors = (*_attention(shape), *_routed(config, shape, "intermediate_size"), *_norms(shape))
-    return finish(config, shape, uniform(shape, tensors), tied=True)
-
-
 def qwen2_moe(config: Config) -> Structure:
     """Read Qwen1.5/2-MoE: biased q, k, v, a gated shared expert, some dense layers."""
     shape = shape_of(config)

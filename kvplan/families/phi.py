@@ -3,10 +3,9 @@
 transformers 5.23 models/phi, models/phi3.
 """
 
-from kvplan.attention_pattern import FULL, SLIDING, layer_types, window_of
 from kvplan.blocks import attention, plain_mlp
 from kvplan.config import Config
-from kvplan.decoder import finish, patterned, shape_of, uniform
+from kvplan.decoder import as_stated, finish, fixed_head_dim, shape_of
 from kvplan.model import Structure
 from kvplan.tensors import linear, norm
 
@@ -15,6 +14,9 @@ def phi(config: Config) -> Structure:
     """Read Phi-1, Phi-1.5 and Phi-2: one norm a layer, biases everywhere, a biased head."""
     shape = shape_of(config)
     qk = config.flag("qk_layernorm", False)
+    if qk:
+        # The norms are hidden / heads wide whatever head_dim says.
+        shape = fixed_head_dim(config, shape)
     tensors = (
         *attention(
             shape.hidden_size,
@@ -26,18 +28,27 @@ def phi(config: Config) -> Structure:
         ),
         *(norm("self_attn.q_layernorm", shape.head_dim, bias=True) if qk else ()),
         *(norm("self_attn.k_layernorm", shape.head_dim, bias=True) if qk else ()),
-        *plain_mlp(shape.hidden_size, config.positive("intermediate_size", 4 * shape.hidden_size)),
+        *plain_mlp(shape.hidden_size, config.positive("intermediate_size")),
         *norm("input_layernorm", shape.hidden_size, bias=True),
     )
-    return finish(config, shape, uniform(shape, tensors), tied=False, norm_bias=True, head_bias=True)
+    return finish(
+        config, shape, as_stated(config, shape, tensors), tied=False, norm_bias=True, head_bias=True
+    )
+
+
+def phi_msft(config: Config) -> Structure:
+    """Read Phi-1 and Phi-1.5 as first published (modeling_phi.py of microsoft/phi-1_5): GPT's keys.
+
+    ``n_inner: null`` is four times the width, ``n_head_kv: null`` as many heads as queries.
+    """
+    if config.has("intermediate_size"):
+        return phi(config)
+    return phi(config.with_defaults({"intermediate_size": 4 * config.positive("hidden_size")}))
 
 
 def phi3(config: Config) -> Structure:
     """Read Phi-3, Phi-3.5 and Phi-4: fused qkv and gate-up projections; a window is live on every layer."""
     shape = shape_of(config)
-    kinds = layer_types(config, shape.num_layers)
-    if kinds is None:
-        kinds = ((SLIDING if config.has("sliding_window") else FULL),) * shape.num_layers
     intermediate_size = config.positive("intermediate_size")
     num_rows = (shape.num_attention_heads + 2 * shape.num_key_value_heads) * shape.head_dim
     tensors = (
@@ -54,4 +65,4 @@ def phi3(config: Config) -> Structure:
         *norm("input_layernorm", shape.hidden_size),
         *norm("post_attention_layernorm", shape.hidden_size),
     )
-    return finish(config, shape, patterned(shape, kinds, window_of(config, kinds), tensors), tied=False)
+    return finish(config, shape, as_stated(config, shape, tensors), tied=False)

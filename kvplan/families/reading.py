@@ -22,5 +22,7 @@ def text_structure(config: Config, model_type: str) -> Structure:
             hint="go on with --assume full-attention: an upper bound, with every number marked assumed",
         )
     module, function = target.split(":")
-    structure: Structure = getattr(import_module(f"kvplan.families.{module}"), function)(with_class_defaults(config, model_type))
+    structure: Structure = getattr(import_module(f"kvplan.families.{module}"), function)(
+        with_class_defaults(config, model_type)
+    )
     return structure
