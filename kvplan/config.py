@@ -231,6 +231,12 @@ class Config:
         spellings = [spelling for spelling in ALIASES.get(key, (key,)) if spelling in self._data]
         return bool(spellings) and all(self._data[spelling] is None for spelling in spellings)
 
+    def override(self, data: Mapping[str, object]) -> "Config":
+        """Return the config with ``data`` in place of what it says."""
+        return Config(
+            {**self._data, **data}, architecture=self.architecture, origin=self.origin, path=self.path
+        )
+
     def with_only(self, data: Mapping[str, object]) -> "Config":
         """Return a config of other data with this one's origin, for parts a file leaves out."""
         return Config(data, architecture=self.architecture, origin=self.origin, path=self.path)

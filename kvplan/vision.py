@@ -1,8 +1,10 @@
-"""The towers that multimodal models carry beside their text: SigLIP and CLIP encoders.
+"""The towers that multimodal models carry beside their text: SigLIP, CLIP and Pixtral encoders.
 
-Their weights count; they cache nothing between tokens. transformers 5.23 models/siglip, models/clip.
+Their weights count; they cache nothing between tokens. transformers 5.23 models/siglip,
+models/clip, models/pixtral.
 """
 
+from kvplan.blocks import attention, gated_mlp
 from kvplan.config import Config
 from kvplan.tensors import Role, Tensor, linear, norm, repeat, with_role
 
@@ -57,6 +59,31 @@ def clip(config: Config) -> tuple[Tensor, ...]:
             *norm("pre_layrnorm", hidden, bias=True),
             *layers,
             *norm("post_layernorm", hidden, bias=True),
+        )
+    )
+
+
+def pixtral(config: Config) -> tuple[Tensor, ...]:
+    """Return Pixtral's tower: rotary positions, gated MLPs, RMSNorms, no biases.
+
+    Source and defaults: transformers 5.23 models/pixtral.
+    """
+    hidden, width = config.positive("hidden_size", 1024), config.positive("intermediate_size", 4096)
+    patch = config.positive("patch_size", 16)
+    heads = config.positive("num_attention_heads", 16)
+    if hidden % heads:
+        raise config.invalid("num_attention_heads", f"is {heads}, which does not divide hidden_size {hidden}")
+    layer = (
+        *attention(hidden, heads, heads, hidden // heads, name="attention"),
+        *gated_mlp(hidden, width, name="feed_forward"),
+        *norm("attention_norm", hidden),
+        *norm("ffn_norm", hidden),
+    )
+    return as_vision(
+        (
+            Tensor("patch_conv.weight", (hidden, config.positive("num_channels", 3), patch, patch), "vision"),
+            *norm("ln_pre", hidden),
+            *repeat(layer, config.layers(default=24)),
         )
     )
 

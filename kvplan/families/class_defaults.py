@@ -23,10 +23,11 @@ SIZES = frozenset(
 def with_class_defaults(config: Config, model_type: str) -> Config:
     """Return the config with its class's defaults behind what the file says.
 
-    A model type without a class in transformers is returned as it is.
+    A model type without a class in transformers is returned as it is, and so is a file that nests
+    its text model, whose outer keys belong to another class.
     """
     defaults = CLASS_DEFAULTS.get(model_type)
-    if defaults is None:
+    if defaults is None or config.has("text_config"):
         return config
     omitted = frozenset() if config.path else SIZES
     return config.behind({key: value for key, value in defaults.items() if key not in omitted})
