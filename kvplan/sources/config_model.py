@@ -9,7 +9,7 @@ every number.
 from collections.abc import Mapping
 
 from kvplan.config import Config
-from kvplan.dtypes import format_of_dtype
+from kvplan.dtypes import DTYPE_BYTES, format_of_dtype
 from kvplan.errors import InvalidSpec, UnsupportedArchitecture
 from kvplan.families import family_of, structure_of
 from kvplan.families.assumed import assumed_full_attention
@@ -18,6 +18,8 @@ from kvplan.sources.quantization import quantization_of
 
 NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 MAX_KEYS = 20_000
+SHORT_DTYPES = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp16": "float16"}
+DTYPE_ASSUMED = "the config names no dtype: taken as bfloat16"
 
 # Configs that name only their class; the class says the type.
 TYPE_OF_ARCHITECTURE: dict[str, str] = {
@@ -56,6 +58,10 @@ def model_from_config(
     structure, assumptions = _structure(config, model_type, assume)
     dtype = dtype_of(config)
     quantization = quantization_of(config, quantization_data)
+    if dtype is None:
+        # A quantized checkpoint's plain part is small, and bfloat16 in all that leave it out.
+        assumptions = assumptions if quantization else (*assumptions, DTYPE_ASSUMED)
+        dtype = "bfloat16"
     return ModelSpec(
         name=name,
         architecture=architecture or model_type,
@@ -104,13 +110,19 @@ def check_plain(data: object, origin: str) -> None:
             queue += [(item, depth + 1) for item in value]
 
 
-def dtype_of(config: Config) -> str:
-    """Return the model's own dtype, as torch names it; bfloat16 where the config does not say."""
+def dtype_of(config: Config) -> str | None:
+    """Return the model's own dtype, as torch names it; None where the config does not say."""
     for part in (config, *(sub for sub in (config.sub(key) for key in NESTED if config.has(key)) if sub)):
         for key in ("torch_dtype", "dtype"):
             if part.has(key):
-                return part.text(key).removeprefix("torch.")
-    return "bfloat16"
+                name = part.text(key).removeprefix("torch.")
+                if name == "auto":
+                    return None
+                name = SHORT_DTYPES.get(name, name)
+                if name not in DTYPE_BYTES:
+                    raise part.invalid(key, f"is '{name[:40]}', no dtype that a model is kept in")
+                return name
+    return None
 
 
 def _architecture(data: Mapping[str, object]) -> str:

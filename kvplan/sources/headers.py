@@ -19,13 +19,16 @@ BLOCK_BYTES = 1 << 20
 class Front:
     """The front of a file, read in order and kept in memory, at most ``limit_bytes`` of it.
 
-    ``origin`` names the file in errors.
+    ``origin`` names the file in errors; ``block_bytes`` is the least that is asked for at once.
     """
 
-    __slots__ = ("_at_end", "_data", "_limit", "_source", "origin", "position")
+    __slots__ = ("_at_end", "_block", "_data", "_limit", "_source", "origin", "position")
 
-    def __init__(self, source: ByteSource, origin: str, limit_bytes: int) -> None:
+    def __init__(
+        self, source: ByteSource, origin: str, limit_bytes: int, block_bytes: int = BLOCK_BYTES
+    ) -> None:
         self._source = source
+        self._block = block_bytes
         self._data = bytearray()
         self._at_end = False
         self._limit = limit_bytes
@@ -46,7 +49,7 @@ class Front:
                 self.origin, f"claims {size:,} bytes at {self.position:,}", "no header is that long"
             )
         while len(self._data) < end and not self._at_end:
-            wanted = max(BLOCK_BYTES, end - len(self._data))
+            wanted = max(self._block, end - len(self._data))
             block = self._source(len(self._data), min(wanted, self._limit - len(self._data)))
             self._data += block
             self._at_end = not block
