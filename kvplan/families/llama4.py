@@ -93,8 +93,6 @@ def llama4(config: Config) -> Structure:
     )
     inner = vision.positive("projector_input_dim", 4096)
     outer = vision.positive("projector_output_dim", 4096)
-    ratio = vision.number("pixel_shuffle_ratio", 0.5)
-    shuffled = int(hidden / (ratio * ratio)) if ratio > 0 else hidden
     tower = (
         *linear("patch_embedding.linear", hidden, 3 * patch * patch, "vision"),
         Tensor("class_embedding", (hidden,), "vision"),
@@ -102,7 +100,7 @@ def llama4(config: Config) -> Structure:
         *norm("layernorm_pre", hidden, bias=True),
         *norm("layernorm_post", hidden, bias=True),
         *repeat(layer, vision.layers(default=34)),
-        *linear("vision_adapter.mlp.fc1", inner, shuffled, "vision"),
+        *linear("vision_adapter.mlp.fc1", inner, width, "vision"),
         *linear("vision_adapter.mlp.fc2", outer, inner, "vision"),
     )
     projector = linear(

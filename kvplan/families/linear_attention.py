@@ -1,0 +1,453 @@
+"""Linear attention beside full: gated DeltaNet (Qwen3-Next, Qwen3.5), KDA (Kimi-Linear), lightning
+(MiniMax-01), short convolutions (LFM2), OLMo-Hybrid, Bailing.
+
+transformers 5.23 models/qwen3_next, qwen3_5, qwen3_5_moe, kimi_linear, bailing_hybrid, minimax, lfm2,
+lfm2_moe, olmo_hybrid. Full layers of the Qwen line double the query projection for an output gate.
+"""  # noqa: D205
+
+from kvplan.attention_pattern import unknown_layer_type
+from kvplan.blocks import attention, experts, gated_mlp, latent_attention, router
+from kvplan.config import Config
+from kvplan.decoder import Shape, by_index, finish, shape_of
+from kvplan.layers import (
+    Cache,
+    FullAttention,
+    GatedDeltaState,
+    KimiDeltaState,
+    LatentAttention,
+    Layer,
+    LayerGroup,
+    LightningState,
+    ShortConvState,
+)
+from kvplan.model import Structure
+from kvplan.tensors import Tensor, linear, norm
+
+FULL, LINEAR, CONV = "full_attention", "linear_attention", "conv"
+
+
+def _norms(size: int, *names: str) -> tuple[Tensor, ...]:
+    return tuple(tensor for name in names for tensor in norm(name, size))
+
+
+def _kinds(config: Config, num_layers: int, known: tuple[str, ...]) -> tuple[str, ...] | None:
+    kinds = config.per_layer("layer_types", num_layers)
+    for kind in kinds or ():
+        if kind not in known:
+            raise unknown_layer_type(config, kind)
+    return kinds
+
+
+def _full(shape: Shape) -> FullAttention:
+    return FullAttention(shape.num_attention_heads, shape.num_key_value_heads, shape.head_dim, shape.head_dim)
+
+
+def _delta(config: Config) -> GatedDeltaState:
+    return GatedDeltaState(
+        config.positive("linear_num_key_heads", 16),
+        config.positive("linear_num_value_heads", 32),
+        config.positive("linear_key_head_dim", 128),
+        config.positive("linear_value_head_dim", 128),
+        config.positive("linear_conv_kernel_dim", 4),
+    )
+
+
+def _delta_mixer(hidden: int, cache: GatedDeltaState, *, fused: bool) -> tuple[Tensor, ...]:
+    """Return gated DeltaNet's mixer; Qwen3-Next fuses q, k, v and z, Qwen3.5 keeps them apart."""
+    keys, values = cache.num_k_heads * cache.head_k_dim, cache.num_v_heads * cache.head_v_dim
+    name = "linear_attn"
+    if fused:
+        inputs = (
+            *linear(f"{name}.in_proj_qkvz", 2 * keys + 2 * values, hidden, "recurrent", split="out"),
+            *linear(f"{name}.in_proj_ba", 2 * cache.num_v_heads, hidden, "recurrent", split="out"),
+        )
+    else:
+        inputs = (
+            *linear(f"{name}.in_proj_qkv", 2 * keys + values, hidden, "recurrent", split="out"),
+            *linear(f"{name}.in_proj_z", values, hidden, "recurrent", split="out"),
+            *linear(f"{name}.in_proj_b", cache.num_v_heads, hidden, "recurrent", split="out"),
+            *linear(f"{name}.in_proj_a", cache.num_v_heads, hidden, "recurrent", split="out"),
+        )
+    return (
+        *inputs,
+        Tensor(f"{name}.conv1d.weight", (2 * keys + values, 1, cache.conv_kernel), "recurrent", split="out"),
+        Tensor(f"{name}.dt_bias", (cache.num_v_heads,), "recurrent", split="out"),
+        Tensor(f"{name}.A_log", (cache.num_v_heads,), "recurrent", split="out"),
+        *norm(f"{name}.norm", cache.head_v_dim),
+        *linear(f"{name}.out_proj", hidden, values, "recurrent", split="in"),
+    )
+
+
+def _routed(config: Config, hidden: int) -> tuple[Tensor, ...]:
+    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
+    if active > num_experts:
+        raise config.invalid("num_experts_per_tok", f"is {active}, more than {num_experts} experts")
+    shared = config.positive("shared_expert_intermediate_size", 512)
+    return (
+        *experts(hidden, config.positive("moe_intermediate_size"), num_experts, active),
+        *router(hidden, num_experts),
+        *gated_mlp(hidden, shared, name="mlp.shared_expert", role="shared_expert"),
+        *linear("mlp.shared_expert_gate", 1, hidden, "router"),
+    )
+
+
+def qwen3_next(config: Config) -> Structure:
+    """Read Qwen3-Next: three gated DeltaNet layers to each full one, experts in all."""
+    return _qwen_hybrid(config, fused=True, mtp_key="num_nextn_predict_layers")
+
+
+def qwen3_5_text(config: Config) -> Structure:
+    """Read Qwen3.5's and 3.6's text models, dense or with experts."""
+    return _qwen_hybrid(config, fused=False, mtp_key="mtp_num_hidden_layers")
+
+
+def _qwen_hybrid(config: Config, *, fused: bool, mtp_key: str) -> Structure:
+    shape = shape_of(config, head_dim=None if config.has("head_dim") else 256)
+    hidden = shape.hidden_size
+    kinds = _kinds(config, shape.num_layers, (FULL, LINEAR))
+    if kinds is None:
+        step = config.positive("full_attention_interval", 4)
+        kinds = tuple(FULL if (index + 1) % step == 0 else LINEAR for index in range(shape.num_layers))
+    cache = _delta(config)
+    mixer = _delta_mixer(hidden, cache, fused=fused)
+    bias = config.flag("attention_bias", False)
+    full = (
+        *attention(
+            hidden,
+            shape.num_attention_heads,
+            shape.num_key_value_heads,
+            shape.head_dim,
+            qkv_bias=bias,
+            o_bias=bias,
+            gate=True,
+        ),
+        *_norms(shape.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
+    )
+    dense_layers = set(config.integers("mlp_only_layers") or ())
+    step = config.positive("decoder_sparse_step", 1)
+    has_experts = config.has("num_experts") and config.integer("num_experts") > 0
+    routed = _routed(config, hidden) if has_experts else ()
+    norms = _norms(hidden, "input_layernorm", "post_attention_layernorm")
+    made: dict[tuple[str, bool], Layer] = {}
+
+    def make(index: int) -> Layer:
+        is_sparse = has_experts and index not in dense_layers and (index + 1) % step == 0
+        key = (kinds[index], is_sparse)
+        if key not in made:
+            feed_forward = routed if is_sparse else gated_mlp(hidden, config.positive("intermediate_size"))
+            own: Cache = _full(shape) if kinds[index] == FULL else cache
+            tensors = full if kinds[index] == FULL else mixer
+            made[key] = Layer((own,), (*tensors, *feed_forward, *norms))
+        return made[key]
+
+    layers = by_index(shape.num_layers, make)
+    num_mtp = config.integer(mtp_key, 0)
+    mtp: tuple[LayerGroup, ...] = ()
+    if num_mtp:
+        feed_forward = routed or gated_mlp(hidden, config.positive("intermediate_size"))
+        extra = (
+            *linear("fc", hidden, 2 * hidden, "mtp"),
+            *_norms(hidden, "pre_fc_norm_embedding", "pre_fc_norm_hidden", "norm"),
+        )
+        mtp = (LayerGroup(Layer((_full(shape),), (*full, *feed_forward, *norms, *extra)), num_mtp),)
+    ssm_dtype = config.text("mamba_ssm_dtype", "") or None
+    return finish(config, shape, layers, tied=False, mtp_layers=mtp, ssm_dtype=ssm_dtype)
+
+
+def olmo_hybrid(config: Config) -> Structure:
+    """Read OLMo-Hybrid: gated DeltaNet with its own output gate, and OLMo's post-norms on full layers."""
+    shape = shape_of(config)
+    hidden = shape.hidden_size
+    kinds = _kinds(config, shape.num_layers, (FULL, LINEAR))
+    if kinds is None:
+        kinds = tuple(FULL if (index + 1) % 4 == 0 else LINEAR for index in range(shape.num_layers))
+    cache = GatedDeltaState(
+        config.positive("linear_num_key_heads", shape.num_attention_heads),
+        config.positive("linear_num_value_heads", shape.num_attention_heads),
+        config.positive("linear_key_head_dim"),
+        config.positive("linear_value_head_dim"),
+        config.positive("linear_conv_kernel_dim", 4),
+    )
+    keys, values = cache.num_k_heads * cache.head_k_dim, cache.num_v_heads * cache.head_v_dim
+    mixer = (
+        *(
+            tensor
+            for name, rows in (
+                ("q_proj", keys),
+                ("k_proj", keys),
+                ("v_proj", values),
+                ("a_proj", cache.num_v_heads),
+                ("b_proj", cache.num_v_heads),
+                ("g_proj", values),
+            )
+            for tensor in linear(f"linear_attn.{name}", rows, hidden, "recurrent", split="out")
+        ),
+        *linear("linear_attn.o_proj", hidden, values, "recurrent", split="in"),
+        Tensor(
+            "linear_attn.conv1d.weight", (2 * keys + values, 1, cache.conv_kernel), "recurrent", split="out"
+        ),
+        Tensor("linear_attn.A_log", (cache.num_v_heads,), "recurrent", split="out"),
+        Tensor("linear_attn.dt_bias", (cache.num_v_heads,), "recurrent", split="out"),
+        *norm("linear_attn.o_norm", cache.head_v_dim),
+    )
+    bias = config.flag("attention_bias", False)
+    full = (
+        *attention(
+            hidden,
+            shape.num_attention_heads,
+            shape.num_key_value_heads,
+            shape.head_dim,
+            qkv_bias=bias,
+            o_bias=bias,
+        ),
+        *norm("self_attn.q_norm", shape.num_attention_heads * shape.head_dim),
+        *norm("self_attn.k_norm", shape.num_key_value_heads * shape.head_dim),
+    )
+    mlp = gated_mlp(hidden, config.positive("intermediate_size"))
+
+    def make(index: int) -> Layer:
+        if kinds[index] == FULL:
+            norms = _norms(hidden, "post_attention_layernorm", "post_feedforward_layernorm")
+            return Layer((_full(shape),), (*full, *mlp, *norms))
+        return Layer((cache,), (*mixer, *mlp, *_norms(hidden, "input_layernorm", "post_attention_layernorm")))
+
+    return finish(config, shape, by_index(shape.num_layers, make), tied=False)
+
+
+def _latent(config: Config, hidden: int, heads: int) -> tuple[tuple[Tensor, ...], LatentAttention]:
+    rank, rope = config.positive("kv_lora_rank"), config.positive("qk_rope_head_dim")
+    nope, v_dim = config.positive("qk_nope_head_dim"), config.positive("v_head_dim")
+    tensors = latent_attention(
+        hidden,
+        heads,
+        kv_lora_rank=rank,
+        qk_rope_head_dim=rope,
+        qk_nope_head_dim=nope,
+        v_head_dim=v_dim,
+        # Kimi-Linear's class has no low-rank query even where the file names a rank.
+        q_lora_rank=None,
+    )
+    return tensors, LatentAttention(heads, rank, rope, nope, v_dim)
+
+
+def _kimi_kinds(config: Config, num_layers: int) -> tuple[str, ...]:
+    kinds = _kinds(config, num_layers, (FULL, LINEAR))
+    if kinds is not None:
+        return kinds
+    section = config.sub("linear_attn_config")
+    full = section.integers("full_attn_layers") if section is not None else None
+    if full is None:
+        raise config.invalid("linear_attn_config", "does not list full_attn_layers")
+    # The lists count layers from one.
+    return tuple(FULL if index + 1 in full else LINEAR for index in range(num_layers))
+
+
+def _linear_shape(config: Config) -> KimiDeltaState:
+    section = config.sub("linear_attn_config")
+    if section is not None:
+        return KimiDeltaState(
+            section.positive("num_heads"),
+            section.positive("head_dim"),
+            section.positive("short_conv_kernel_size", 4),
+        )
+    return KimiDeltaState(
+        config.positive("linear_num_heads"),
+        config.positive("linear_head_dim"),
+        config.positive("linear_conv_kernel_dim", 4),
+    )
+
+
+def _feed_forward(config: Config, hidden: int, *, is_sparse: bool) -> tuple[Tensor, ...]:
+    if not is_sparse:
+        return gated_mlp(hidden, config.positive("intermediate_size"))
+    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
+    if active > num_experts:
+        raise config.invalid("num_experts_per_token", f"is {active}, more than {num_experts} experts")
+    width = config.positive("moe_intermediate_size")
+    tensors = (*experts(hidden, width, num_experts, active), *router(hidden, num_experts))
+    num_shared = config.integer("num_shared_experts", 0)
+    if num_shared:
+        tensors += gated_mlp(hidden, width * num_shared, name="mlp.shared_experts", role="shared_expert")
+    return tensors
+
+
+def _is_sparse(config: Config, num_layers: int) -> tuple[bool, ...]:
+    kinds = config.per_layer("mlp_layer_types", num_layers)
+    if kinds is not None:
+        return tuple(kind == "sparse" for kind in kinds)
+    first = config.integer("first_k_dense_replace", 1)
+    step = config.positive("moe_layer_freq", 1)
+    return tuple(index >= first and index % step == 0 for index in range(num_layers))
+
+
+def kimi_linear(config: Config) -> Structure:
+    """Read Kimi-Linear: KDA with latent attention on every fourth layer."""
+    return _kda_model(config, low_rank_gates=True)
+
+
+def bailing_hybrid(config: Config) -> Structure:
+    """Read Bailing's hybrid (Ring, Ling 2.5): KDA in groups that end with latent attention."""
+    return _kda_model(config, low_rank_gates=False)
+
+
+def _kda_model(config: Config, *, low_rank_gates: bool) -> Structure:
+    hidden, heads = config.positive("hidden_size"), config.positive("num_attention_heads")
+    shape = Shape(
+        hidden, config.layers(), heads, heads, max(1, hidden // heads), config.positive("vocab_size")
+    )
+    if low_rank_gates:
+        kinds = _kimi_kinds(config, shape.num_layers)
+    else:
+        listed = _kinds(config, shape.num_layers, (FULL, LINEAR))
+        step = config.positive("layer_group_size", 1)
+        kinds = listed or tuple(
+            FULL if (index + 1) % step == 0 else LINEAR for index in range(shape.num_layers)
+        )
+    cache = _linear_shape(config)
+    inner = cache.num_heads * cache.head_dim
+    latent, latent_cache = _latent(config, hidden, heads)
+    if not low_rank_gates:
+        latent += linear("self_attn.g_proj", heads, hidden, "attention", split="out")
+    mixer = _kda_mixer(hidden, cache, inner, low_rank_gates=low_rank_gates)
+    sparse = _is_sparse(config, shape.num_layers)
+    norms = _norms(hidden, "input_layernorm", "post_attention_layernorm")
+
+    def make(index: int) -> Layer:
+        own: Cache = latent_cache if kinds[index] == FULL else cache
+        tensors = latent if kinds[index] == FULL else mixer
+        return Layer((own,), (*tensors, *_feed_forward(config, hidden, is_sparse=sparse[index]), *norms))
+
+    return finish(config, shape, by_index(shape.num_layers, make), tied=False)
+
+
+def _kda_mixer(hidden: int, cache: KimiDeltaState, inner: int, *, low_rank_gates: bool) -> tuple[Tensor, ...]:
+    head_dim, heads = cache.head_dim, cache.num_heads
+    name = "self_attn"
+    gates: tuple[Tensor, ...]
+    if low_rank_gates:
+        gates = (
+            *linear(f"{name}.forget_gate.f_a_proj", head_dim, hidden, "recurrent"),
+            *linear(f"{name}.forget_gate.f_b_proj", inner, head_dim, "recurrent", split="out"),
+            *linear(f"{name}.g_a_proj", head_dim, hidden, "recurrent"),
+            *linear(f"{name}.g_b_proj", inner, head_dim, "recurrent", split="out"),
+        )
+    else:
+        gates = (
+            *linear(f"{name}.forget_gate.f_proj", inner, hidden, "recurrent", split="out"),
+            *linear(f"{name}.g_proj", inner, hidden, "recurrent", split="out"),
+        )
+    projections = tuple(
+        tensor
+        for part in ("q_proj", "k_proj", "v_proj")
+        for tensor in linear(f"{name}.{part}", inner, hidden, "recurrent", split="out")
+    )
+    return (
+        *projections,
+        Tensor(f"{name}.conv1d.weight", (3 * inner, 1, cache.conv_kernel), "recurrent", split="out"),
+        Tensor(f"{name}.forget_gate.dt_bias", (inner,), "recurrent", split="out"),
+        Tensor(f"{name}.forget_gate.A_log", (heads,), "recurrent", split="out"),
+        *gates,
+        *linear(f"{name}.b_proj", heads, hidden, "recurrent", split="out"),
+        *norm(f"{name}.o_norm", head_dim),
+        *linear(f"{name}.o_proj", hidden, inner, "recurrent", split="in"),
+    )
+
+
+def minimax(config: Config) -> Structure:
+    """Read MiniMax-Text-01 and M1: lightning attention, full attention on every eighth layer, experts."""
+    shape = shape_of(config)
+    hidden = shape.hidden_size
+    kinds = _kinds(config, shape.num_layers, (FULL, LINEAR))
+    if kinds is None:
+        marks = config.integers("attn_type_list")
+        if marks is not None and len(marks) >= shape.num_layers:
+            kinds = tuple(FULL if mark else LINEAR for mark in marks[: shape.num_layers])
+        else:
+            kinds = tuple(FULL if index % 2 else LINEAR for index in range(shape.num_layers))
+    inner = shape.num_attention_heads * shape.head_dim
+    lightning = (
+        *linear("self_attn.qkv_proj", 3 * inner, hidden, "recurrent", split="out"),
+        *linear("self_attn.output_gate", inner, hidden, "recurrent", split="out"),
+        *linear("self_attn.out_proj", hidden, inner, "recurrent", split="in"),
+        *norm("self_attn.norm", inner),
+    )
+    full = attention(hidden, shape.num_attention_heads, shape.num_key_value_heads, shape.head_dim)
+    num_experts = config.positive("num_experts", 8)
+    common = (
+        *experts(
+            hidden,
+            config.positive("intermediate_size"),
+            num_experts,
+            min(num_experts, config.positive("num_experts_per_tok", 2)),
+        ),
+        *router(hidden, num_experts),
+        *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+    )
+    state = LightningState(shape.num_attention_heads, shape.head_dim)
+
+    def make(index: int) -> Layer:
+        if kinds[index] == FULL:
+            return Layer((_full(shape),), (*full, *common))
+        return Layer((state,), (*lightning, *common))
+
+    return finish(config, shape, by_index(shape.num_layers, make), tied=False)
+
+
+def lfm2(config: Config) -> Structure:
+    """Read LFM2, dense or with experts: gated short convolutions and a few full layers, tied."""
+    shape = shape_of(config)
+    hidden = shape.hidden_size
+    kinds = _kinds(config, shape.num_layers, (FULL, CONV))
+    if kinds is None:
+        listed = config.integers("full_attn_idxs")
+        if listed is None:
+            raise config.invalid("layer_types", "is missing, and so is full_attn_idxs")
+        kinds = tuple(FULL if index in listed else CONV for index in range(shape.num_layers))
+    kernel = config.positive("conv_L_cache", 3)
+    bias = config.flag("conv_bias", False)
+    conv = (
+        *linear("conv.in_proj", 3 * hidden, hidden, "recurrent", bias=bias, split="out"),
+        Tensor("conv.conv.weight", (hidden, 1, kernel), "recurrent", split="out"),
+        *((Tensor("conv.conv.bias", (hidden,), "recurrent", split="out"),) if bias else ()),
+        *linear("conv.out_proj", hidden, hidden, "recurrent", bias=bias, split="in"),
+    )
+    full = (
+        *attention(hidden, shape.num_attention_heads, shape.num_key_value_heads, shape.head_dim),
+        *_norms(shape.head_dim, "self_attn.q_layernorm", "self_attn.k_layernorm"),
+    )
+    norms = _norms(hidden, "operator_norm", "ffn_norm")
+    num_dense = config.integer("num_dense_layers", 0) if config.has("num_experts") else shape.num_layers
+    dense = gated_mlp(hidden, _lfm2_width(config), name="feed_forward")
+
+    def make(index: int) -> Layer:
+        feed_forward = dense
+        if index >= num_dense:
+            num_experts = config.positive("num_experts")
+            feed_forward = (
+                *experts(
+                    hidden,
+                    config.positive("moe_intermediate_size"),
+                    num_experts,
+                    min(num_experts, config.positive("num_experts_per_tok")),
+                    name="feed_forward.experts",
+                ),
+                *router(hidden, num_experts, name="feed_forward.gate"),
+            )
+        if kinds[index] == FULL:
+            return Layer((_full(shape),), (*full, *feed_forward, *norms))
+        return Layer((ShortConvState(hidden, kernel),), (*conv, *feed_forward, *norms))
+
+    return finish(config, shape, by_index(shape.num_layers, make), tied=True)
+
+
+def _lfm2_width(config: Config) -> int:
+    """Return the MLP's width: two thirds of what the file says, rounded, where it adjusts itself."""
+    width = config.positive("intermediate_size")
+    if config.has("num_experts") or not config.flag("block_auto_adjust_ff_dim", True):
+        return width
+    width = int(2 * width / 3)
+    factor = config.raw("block_ffn_dim_multiplier")
+    if isinstance(factor, int | float) and not isinstance(factor, bool) and 0 < factor < 100:
+        width = int(factor * width)
+    unit = config.positive("block_multiple_of", 256)
+    return -(-width // unit) * unit
