@@ -9,7 +9,7 @@ split in two, vision towers in a file of their own.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from kvplan.dtypes import GGML_TYPES
@@ -243,14 +243,14 @@ def _stored_type(tensor: GgufTensor, layer: int, state: _State) -> str:
     return chosen
 
 
-@lru_cache(maxsize=1024)
-def _sized(model: ModelSpec, mix: str) -> tuple[tuple[int, GgufTensor, str, int], ...]:
-    """Return every tensor of the file in order: its layer, itself, its type and its bytes."""
+@lru_cache(maxsize=64)
+def _contents(model: ModelSpec) -> tuple[tuple[tuple[int, GgufTensor], ...], _State]:
+    """Return the file's tensors in order and what the rules need to know before they start."""
     tensors = tuple(gguf_tensors(model))
     arch = llama_cpp_arch(model)
     layers = num_layers(model.structure)
     state = _State(
-        mix=mix,
+        mix="",
         arch=arch,
         num_layers=layers,
         num_experts=max(1, num_experts_of(model)),
@@ -260,11 +260,20 @@ def _sized(model: ModelSpec, mix: str) -> tuple[tuple[int, GgufTensor, str, int]
         is_tied=not any(tensor.category == "output" for _, tensor in tensors),
         num_attention_v=sum(tensor.category in ("attn_v", "attn_qkv") for _, tensor in tensors),
     )
+    return tensors, state
+
+
+@lru_cache(maxsize=1024)
+def _sized(model: ModelSpec, mix: str) -> tuple[tuple[int, GgufTensor, str, int], ...]:
+    """Return every tensor of the file in order: its layer, itself, its type and its bytes."""
+    tensors, before = _contents(model)
+    state = replace(before, mix=mix)
     sized = []
-    sizes: dict[tuple[GgufTensor, str], int] = {}
+    # Layers of a kind share their tensor objects, which live as long as ``tensors``.
+    sizes: dict[tuple[int, str], int] = {}
     for layer, tensor in tensors:
         stored = _stored_type(tensor, layer, state)
-        key = (tensor, stored)
+        key = (id(tensor), stored)
         num_bytes = sizes.get(key)
         if num_bytes is None:
             row_bytes = GGML_TYPES[stored].row_bytes(tensor.num_columns)

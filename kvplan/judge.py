@@ -100,6 +100,16 @@ def succeeds(plan: Plan, rules: Rules = DEFAULT_RULES) -> bool:
     return exit_code(judge(plan, rules).status, rules) == 0
 
 
+def spare_bytes(plan: Plan, rules: Rules = DEFAULT_RULES) -> int:
+    """Return the room in the closest check that ``rules`` ask for; negative when short."""
+    checks = [check for device in plan.devices for check in device.checks]
+    if not checks:
+        return _host_headroom(plan)
+    if rules.strict:
+        return min(check.limit_bytes - check.required.high for check in checks)
+    return min(check.limit_bytes - check.required.expected for check in checks)
+
+
 _WORSE: dict[Status, int] = {
     "fits": 0,
     "tight": 1,

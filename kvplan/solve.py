@@ -7,10 +7,11 @@ grow with what is searched, which it does under every policy.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 
 from kvplan.device import Device
 from kvplan.engines.base import Engine, Plan
-from kvplan.judge import DEFAULT_RULES, Rules, succeeds
+from kvplan.judge import DEFAULT_RULES, Rules, spare_bytes, succeeds
 from kvplan.model import ModelSpec
 from kvplan.plan import plan
 from kvplan.workload import Workload
@@ -35,26 +36,54 @@ class Limits:
     binding: str
 
 
-def largest(succeeds_at: Callable[[int], bool], ceiling: int, start: int = 1) -> int:
-    """Return the largest n in 1..ceiling for which ``succeeds_at`` holds, 0 if none does.
+Attempt = Callable[[int], tuple[bool, int]]
 
-    ``succeeds_at`` must be true up to some n and false beyond. ``start`` is a first guess.
+
+def largest(attempt: Attempt, ceiling: int, step: int = 1) -> int:
+    """Return the largest n in 1..ceiling that succeeds, 0 if none does.
+
+    ``attempt`` says whether n succeeds and how many bytes are to spare (negative when short); it must
+    succeed up to some n and fail beyond. Whole blocks of ``step`` are searched first, then within one.
     """
-    if ceiling < 1 or not succeeds_at(1):
+    if ceiling < 1:
         return 0
-    low, high = 1, max(1, min(start, ceiling))
-    while succeeds_at(high):
-        low = high
-        if high == ceiling:
-            return ceiling
-        high = min(high * 4, ceiling)
+    succeeded, room = attempt(1)
+    if not succeeded or ceiling == 1:
+        return int(succeeded)
+    succeeded, short = attempt(ceiling)
+    if succeeded:
+        return ceiling
+
+    def position(num_blocks: int) -> int:
+        return min(num_blocks * step, ceiling) if num_blocks else 1
+
+    low, room, high, short = _narrowed(
+        lambda num_blocks: attempt(position(num_blocks)), (0, room, -(-ceiling // step), short), "line"
+    )
+    return _narrowed(attempt, (position(low), room, position(high), short), "next")[0]
+
+
+def _narrowed(attempt: Attempt, ends: tuple[int, int, int, int], first: str) -> tuple[int, int, int, int]:
+    """Bring ``ends`` (succeeds at, to spare there, fails at, short there) to neighbours.
+
+    The bytes to spare shrink nearly straight, so the line through the ends mostly hits the answer;
+    halving now and then bounds the search where they do not.
+    """
+    low, room, high, short = ends
+    turns = cycle(("line", "next", "half") if first == "line" else ("next", "half"))
     while high - low > 1:
-        middle = (low + high) // 2
-        if succeeds_at(middle):
-            low = middle
+        turn = next(turns)
+        guess = (low + high) // 2
+        if turn == "next":
+            guess = low + 1
+        elif turn == "line" and room >= 0 > short:
+            guess = min(max(low + (high - low) * room // (room - short), low + 1), high - 1)
+        succeeded, spare = attempt(guess)
+        if succeeded:
+            low, room = guess, spare
         else:
-            high = middle
-    return low
+            high, short = guess, spare
+    return low, room, high, short
 
 
 def context_ceiling(model: ModelSpec, workload: Workload) -> int:
@@ -72,11 +101,12 @@ def max_context(
 ) -> int:
     """Return the longest context that succeeds for ``workload.num_sequences``; 0 if none does."""
 
-    def fits(context_tokens: int) -> bool:
+    def attempt(context_tokens: int) -> tuple[bool, int]:
         asked = replace(workload, context_tokens=context_tokens, context_source="flag")
-        return succeeds(plan(model, asked, devices, engine), rules)
+        return _outcome(plan(model, asked, devices, engine), rules)
 
-    return largest(fits, context_ceiling(model, workload), workload.context_tokens or 4096)
+    block_size = plan(model, workload, devices, engine).cache.block_size or 1
+    return largest(attempt, context_ceiling(model, workload), block_size)
 
 
 def max_sequences(
@@ -89,11 +119,16 @@ def max_sequences(
 ) -> int:
     """Return the most sequences that succeed at the asked context, at most the engine's own cap."""
 
-    def fits(num_sequences: int) -> bool:
+    def attempt(num_sequences: int) -> tuple[bool, int]:
         asked = replace(workload, num_sequences=num_sequences)
-        return succeeds(plan(model, asked, devices, engine), rules)
+        return _outcome(plan(model, asked, devices, engine), rules)
 
-    return largest(fits, MAX_SEQUENCES if ceiling is None else ceiling, workload.num_sequences)
+    return largest(attempt, MAX_SEQUENCES if ceiling is None else ceiling)
+
+
+def _outcome(result: Plan, rules: Rules) -> tuple[bool, int]:
+    """Return whether a plan succeeds and the bytes to spare in its closest check."""
+    return succeeds(result, rules), spare_bytes(result, rules)
 
 
 def fewest_gpus(
