@@ -80,6 +80,10 @@ class Config:
         """Tell whether the key, in any spelling, is there and not null."""
         return self._find(key)[1] is not None
 
+    def names(self) -> tuple[str, ...]:
+        """Return the keys of this part, in the file's order."""
+        return tuple(str(key) for key in self._data)
+
     def raw(self, key: str) -> object:
         """Return the value as it stands, or None."""
         return self._find(key)[1]

@@ -210,6 +210,16 @@ WEIGHT_FORMATS: dict[str, WeightFormat] = {
             source=_CT,
         ),
         WeightFormat(
+            "torchao-int4",
+            "int4",
+            4,
+            group_size=128,
+            scale_bits=16,
+            zero_bits=16,
+            about="torchao 4-bit, groups of 128 with 16-bit scale and zero; embeddings and head 16-bit",
+            source="torchao Int4WeightOnlyConfig (tinygemm layout: scale_and_zero)",
+        ),
+        WeightFormat(
             "bnb-int8",
             "bnb",
             8,
@@ -287,6 +297,9 @@ GGUF_MIXES: tuple[str, ...] = (
 )  # fmt: skip
 GGUF_ALIASES: dict[str, str] = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m"}
 
+# Formats that checkpoints use with other groups than 128: ``awq-g64``, ``gptq-int4-grow`` (whole rows).
+GROUPED_FORMATS = frozenset(("awq", "gptq-int4", "gptq-int8", "w4a16", "torchao-int4"))
+
 _TORCH_NAMES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
@@ -311,6 +324,18 @@ def weight_format(name: str) -> WeightFormat:
         )
     if key.startswith(("exl2-", "exl3-")):
         return _exl_format(key)
+    base, _, group = key.rpartition("-g")
+    if base in GROUPED_FORMATS and (group == "row" or (group.isdigit() and 0 < int(group) <= 2**16)):
+        grouped = WEIGHT_FORMATS[base]
+        text = "rows" if group == "row" else f"groups of {group}"
+        return replace(
+            grouped,
+            name=key,
+            # A row longer than any matrix has makes one group of each row.
+            group_size=2**40 if group == "row" else int(group),
+            aliases=(),
+            about=grouped.about.replace("groups of 128", text),
+        )
     raise UnknownFormat(
         f"'{name}' is not a weight format",
         why=did_you_mean(name, weight_format_names()) or "formats go by the names their checkpoints use",

@@ -40,12 +40,15 @@ class Quantization:
     """How the published checkpoint is quantized, from its config's ``quantization_config``.
 
     ``weights_format`` names a format of kvplan.dtypes; ``unquantized`` are patterns of module names
-    that stay in the model's dtype, as the file spells them.
+    that stay in the model's dtype, as the file spells them; ``formats`` are (pattern, format) of
+    modules in another format than the rest. With ``only_listed`` nothing but those is quantized.
     """
 
     weights_format: str
     unquantized: tuple[str, ...] = ()
     kv_cache_dtype: str | None = None
+    formats: tuple[tuple[str, str], ...] = ()
+    only_listed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

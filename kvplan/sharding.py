@@ -13,7 +13,7 @@ from kvplan.layers import LayerGroup
 from kvplan.model import ModelSpec, num_layers
 from kvplan.tensors import Tensor
 from kvplan.units import ceil_div, round_up
-from kvplan.weights import tensor_bytes, unquantized_modules, weight_bytes
+from kvplan.weights import span_bytes, weight_bytes
 
 VOCAB_PADDING = 64
 
@@ -80,19 +80,22 @@ def stage_weight_bytes(
         return _mix_share(model, format_name, tensor_ranks, start, sizes[stage], total_layers)
     if model.stored and weight.name == model.weights_format and tensor_ranks * pipeline == 1:
         return weight_bytes(model, format_name).expected
-    unquantized = unquantized_modules(model, weight)
-    amount = 0
+    amount, first = 0, start
     for group in stage_groups(model.layers, start, sizes[stage]):
         for tensor in group.layer.tensors:
-            stored = tensor_bytes(tensor, weight, model.dtype, unquantized)
-            amount += rank_share(tensor, stored, tensor_ranks, expert_ranks) * group.count
+            stored = span_bytes(model, weight, tensor, first, group.count)
+            if stored % group.count == 0:
+                amount += rank_share(tensor, stored // group.count, tensor_ranks, expert_ranks) * group.count
+            else:
+                amount += rank_share(tensor, stored, tensor_ranks, expert_ranks)
+        first += group.count
     is_first, is_last = stage == 0, stage == pipeline - 1
     for tensor in model.structure.tensors:
         if not _on_stage(
             tensor, is_first=is_first, is_last=is_last, tied=model.structure.tie_word_embeddings
         ):
             continue
-        stored = tensor_bytes(tensor, weight, model.dtype, unquantized)
+        stored = span_bytes(model, weight, tensor, None, 1)
         amount += rank_share(tensor, stored, tensor_ranks, expert_ranks)
     return amount
 

@@ -6,13 +6,14 @@ mixes choose a type per tensor and are in kvplan.gguf_mix.
 """
 
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
+from dataclasses import replace
 from functools import lru_cache
 from math import prod
 
 from kvplan.dtypes import DTYPE_BYTES, WeightFormat, weight_format
 from kvplan.gguf_mix import mix_bytes, mix_tensor_bytes
-from kvplan.model import ModelSpec, tensors_of
+from kvplan.model import ModelSpec, Quantization
+from kvplan.module_patterns import patterns_of
 from kvplan.quantity import Quantity
 from kvplan.tensors import Role, Tensor
 from kvplan.units import ceil_div
@@ -21,18 +22,15 @@ LINEAR_ROLES: frozenset[Role] = frozenset(
     ("attention", "indexer", "mlp", "expert", "shared_expert", "recurrent", "mtp")
 )
 EMBEDDING_ROLES: frozenset[Role] = frozenset(("embedding", "lm_head"))
+# What a quantized checkpoint leaves in the model's own type: a format that packs no tensor.
+NOT_PACKED = WeightFormat("not packed", "fp8", 16, "experts", about="the model's own type")
 
 
-def is_packed(tensor: Tensor, weight: WeightFormat, unquantized: tuple[str, ...] = ()) -> bool:
-    """Tell whether ``weight`` packs this tensor or leaves it in the model's type.
-
-    ``unquantized`` are module patterns from the checkpoint's own quantization_config.
-    """
+def is_packed(tensor: Tensor, weight: WeightFormat) -> bool:
+    """Tell whether ``weight`` packs this tensor or leaves it in the model's type."""
     if weight.coverage == "all":
         return True
     if tensor.dtype is not None or len(tensor.shape) != 2 or tensor.name.endswith(".bias"):
-        return False
-    if any(fnmatchcase(tensor.name, f"*{pattern}*") for pattern in unquantized):
         return False
     if weight.coverage == "experts":
         return tensor.role == "expert"
@@ -41,7 +39,7 @@ def is_packed(tensor: Tensor, weight: WeightFormat, unquantized: tuple[str, ...]
     return tensor.role in LINEAR_ROLES and "conv" not in tensor.name
 
 
-def tensor_bytes(tensor: Tensor, weight: WeightFormat, dtype: str, unquantized: tuple[str, ...] = ()) -> int:
+def tensor_bytes(tensor: Tensor, weight: WeightFormat, dtype: str) -> int:
     """Return the bytes of all ``tensor.count`` copies in a format.
 
     ``dtype`` is the model's own type, for what the format leaves alone. The result includes scales,
@@ -49,9 +47,11 @@ def tensor_bytes(tensor: Tensor, weight: WeightFormat, dtype: str, unquantized: 
     """
     if tensor.dtype is not None:
         return tensor.num_elements * DTYPE_BYTES[tensor.dtype]
+    if weight is NOT_PACKED:
+        return tensor.num_elements * DTYPE_BYTES.get(dtype, 2)
     if weight.family == "plain":
         return tensor.num_elements * weight.bits // 8
-    if not is_packed(tensor, weight, unquantized):
+    if not is_packed(tensor, weight):
         return tensor.num_elements * DTYPE_BYTES.get(dtype, 2)
     num_out, num_in = tensor.shape[0], prod(tensor.shape[1:])
     num_bits = num_out * num_in * weight.bits
@@ -72,19 +72,74 @@ def tensor_table(model: ModelSpec, format_name: str) -> tuple[tuple[Tensor, int,
     weight = weight_format(format_name)
     if weight.family == "gguf":
         return mix_tensor_bytes(model, weight.name)
-    unquantized = unquantized_modules(model, weight)
-    return tuple(
-        (tensor, times, tensor_bytes(tensor, weight, model.dtype, unquantized))
-        for tensor, times in tensors_of(model.structure)
+    rows: list[tuple[Tensor, int, int]] = []
+    for tensor in model.structure.tensors:
+        rows.append((tensor, 1, span_bytes(model, weight, tensor, None, 1)))
+    first = 0
+    for group in model.layers:
+        for tensor in group.layer.tensors:
+            for each, times in _span(model, weight, tensor, first, group.count):
+                rows.append((tensor, times, tensor_bytes(tensor, each, model.dtype)))
+        first += group.count
+    return tuple(rows)
+
+
+def span_bytes(model: ModelSpec, weight: WeightFormat, tensor: Tensor, first: int | None, count: int) -> int:
+    """Return the bytes of ``tensor`` in the ``count`` layers from ``first`` on (None: outside them).
+
+    In the checkpoint's own format its quantization_config says which layers' tensors are packed how.
+    """
+    return sum(
+        times * tensor_bytes(tensor, each, model.dtype)
+        for each, times in _span(model, weight, tensor, first, count)
     )
 
 
-def unquantized_modules(model: ModelSpec, weight: WeightFormat) -> tuple[str, ...]:
-    """Return the module patterns that the published checkpoint leaves alone, for its own format."""
+def _span(
+    model: ModelSpec, weight: WeightFormat, tensor: Tensor, first: int | None, count: int
+) -> tuple[tuple[WeightFormat, int], ...]:
+    """Return the formats of a tensor over some layers and in how many of them it has each."""
     quantization = model.quantization
-    if quantization is not None and quantization.weights_format == weight.name:
-        return quantization.unquantized
-    return ()
+    if quantization is None or quantization.weights_format != weight.name:
+        return ((weight, count),)
+    if not (quantization.unquantized or quantization.formats or quantization.only_listed):
+        return ((weight, count),)
+    if first is None:
+        return ((_format_at(quantization, weight, tensor, None), count),)
+    if not _differs_by_layer(quantization):
+        return ((_format_at(quantization, weight, tensor, first), count),)
+    counts: dict[WeightFormat, int] = {}
+    for layer in range(first, first + count):
+        found = _format_at(quantization, weight, tensor, layer)
+        counts[found] = counts.get(found, 0) + 1
+    return tuple(counts.items())
+
+
+def _differs_by_layer(quantization: Quantization) -> bool:
+    patterns = (quantization.unquantized, *((pattern,) for pattern, _ in quantization.formats))
+    return any(patterns_of(some).differ_by_layer() for some in patterns)
+
+
+@lru_cache(maxsize=65_536)
+def _format_at(
+    quantization: Quantization, weight: WeightFormat, tensor: Tensor, layer: int | None
+) -> WeightFormat:
+    """Return the format of one tensor in one layer."""
+    if patterns_of(quantization.unquantized).match(tensor.name, layer):
+        return NOT_PACKED
+    for name, patterns in _by_format(quantization).items():
+        if patterns_of(patterns).match(tensor.name, layer):
+            # Named outright, a module is packed whatever the format covers by itself.
+            return replace(weight_format(name), coverage="linears+embeddings")
+    return NOT_PACKED if quantization.only_listed else weight
+
+
+@lru_cache(maxsize=256)
+def _by_format(quantization: Quantization) -> dict[str, tuple[str, ...]]:
+    merged: dict[str, tuple[str, ...]] = {}
+    for pattern, name in quantization.formats:
+        merged[name] = (*merged.get(name, ()), pattern)
+    return merged
 
 
 def format_name_of(model: ModelSpec, requested: str | None) -> str:

@@ -131,9 +131,11 @@ def _buffers(
     expected = max(phases)
     host = per_token * 2 * shape.hidden + mask
     below, above = _margin(shape)
-    device = Quantity(
-        expected - expected * below // 100, expected, expected + expected * above // 100, "calibrated", WHY
-    )
+    # Where attention and feed-forward run side by side, the scratch may come on top of the widest phase.
+    rows = 2 * (cells.full + windowed) * cells.num_streams * (shape.latent_row or shape.key_value)
+    on_top = max(phases) + rows * sum(quantized_cache) if flash_attn else 0
+    high = max(expected + expected * above // 100, on_top)
+    device = Quantity(expected - expected * below // 100, expected, high, "calibrated", WHY)
     return device, Quantity(host * 9 // 10, host, host * 12 // 10, "calibrated", WHY)
 
 

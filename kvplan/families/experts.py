@@ -283,8 +283,17 @@ def longcat_flash(config: Config) -> Structure:
     return finish(config, shape, by_index(num_layers, lambda _: layer), tied=False)
 
 
+def minicpm3(config: Config) -> Structure:
+    """Read MiniCPM3, whose first files leave out the size of a value head: hidden / heads.
+
+    Source: openbmb/MiniCPM3-4B modeling_minicpm.py.
+    """
+    size = config.positive("hidden_size") // config.positive("num_attention_heads")
+    return youtu(config.behind({"v_head_dim": max(1, size)}))
+
+
 def youtu(config: Config) -> Structure:
-    """Read Youtu-LLM and MiniCPM3: latent attention around a dense MLP, tied."""
+    """Read Youtu-LLM (and MiniCPM3): latent attention around a dense MLP, tied."""
     hidden, heads = config.positive("hidden_size"), config.positive("num_attention_heads")
     shape = Shape(
         hidden, config.layers(), heads, heads, max(1, hidden // heads), config.positive("vocab_size")

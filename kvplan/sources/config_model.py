@@ -13,6 +13,7 @@ from kvplan.dtypes import DTYPE_BYTES, format_of_dtype
 from kvplan.errors import InvalidSpec, UnsupportedArchitecture
 from kvplan.families import family_of, structure_of
 from kvplan.families.assumed import assumed_full_attention
+from kvplan.families.registry import TYPE_OF_ARCHITECTURE
 from kvplan.model import ModelSpec, Structure
 from kvplan.sources.quantization import quantization_of
 
@@ -20,16 +21,6 @@ NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 MAX_KEYS = 20_000
 SHORT_DTYPES = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp16": "float16"}
 DTYPE_ASSUMED = "the config names no dtype: taken as bfloat16"
-
-# Configs that name only their class; the class says the type.
-TYPE_OF_ARCHITECTURE: dict[str, str] = {
-    "MiniCPM3ForCausalLM": "minicpm3",
-    "DeciLMForCausalLM": "nemotron-nas",
-    "InternLM2ForCausalLM": "internlm2",
-    "BaichuanForCausalLM": "baichuan",
-    "QWenLMHeadModel": "qwen",
-    "ChatGLMModel": "chatglm",
-}
 
 
 def model_from_config(

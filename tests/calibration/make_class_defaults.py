@@ -21,6 +21,12 @@ nanochat nemotron olmo olmo2 olmo3 opt persimmon phi phi3 qwen2 qwen3 seed_oss s
 starcoder2 vaultgemma xglm albert bert camembert distilbert electra esm eurobert gte
 jina_embeddings_v3 modernbert mpnet nomic_bert roberta xlm-roberta deberta deberta-v2 bart
 blenderbot blenderbot-small m2m_100 marian mbart mt5 pegasus plbart t5 umt5 whisper
+qwen2_moe qwen3_moe qwen3_next glm4_moe
+"""
+
+# Configs that nest others: the nested classes' defaults are written under their own model types.
+NESTING = """
+qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe glm4v glm4v_moe mllama
 """
 
 KEYS = """
@@ -39,14 +45,24 @@ sliding_window_pattern local_attention relative_attention_num_buckets feed_forwa
 relative_attention max_relative_positions position_biased_input pos_att_type num_hidden_groups
 inner_group_num sinusoidal_pos_embds position_embedding_type emb_layer_norm_before
 add_cross_attention
+num_experts n_routed_experts n_shared_experts num_experts_per_tok moe_intermediate_size
+shared_expert_intermediate_size first_k_dense_replace decoder_sparse_step mlp_only_layers
+linear_conv_kernel_dim linear_key_head_dim linear_value_head_dim linear_num_key_heads
+linear_num_value_heads
 """
 
 
-def defaults_of(model_type):
+def text_class_of(model_type):
+    """Return the model type and class of the text config that ``model_type`` nests."""
+    nested = CONFIG_MAPPING[model_type].sub_configs["text_config"]
+    return nested.model_type, nested
+
+
+def defaults_of(config_class):
     """Return the class's own default of every key in KEYS that has one and is not None."""
     return {
         field.name: field.default
-        for field in dataclasses.fields(CONFIG_MAPPING[model_type])
+        for field in dataclasses.fields(config_class)
         if field.name in KEYS.split()
         and field.default is not dataclasses.MISSING
         and field.default is not None
@@ -55,7 +71,9 @@ def defaults_of(model_type):
 
 def main():
     """Write the module."""
-    table = {name: defaults_of(name) for name in sorted(MODEL_TYPES.split()) if name in CONFIG_MAPPING}
+    classes = {name: CONFIG_MAPPING[name] for name in MODEL_TYPES.split() if name in CONFIG_MAPPING}
+    classes |= dict(text_class_of(name) for name in NESTING.split())
+    table = {name: defaults_of(classes[name]) for name in sorted(classes)}
     lines = [
         f'"""Defaults of the config classes of transformers {transformers.__version__}, by model type.',
         "",

@@ -1,0 +1,69 @@
+"""GLM-4.1V, GLM-4.5V and GLM-4.6V: a ViT with gated MLPs and a downsampling merger before GLM text.
+
+Source: transformers 5.23 models/glm4v, models/glm4v_moe.
+"""
+
+from dataclasses import replace
+
+from kvplan.config import Config
+from kvplan.families.reading import text_structure
+from kvplan.model import Structure
+from kvplan.tensors import Tensor, linear, norm, repeat
+from kvplan.vision import as_vision
+
+
+def glm4v(config: Config) -> Structure:
+    """Read GLM-4.1V; its text is GLM-4-0414's with biased q, k and v whatever the file says."""
+    return _seeing(config, "glm4v_text", {"attention_bias": True})
+
+
+def glm4v_moe(config: Config) -> Structure:
+    """Read GLM-4.5V and 4.6V, whose text is GLM-4.5's with experts."""
+    return _seeing(config, "glm4v_moe_text", {})
+
+
+def _seeing(config: Config, text_type: str, fixed: dict[str, object]) -> Structure:
+    text, vision = config.sub("text_config"), config.sub("vision_config")
+    # GLM-4.1V's first files state the text model's keys flat, beside vision_config.
+    text = config if text is None else text
+    tied = config.flag("tie_word_embeddings", False) or text.flag("tie_word_embeddings", False)
+    structure = text_structure(text.override({**fixed, "tie_word_embeddings": tied}), text_type)
+    if vision is None:
+        return structure
+    return replace(structure, tensors=(*structure.tensors, *_tower(vision)))
+
+
+def _tower(config: Config) -> tuple[Tensor, ...]:
+    hidden, out = config.positive("hidden_size", 1536), config.positive("out_hidden_size", 4096)
+    patch, merge = config.positive("patch_size", 14), config.positive("spatial_merge_size", 2)
+    num_positions = (config.positive("image_size", 336) // patch) ** 2
+    bias = config.flag("attention_bias", False)
+    width = config.positive("intermediate_size", 13_696)
+    # The tower's own MLP is as wide as its output; intermediate_size is the merger's.
+    block = (
+        *norm("norm1", hidden),
+        *norm("norm2", hidden),
+        *linear("attn.qkv", 3 * hidden, hidden, "vision", bias=bias),
+        *linear("attn.proj", hidden, hidden, "vision"),
+        *linear("mlp.gate_proj", out, hidden, "vision"),
+        *linear("mlp.up_proj", out, hidden, "vision"),
+        *linear("mlp.down_proj", hidden, out, "vision"),
+    )
+    channels, frames = config.positive("in_channels", 3), config.positive("temporal_patch_size", 2)
+    return as_vision(
+        (
+            Tensor("embeddings.position_embedding.weight", (num_positions, hidden), "vision"),
+            Tensor("patch_embed.proj.weight", (hidden, channels, frames, patch, patch), "vision"),
+            Tensor("patch_embed.proj.bias", (hidden,), "vision"),
+            *norm("post_conv_layernorm", hidden),
+            *repeat(block, config.layers("depth", 24)),
+            *norm("post_layernorm", hidden),
+            Tensor("downsample.weight", (out, hidden, merge, merge), "vision"),
+            Tensor("downsample.bias", (out,), "vision"),
+            *linear("merger.proj", out, out, "vision"),
+            *norm("merger.post_projection_norm", out, bias=True),
+            *linear("merger.gate_proj", width, out, "vision"),
+            *linear("merger.up_proj", width, out, "vision"),
+            *linear("merger.down_proj", out, width, "vision"),
+        )
+    )

@@ -1,0 +1,69 @@
+"""Kimi K2.5 and later: a MoonViT tower with learned positions before a DeepSeek-V3 shaped text model.
+
+Source: the modeling file of moonshotai/Kimi-K2.5 (modeling_kimi_k25.py), whose tensor count it
+reproduces.
+"""
+
+from dataclasses import replace
+
+from kvplan.config import Config
+from kvplan.families.reading import text_structure
+from kvplan.model import Structure
+from kvplan.tensors import Tensor, linear, norm, repeat
+from kvplan.vision import as_vision
+
+
+def kimi_k25(config: Config) -> Structure:
+    """Read Kimi K2.5, K2.6 and K2.7 from their nested configs."""
+    text, vision = config.sub("text_config"), config.sub("vision_config")
+    if text is None:
+        raise config.invalid("text_config", "is missing")
+    if config.has("tie_word_embeddings"):
+        text = text.override({"tie_word_embeddings": config.flag("tie_word_embeddings")})
+    structure = text_structure(text, text.text("model_type", "kimi_k2"))
+    if vision is None:
+        return structure
+    return replace(structure, tensors=(*structure.tensors, *_tower(vision, structure.hidden_size)))
+
+
+def _tower(config: Config, text_hidden: int) -> tuple[Tensor, ...]:
+    hidden = config.positive("vt_hidden_size", config.positive("hidden_size", 1152))
+    width = config.positive("vt_intermediate_size", config.positive("intermediate_size", 4304))
+    depth = config.layers("vt_num_hidden_layers", config.layers(default=27))
+    patch = config.positive("patch_size", 14)
+    high, wide = (
+        config.positive("init_pos_emb_height", 64),
+        config.positive("init_pos_emb_width", 64),
+    )
+    merge = config.integers("merge_kernel_size") or (2, 2)
+    if len(merge) != 2 or min(merge) < 1:
+        raise config.invalid("merge_kernel_size", "is not two sizes")
+    merged = hidden * merge[0] * merge[1]
+    out = config.positive("text_hidden_size", text_hidden)
+    block = (
+        *norm("norm0", hidden, bias=True),
+        *norm("norm1", hidden, bias=True),
+        *linear("wqkv", 3 * hidden, hidden, "vision", bias=True),
+        *linear("wo", hidden, hidden, "vision", bias=True),
+        *linear("mlp.fc0", width, hidden, "vision", bias=True),
+        *linear("mlp.fc1", hidden, width, "vision", bias=True),
+    )
+    return (
+        *as_vision(
+            (
+                Tensor("patch_embed.proj.weight", (hidden, 3, patch, patch), "vision"),
+                Tensor("patch_embed.proj.bias", (hidden,), "vision"),
+                Tensor("patch_embed.pos_emb.weight", (high, wide, hidden), "vision"),
+                *repeat(block, depth),
+                *norm("encoder.final_layernorm", hidden, bias=True),
+            )
+        ),
+        *as_vision(
+            (
+                *norm("mm_projector.pre_norm", hidden, bias=True),
+                *linear("mm_projector.proj.0", merged, merged, "projector", bias=True),
+                *linear("mm_projector.proj.2", out, merged, "projector", bias=True),
+            ),
+            "projector",
+        ),
+    )

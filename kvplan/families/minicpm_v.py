@@ -1,0 +1,54 @@
+"""MiniCPM-V 4.6: a SigLIP tower that merges patches half way, a merger, and a Qwen3.5 text model.
+
+Source: transformers 5.23 models/minicpmv4_6.
+"""
+
+from dataclasses import replace
+
+from kvplan.config import Config
+from kvplan.families.reading import text_structure
+from kvplan.model import Structure
+from kvplan.tensors import Tensor, linear, norm
+from kvplan.vision import as_vision, siglip
+
+
+def minicpmv4_6(config: Config) -> Structure:
+    """Read MiniCPM-V 4.6 from its nested configs."""
+    text, vision = config.sub("text_config"), config.sub("vision_config")
+    if text is None or vision is None:
+        raise config.invalid("text_config" if text is None else "vision_config", "is missing")
+    tied = config.flag("tie_word_embeddings", text.flag("tie_word_embeddings", True))
+    structure = text_structure(
+        text.override({"tie_word_embeddings": tied}), text.text("model_type", "qwen3_5_text")
+    )
+    hidden, width = vision.positive("hidden_size", 768), vision.positive("intermediate_size", 3072)
+    kernel = vision.integers("window_kernel_size") or (2, 2)
+    merge = config.integers("merge_kernel_size") or (2, 2)
+    if len(kernel) != 2 or len(merge) != 2 or min(*kernel, *merge) < 1:
+        raise config.invalid("merge_kernel_size", "is not two sizes")
+    window = hidden * kernel[0] * kernel[1]
+    inside = (
+        *(
+            tensor
+            for name in ("q_proj", "k_proj", "v_proj", "out_proj")
+            for tensor in linear(f"vit_merger.self_attn.{name}", hidden, hidden, "vision", bias=True)
+        ),
+        *norm("vit_merger.layer_norm1", hidden, bias=True),
+        *norm("vit_merger.pre_norm", window, bias=True),
+        *linear("vit_merger.linear_1", width * kernel[0] * kernel[1], window, "vision", bias=True),
+        *linear("vit_merger.linear_2", hidden, width * kernel[0] * kernel[1], "vision", bias=True),
+    )
+    merged = hidden * merge[0] * merge[1]
+    outside: tuple[Tensor, ...] = ()
+    times = config.positive("merger_times", 1)
+    if times > 16:
+        raise config.invalid("merger_times", f"is {times}, more merges than any image allows")
+    for index in range(times):
+        out = structure.hidden_size if index == times - 1 else hidden
+        outside += (
+            *norm(f"merger.mlp.{index}.pre_norm", merged, bias=True),
+            *linear(f"merger.mlp.{index}.linear_1", merged, merged, "projector", bias=True),
+            *linear(f"merger.mlp.{index}.linear_2", out, merged, "projector", bias=True),
+        )
+    tower = (*siglip(vision), *as_vision(inside), *as_vision(outside, "projector"))
+    return replace(structure, tensors=(*structure.tensors, *tower))
