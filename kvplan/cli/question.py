@@ -189,7 +189,7 @@ def _count(text: str) -> int:
 def _with_engine_flags(asked: Asked, workload: Workload, engine: Engine) -> tuple[Workload, tuple[str, ...]]:
     if not asked.engine_words:
         return workload, ()
-    from kvplan.deploy.engine_flags import read_flags
+    from kvplan.deploy.flags import read_flags
 
     flags = read_flags(engine.name, asked.engine_words)
     given = {

@@ -150,6 +150,8 @@ class Plan:
     ``sequence_limit`` is the engine's own cap on concurrent sequences (``max_num_seqs``), None
     where it has none; ``kv_cache_tokens`` and ``max_concurrency`` what its start-up log would
     print. ``host`` is what lies in system memory, ``offloaded`` whether weights or cache had to.
+    ``startup_lines`` are what the server will print of its memory, in its own words;
+    ``command_lines`` how to start it so (llama-server's command, a Modelfile's lines).
     """
 
     model: ModelSpec
@@ -175,6 +177,8 @@ class Plan:
     refusals: tuple[Refusal, ...] = ()
     assumptions: tuple[str, ...] = ()
     warnings: tuple[Notice, ...] = ()
+    startup_lines: tuple[str, ...] = ()
+    command_lines: tuple[str, ...] = ()
     details: tuple[tuple[str, object], ...] = field(default=())
 
 

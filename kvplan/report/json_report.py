@@ -139,6 +139,8 @@ def _plan(plan: Plan, context_source: str) -> dict[str, object]:
             "name": plan.engine_name,
             "version": plan.engine_version,
             "options": dict(plan.engine_options),
+            "startup_lines": list(plan.startup_lines),
+            "command_lines": list(plan.command_lines),
         },
         "parallel": {
             "tensor": plan.parallel.tensor,

@@ -25,6 +25,8 @@ def fit(answer: FitAnswer, screen: Screen) -> str:
     for component in plan.host:
         lines.append(f"host {COMPONENTS[component.name]}: {format_gib(component.bytes.expected)}")
     lines.append(f"limits: {limits_text(answer)}")
+    lines += [f"{plan.engine_name} says: {line}" for line in plan.startup_lines]
+    lines += [f"run: {line}" for line in plan.command_lines]
     lines += [f"assumption: {text}" for text in plan.assumptions]
     lines += [f"warning: {warning.message} [{warning.code}]" for warning in plan.warnings]
     lines += [

@@ -1,0 +1,54 @@
+"""How a flag's value is read, and the shape of a row in an engine's table.
+
+A row is (spellings, option, reader): the option is the engine's own name for the setting, a leading
+``!`` negates a switch. A reader raises ValueError for a value it cannot read.
+"""
+
+import json
+from collections.abc import Callable
+
+Reader = Callable[[str], object]
+# reader None: a switch that takes no value.
+Flag = tuple[tuple[str, ...], str, Reader | None]
+
+
+def whole(text: str) -> int:
+    """Read a whole number."""
+    return int(text)
+
+
+def share(text: str) -> float:
+    """Read a fraction or another real number."""
+    return float(text)
+
+
+def word(text: str) -> str:
+    """Read the value as it stands."""
+    return text
+
+
+def mapping(text: str) -> object:
+    """Read a JSON object."""
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(text)
+    return value
+
+
+def human(text: str) -> int:
+    """Read vLLM's counts: ``32k`` is 32,000 and ``32K`` 32,768 (vLLM utils human_readable_int)."""
+    scales = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
+    if text in ("auto", "-1"):
+        return -1
+    if text and text[-1] in scales:
+        return int(float(text[:-1]) * scales[text[-1]])
+    return int(text)
+
+
+def switch(text: str) -> bool:
+    """Read on or off."""
+    if text.casefold() in ("1", "true", "on", "yes", "enabled"):
+        return True
+    if text.casefold() in ("0", "false", "off", "no", "disabled"):
+        return False
+    raise ValueError(text)
