@@ -17,7 +17,6 @@ from kvplan.quantity import Quantity, exact
 
 def cache_use(
     model: ModelSpec,
-    format_name: str,
     dtype: str,
     settings: Settings,
     context_tokens: int,
@@ -29,9 +28,7 @@ def cache_use(
 
     ``rank`` is the layout as it is spread: block size, page and number of blocks are a rank's.
     """
-    whole = layout_of(
-        model, format_name, dtype, (1, 1, 1), settings.pool, settings.states, settings.speculation
-    )
+    whole = layout_of(model, dtype, (1, 1), settings.pool, settings.states, settings.speculation)
     pool, in_flight, encoder = whole.pool, settings.in_flight_tokens, settings.encoder_tokens
 
     def at(tokens: int) -> int:

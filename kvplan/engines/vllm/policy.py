@@ -68,14 +68,12 @@ class VllmEngine(Engine):
         if capped < workload.num_sequences:
             text = f"{workload.num_sequences:,} sequences asked, {capped:,} run at once (max_num_seqs)"
             notices += (Notice("batch-capped", text),)
-        ranks = (parallel.tensor, parallel.pipeline, parallel.expert)
-        layout = layout_of(
-            model, format_name, dtype, ranks, settings.pool, settings.states, settings.speculation
-        )
+        ranks = (parallel.tensor, parallel.pipeline)
+        layout = layout_of(model, dtype, ranks, settings.pool, settings.states, settings.speculation)
         if not layout.is_modelled:
             notices += (unmodelled_notice(model),)
         plans = device_plans(
-            model, workload, settings, rules, layout, devices, parallel, context_tokens, capped
+            model, format_name, workload, settings, rules, layout, devices, parallel, context_tokens, capped
         )
         rooms = available_bytes(layout, settings, plans, parallel)
         startup = None
@@ -96,7 +94,7 @@ class VllmEngine(Engine):
             context_tokens=context_tokens,
             num_sequences=capped,
             devices=plans,
-            cache=cache_use(model, format_name, dtype, settings, context_tokens, capped, layout, blocks),
+            cache=cache_use(model, dtype, settings, context_tokens, capped, layout, blocks),
             sequence_limit=limit,
             sequence_limit_name="max_num_seqs",
             kv_cache_tokens=startup.tokens if startup else None,

@@ -9,27 +9,24 @@ from collections.abc import Sequence
 
 from kvplan.device import Device
 from kvplan.engines.base import Check, Component, DevicePlan, Parallel
-from kvplan.engines.vllm.budget import (
-    NO_GRAPHS,
-    activations,
-    before_snapshot,
-    cuda_graphs,
-    non_torch,
-    sampler_logits,
-)
+from kvplan.engines.vllm.activations import activations, terms_of
+from kvplan.engines.vllm.budget import NO_GRAPHS, before_snapshot, cuda_graphs, non_torch
 from kvplan.engines.vllm.settings import Settings
 from kvplan.engines.vllm.stages import Layout
 from kvplan.engines.vllm.versions import Behaviour
+from kvplan.engines.vllm.weights import loaded_weights
 from kvplan.model import ModelSpec
 from kvplan.quantity import Quantity, exact, total
 from kvplan.units import ceil_div
 from kvplan.workload import Workload
 
 NOT_IN_POOL = ("kv_cache",)
+WARM_UP_COPIES = 3
 
 
 def device_plans(
     model: ModelSpec,
+    format_name: str,
     workload: Workload,
     settings: Settings,
     rules: Behaviour,
@@ -49,7 +46,17 @@ def device_plans(
         key = (device, stage)
         if key not in made:
             made[key] = _rank_plan(
-                model, workload, settings, rules, layout, device, parallel, stage, context_tokens, each
+                model,
+                format_name,
+                workload,
+                settings,
+                rules,
+                layout,
+                device,
+                parallel,
+                stage,
+                context_tokens,
+                each,
             )
         plans.append(made[key])
     return tuple(plans)
@@ -78,6 +85,7 @@ def available_bytes(
 
 def _rank_plan(
     model: ModelSpec,
+    format_name: str,
     workload: Workload,
     settings: Settings,
     rules: Behaviour,
@@ -91,16 +99,36 @@ def _rank_plan(
     usable = device.usable_bytes
     is_last = stage == parallel.pipeline - 1
     budget = settings.requested_bytes(usable)
-    weight_bytes = layout.weight_bytes[stage]
-    seqs = settings.max_num_seqs if is_last else 1
-    activation = activations(model, seqs, settings.max_num_batched_tokens, parallel.tensor, rules.version)
+    weights = loaded_weights(
+        model,
+        format_name,
+        parallel.tensor,
+        parallel.pipeline,
+        parallel.expert,
+        stage,
+        settings.speculation,
+    )
+    terms = terms_of(
+        model,
+        format_name,
+        settings.max_num_seqs,
+        settings.max_num_batched_tokens,
+        parallel.tensor,
+        settings.model_dtype,
+        parallel.expert,
+    )
+    activation = activations(terms, model, context_tokens, rules.version, samples=is_last)
     ranks = parallel.tensor * parallel.pipeline
-    runtime = non_torch(ranks, device.architecture, weight_bytes, rules.version)
+    runtime = non_torch(ranks, device, weights.expected, rules.version)
     if workload.overhead_bytes is not None:
         runtime = exact(workload.overhead_bytes, "--overhead")
-    graphs = NO_GRAPHS if settings.enforce_eager else cuda_graphs(model, parallel.tensor, rules.version)
+    graphs = NO_GRAPHS
+    if not settings.enforce_eager:
+        graphs = cuda_graphs(
+            model, parallel.tensor, settings.max_num_seqs, device.architecture, rules.version
+        )
     parts = [
-        Component("weights", exact(weight_bytes)),
+        Component("weights", weights),
         Component(
             "kv_cache",
             _load(layout, settings, rules, stage, context_tokens, num_sequences),
@@ -121,9 +149,9 @@ def _rank_plan(
         )
     ]
     if not settings.kv_cache_memory_bytes:
-        context = before_snapshot(ranks, device.architecture)
+        context = before_snapshot(ranks, device)
         reserved = exact(workload.reserve_bytes + device.used_bytes)
-        outside_parts = [context, reserved, sampler_logits(model, seqs)]
+        outside_parts = [context, reserved, _warm_up(terms.logits, samples=is_last)]
         if not rules.graphs_inside:
             outside_parts.append(graphs)
         checks += [
@@ -142,6 +170,15 @@ def _rank_plan(
         ]
     rank = f"pp {stage}" if parallel.pipeline > 1 else ""
     return DevicePlan(device, budget, components, tuple(checks), rank)
+
+
+def _warm_up(logits_bytes: int, *, samples: bool) -> Quantity:
+    """Return the sampler's warm-up after the pool is taken: mostly what the profile run left free.
+
+    Two gpt-oss-20b servers died in it whose room beside the pool was smaller than its logits.
+    """
+    high = WARM_UP_COPIES * logits_bytes if samples else 0
+    return Quantity(0, 0, high, "calibrated", "the sampler's warm-up over max_num_seqs rows of logits")
 
 
 def _load(

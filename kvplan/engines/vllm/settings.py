@@ -41,6 +41,7 @@ class Settings:
     states: StateDtypes
     speculation: Speculation
     encoder_tokens: int
+    model_dtype: str
 
     def requested_bytes(self, usable_bytes: int) -> int:
         """Return the share of the device vLLM asks for: ceil(total x utilization)."""
@@ -92,6 +93,7 @@ def settings_of(
         speculation=speculation,
         # Cross attention keeps room for what one step may encode (config/scheduler.py).
         encoder_tokens=tokens,
+        model_dtype=model_dtype(model, workload),
     )
 
 
