@@ -8,12 +8,15 @@ from oracle_tables import oracle
 
 from kvplan.engines import engine_named
 from kvplan.hardware.parse import parse_gpus
+from kvplan.judge import judge
 from kvplan.plan import plan
 from kvplan.sources import catalog
 from kvplan.sources.config_model import model_from_config
+from kvplan.units import GIB
 from kvplan.workload import Workload
 
 CONFIGS = Path(__file__).resolve().parent / "calibration" / "vllm_log_configs.json"
+LEGACY_BLOCK = 16
 OPTIONS = ("max_num_batched_tokens", "max_num_seqs", "gpu_memory_utilization", "enforce_eager")
 
 
@@ -49,7 +52,7 @@ def planned(row, *, available_bytes=None):
     options = options_of(row)
     if available_bytes is not None:
         options["kv_cache_memory_bytes"] = available_bytes
-    count = (row.get("tp") or 1) * (row.get("pp") or 1)
+    count = (row.get("tp") or 1) * (row.get("pp") or 1) * options.get("data_parallel_size", 1)
     weights = "fp32" if row.get("dtype") == "float32" else row.get("weights")
     kv = row.get("kv_cache_dtype") or "auto"
     workload = Workload(
@@ -63,10 +66,48 @@ def planned(row, *, available_bytes=None):
         engine_options=tuple(options.items()),
     )
     devices = parse_gpus([f"{count}x{row['card']}"]) if row.get("card") else ()
-    release = row.get("release") or "0.19"
-    return plan(model_named(row["spec"]), workload, devices, engine_named(f"vllm@{release}"))
+    name = f"vllm@{row['release']}" if row.get("release") else "vllm"
+    return plan(model_named(row["spec"]), workload, devices, engine_named(name))
 
 
 def component(result, name, device=0):
     """Return a component's amount on a device."""
     return next((part.bytes for part in result.devices[device].components if part.name == name), None)
+
+
+def weights_of(result):
+    """Return the weights of the first rank."""
+    return component(result, "weights")
+
+
+def available(result):
+    """Return (low, expected, high) bytes left for the cache on the first rank."""
+    device = result.devices[0]
+    taken = [part.bytes for part in device.components if part.name != "kv_cache"]
+    budget = device.budget_bytes
+    return (
+        budget - sum(amount.high for amount in taken),
+        budget - sum(amount.expected for amount in taken),
+        budget - sum(amount.low for amount in taken),
+    )
+
+
+def failed(row):
+    """Tell whether the server refused to start or ran out of memory."""
+    return bool(row.get("oom"))
+
+
+def judged(row, result):
+    """Return the verdict on a log that failed, with the pool that it had where it names one."""
+    return judge(result).status
+
+
+def tokens_of(row):
+    """Return our tokens, those for the ends of the rounded available memory, and the log's.
+
+    Rank 0's memory is what is printed; tokens follow the poorest rank, which holds up to a block less.
+    """
+    amounts = [row["available_kv_gib"] + step for step in (0, -0.005, 0.005)]
+    ours = [planned(row, available_bytes=int(amount * GIB)).kv_cache_tokens for amount in amounts]
+    theirs = row.get("kv_tokens") or row["gpu_blocks"] * LEGACY_BLOCK
+    return (*ours, theirs)

@@ -36,9 +36,7 @@ def num_capture_sizes(max_num_seqs: int) -> int:
 
 
 @lru_cache(maxsize=2048)
-def cuda_graphs(
-    model: ModelSpec, tensor: int, max_num_seqs: int, architecture: str, version: tuple[int, int]
-) -> Quantity:
+def cuda_graphs(model: ModelSpec, max_num_seqs: int, architecture: str, version: tuple[int, int]) -> Quantity:
     """Return the memory of captured CUDA graphs on a rank: a base and a part for every layer.
 
     With few sequences fewer sizes are captured. Graphs of experts and of ranks that talk over PCIe
@@ -53,7 +51,6 @@ def cuda_graphs(
     low, high = fit.GRAPHS_MOE_RANGE if is_moe else fit.GRAPHS_DENSE_RANGE
     if architecture != fit.GRAPHS_ARCHITECTURE or version < (0, 17):
         low, high = fit.GRAPHS_ELSEWHERE_RANGE
-    del tensor
     return gib(expected * low, expected, expected * high + fit.GRAPHS_FLOOR_GIB, fit.GRAPHS_WHY)
 
 

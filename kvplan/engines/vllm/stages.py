@@ -72,9 +72,15 @@ def layout_of(
     return Layout(pool_layout(stages, rules), tuple(lows), tuple(highs))
 
 
+@lru_cache(maxsize=512)
+def has_states(model: ModelSpec) -> bool:
+    """Tell whether any layer keeps a recurrent state."""
+    return any(isinstance(cache, RECURRENT_STATES) for cache, _ in cache_kinds(model))
+
+
 def _boundary(model: ModelSpec, dtype: str, total: int) -> int:
     """Return the layers at each end that TurboQuant leaves in the model's own type; hybrids none."""
-    if dtype not in TURBOQUANT or any(isinstance(c, RECURRENT_STATES) for c, _ in cache_kinds(model)):
+    if dtype not in TURBOQUANT or has_states(model):
         return 0
     return min(TURBOQUANT_BOUNDARY_LAYERS, total // 2)
 

@@ -68,7 +68,7 @@ def loaded_weights(
     if format_name == "mxfp4":
         expected += _mxfp4_padding(model, tensor, pipeline, expert, stage)
     if stage == pipeline - 1:
-        expected += _draft_bytes(model, format_name, tensor, expert, speculation)
+        expected += _draft_bytes(model, tensor, expert, speculation)
     split, whole = _tower_bytes(model, format_name, tensor)
     own = split if _tower_is_split(model) else whole
     # A tower is split like the text or kept whole on every rank, as its loader has it.
@@ -197,9 +197,7 @@ def _mxfp4_padding(model: ModelSpec, tensor: int, pipeline: int, expert: int, st
     return amount
 
 
-def _draft_bytes(
-    model: ModelSpec, format_name: str, tensor: int, expert: int, speculation: Speculation
-) -> int:
+def _draft_bytes(model: ModelSpec, tensor: int, expert: int, speculation: Speculation) -> int:
     """Return the MTP layers' weights, or an EAGLE head's: one layer, its inputs' projection, no head."""
     if speculation.uses_mtp:
         # Checkpoints keep their MTP layers in the model's own type.
