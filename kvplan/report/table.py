@@ -12,6 +12,7 @@ from kvplan.report.wording import (
     COMPONENTS,
     VERDICTS,
     component_note,
+    engine_says,
     headroom,
     limits_text,
     subject,
@@ -32,6 +33,7 @@ ASCII_MARKS = {"weights": "#", "kv_cache": "=", "overhead": "+", "free": "."}
 MARK_STYLES = {"weights": "blue", "kv_cache": "cyan", "overhead": "magenta", "free": "dim"}
 MIN_BAR = 10
 MAX_BAR = 72
+SAID_LINES = 2
 
 
 def fit(answer: FitAnswer, screen: Screen) -> str:
@@ -46,12 +48,21 @@ def fit(answer: FitAnswer, screen: Screen) -> str:
         for note in answer.plan.devices[max(0, answer.verdict.device_index)].device.notes[:1]:
             console.print(Text(f"  {note}"))
     console.print(Text(limits_text(answer)))
+    said = engine_says(answer.plan)
+    if said:
+        console.print(Text(_cropped(said, SAID_LINES * console.width)))
     for warning in answer.plan.warnings[:2]:
         console.print(Text.assemble(("! ", "yellow"), warning.message))
     if len(answer.plan.warnings) > 2:
         console.print(Text(f"! and {len(answer.plan.warnings) - 2} more: see --format plain", style="yellow"))
     _proposals(console, answer)
     return _finish(console, screen)
+
+
+def _cropped(text: str, length: int) -> str:
+    """Cut a long message; --format plain has it whole."""
+    room = max(20, length - 8)
+    return text if len(text) <= room else f"{text[: room - 3]}..."
 
 
 def _console(screen: Screen) -> Console:

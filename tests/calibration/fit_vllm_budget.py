@@ -180,10 +180,11 @@ GRAPHS_BASE_GIB = {graph_base:.4f}
 GRAPHS_PER_LAYER_GIB = {per_layer:.5f}
 GRAPHS_EXPERTS_GIB = {experts:.3f}
 GRAPHS_ARCHITECTURE = "hopper"
-# Shares of the fitted amount that logs lie between: dense, experts, other cards and older versions.
+# Shares of the fitted amount that logs lie between, on H100 and elsewhere or before 0.17.
 GRAPHS_DENSE_RANGE = ({dense_low:.2f}, {dense_high:.2f})
 GRAPHS_MOE_RANGE = ({moe_low:.2f}, {moe_high:.2f})
-GRAPHS_ELSEWHERE_RANGE = (0.1, 2.6)
+GRAPHS_DENSE_ELSEWHERE_RANGE = (0.30, 1.75)
+GRAPHS_MOE_ELSEWHERE_RANGE = (0.50, 2.60)
 GRAPHS_FLOOR_GIB = 0.15
 GRAPHS_WHY = "fitted to graph captures logged by vLLM 0.19 on H100"
 

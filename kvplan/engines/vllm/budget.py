@@ -48,9 +48,10 @@ def cuda_graphs(model: ModelSpec, max_num_seqs: int, architecture: str, version:
     if is_moe:
         base += fit.GRAPHS_EXPERTS_GIB
     expected = base * num_capture_sizes(max_num_seqs) / MOST_CAPTURE_SIZES
-    low, high = fit.GRAPHS_MOE_RANGE if is_moe else fit.GRAPHS_DENSE_RANGE
-    if architecture != fit.GRAPHS_ARCHITECTURE or version < (0, 17):
-        low, high = fit.GRAPHS_ELSEWHERE_RANGE
+    if architecture == fit.GRAPHS_ARCHITECTURE and version >= (0, 17):
+        low, high = fit.GRAPHS_MOE_RANGE if is_moe else fit.GRAPHS_DENSE_RANGE
+    else:
+        low, high = fit.GRAPHS_MOE_ELSEWHERE_RANGE if is_moe else fit.GRAPHS_DENSE_ELSEWHERE_RANGE
     return gib(expected * low, expected, expected * high + fit.GRAPHS_FLOOR_GIB, fit.GRAPHS_WHY)
 
 

@@ -91,8 +91,16 @@ class VllmEngine(Engine):
             refusals=server.refusals,
             warnings=notices,
             startup_lines=startup.lines if startup else (),
+            command_lines=_way_out(model, startup),
             details=_details(layout.pool, startup),
         )
+
+
+def _way_out(model: ModelSpec, startup: Startup | None) -> tuple[str, ...]:
+    """Return the command with the flag that avoids the error, where one flag does."""
+    if startup is None or not startup.fix.startswith("--"):
+        return ()
+    return (f"vllm serve {model.repo or model.name} {startup.fix}",)
 
 
 def _details(pool: PoolLayout, startup: Startup | None) -> tuple[tuple[str, object], ...]:

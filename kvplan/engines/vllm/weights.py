@@ -45,7 +45,9 @@ FUSED: tuple[tuple[str, str], ...] = (
 )
 NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 WHY = "the checkpoint's share, rotary tables, absorbed latents, kernel padding, allocator rounding"
-LOW_PER_MILLE, HIGH_PER_MILLE = 15, 15
+# Residuals of the logs: formats repacked for their kernels may come out narrower than padded here.
+LOW_PER_MILLE, LOW_PER_MILLE_REPACKED, HIGH_PER_MILLE = 6, 20, 3
+HIGH_BYTES = 100 * MIB
 
 
 @lru_cache(maxsize=2048)
@@ -72,8 +74,10 @@ def loaded_weights(
     split, whole = _tower_bytes(model, format_name, tensor)
     own = split if _tower_is_split(model) else whole
     # A tower is split like the text or kept whole on every rank, as its loader has it.
-    low = expected - expected * LOW_PER_MILLE // 1000 - (own - split)
-    high = expected + expected * HIGH_PER_MILLE // 1000 + (whole - own)
+    is_repacked = weight_format(format_name).family == "fp4"
+    per_mille = LOW_PER_MILLE_REPACKED if is_repacked else LOW_PER_MILLE
+    low = expected - expected * per_mille // 1000 - (own - split)
+    high = expected + expected * HIGH_PER_MILLE // 1000 + HIGH_BYTES + (whole - own)
     return Quantity(max(0, low), expected, high, "calibrated", WHY)
 
 
