@@ -21,22 +21,22 @@ def _norms(size: int, *names: str) -> tuple[Tensor, ...]:
 
 
 def _projections(
-    shape: Shape, head_dim: int, kv_heads: int, *, has_kv: bool, has_v: bool
+    shape: Shape, head_dim: int, kv_heads: int, *, has_kv: bool, has_v: bool, bias: bool
 ) -> tuple[Tensor, ...]:
     heads, hidden = shape.num_attention_heads, shape.hidden_size
     tensors = (
-        *linear("self_attn.q_proj", heads * head_dim, hidden, "attention", split="out"),
+        *linear("self_attn.q_proj", heads * head_dim, hidden, "attention", bias=bias, split="out"),
         *norm("self_attn.q_norm", head_dim),
-        *linear("self_attn.o_proj", hidden, heads * head_dim, "attention", split="in"),
+        *linear("self_attn.o_proj", hidden, heads * head_dim, "attention", bias=bias, split="in"),
     )
     if not has_kv:
         return tensors
     rows = kv_heads * head_dim
-    tensors += linear("self_attn.k_proj", rows, hidden, "attention", split="kv", num_heads=kv_heads)
-    tensors += norm("self_attn.k_norm", head_dim)
-    if has_v:
-        tensors += linear("self_attn.v_proj", rows, hidden, "attention", split="kv", num_heads=kv_heads)
-    return tensors
+    for name in ("k_proj", "v_proj") if has_v else ("k_proj",):
+        tensors += linear(
+            f"self_attn.{name}", rows, hidden, "attention", bias=bias, split="kv", num_heads=kv_heads
+        )
+    return (*tensors, *norm("self_attn.k_norm", head_dim))
 
 
 def _cache(
@@ -77,6 +77,9 @@ def gemma4_text(config: Config) -> Structure:
     kinds = layer_types(config, shape.num_layers)
     if kinds is None:
         kinds = tuple(FULL if (index + 1) % 6 == 0 else SLIDING for index in range(shape.num_layers))
+    # Gemma4TextConfig makes the last layer a global one, whatever the list says.
+    kinds = (*kinds[:-1], FULL)
+    bias = config.flag("attention_bias", False)
     num_shared = config.integer("num_kv_shared_layers", 0)
     tied_values = config.flag("attention_k_eq_v", False)
     window = config.positive("sliding_window", 512)
@@ -96,14 +99,14 @@ def gemma4_text(config: Config) -> Structure:
             "post_feedforward_layernorm_1",
             "post_feedforward_layernorm_2",
         ]
-    overrides = _overrides(config)
+    overrides, listed = _overrides(config), config.has("per_layer_config")
 
     def make(index: int) -> Layer:
         kind = kinds[index]
         shared = index >= shape.num_layers - num_shared
         head_dim, kv_heads = shape.head_dim, shape.num_key_value_heads
-        if kind == FULL:
-            head_dim = config.positive("global_head_dim", head_dim)
+        if kind == FULL and not listed:
+            head_dim = config.positive("global_head_dim", 512)
             if tied_values:
                 kv_heads = config.positive("num_global_key_value_heads", kv_heads)
         own = overrides.get(index)
@@ -114,7 +117,7 @@ def gemma4_text(config: Config) -> Structure:
         return Layer(
             (_cache(kind, shape, head_dim, kv_heads, window, shared=shared),),
             (
-                *_projections(shape, head_dim, kv_heads, has_kv=not shared, has_v=has_v),
+                *_projections(shape, head_dim, kv_heads, has_kv=not shared, has_v=has_v, bias=bias),
                 *gated_mlp(hidden, width * (2 if double and shared else 1)),
                 *routed,
                 *_norms(hidden, *names),
@@ -159,6 +162,7 @@ def gemma3n_text(config: Config) -> Structure:
     kinds = layer_types(config, shape.num_layers)
     if kinds is None:
         kinds = tuple(FULL if (index + 1) % 5 == 0 else SLIDING for index in range(shape.num_layers))
+    bias = config.flag("attention_bias", False)
     num_shared = config.integer("num_kv_shared_layers", 15)
     window = config.positive("sliding_window", 512)
     num_inputs = config.positive("altup_num_inputs", 4)
@@ -187,7 +191,7 @@ def gemma3n_text(config: Config) -> Structure:
         return Layer(
             (_cache(kinds[index], shape, head_dim, kv_heads, window, shared=shared),),
             (
-                *_projections(shape, head_dim, kv_heads, has_kv=not shared, has_v=True),
+                *_projections(shape, head_dim, kv_heads, has_kv=not shared, has_v=True, bias=bias),
                 *gated_mlp(hidden, width),
                 *_norms(
                     hidden,
@@ -214,7 +218,8 @@ def gemma4(config: Config) -> Structure:
     text = config.sub("text_config")
     if text is None:
         raise config.invalid("text_config", "is missing")
-    structure = text_structure(text, "gemma4_text")
+    tied = config.flag("tie_word_embeddings", True)
+    structure = text_structure(text.override({"tie_word_embeddings": tied}), "gemma4_text")
     vision = config.sub("vision_config")
     if vision is None:
         return structure
