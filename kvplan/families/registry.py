@@ -139,9 +139,11 @@ FAMILIES: dict[str, str] = {
     "mimo_v2_flash": "experts:mimo_v2",
     "step3p5": "step3:step3p5",
     "step3p7": "step3:step3p7",
+    "gemma3n": "gemma4:gemma3n",
     "gemma3n_text": "gemma4:gemma3n_text",
     "gemma4_text": "gemma4:gemma4_text",
     "gemma4": "gemma4:gemma4",
+    "gemma4_unified_text": "gemma4:gemma4_unified_text",
     # state-space models and hybrids
     "mamba": "state_space:mamba",
     "falcon_mamba": "state_space:mamba",
