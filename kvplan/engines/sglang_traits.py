@@ -91,6 +91,10 @@ VISION_DEFAULTS: dict[str, tuple[int | None, int]] = {
     "glm4v": (None, 1536),
     "glm4v_moe": (None, 1536),
 }
+# num_nextn_predict_layers of a config that omits it (num_mtp_layers of transformers 5.19's classes).
+NEXTN_DEFAULTS: dict[str, int] = {
+    "deepseek_v3": 1, "deepseek_v4": 1, "glm4_moe": 1, "glm5_next": 1, "hy_v4": 1, "longcat_flash": 1,
+}  # fmt: skip
 # What getattr falls back to where the vision config has no such field (memory_hook.py).
 NO_VISION_LAYERS, NO_VISION_HIDDEN_SIZE = 24, 1024
 
@@ -151,7 +155,9 @@ def traits_of(model: ModelSpec) -> Traits:
         or (name in MIMO_CLASSES and bool(text.get("add_swa_attention_sink_bias"))),
         has_asymmetric_kv=any(cache.head_dim != cache.v_head_dim for cache in attention),
         extra_buffer=name in EXTRA_BUFFER_CLASSES,
-        num_nextn_predict_layers=_whole(text.get("num_nextn_predict_layers")),
+        num_nextn_predict_layers=_whole(
+            text.get("num_nextn_predict_layers", NEXTN_DEFAULTS.get(model.model_type, 0))
+        ),
         sliding_window=_window(name, windows, caches),
     )
 
