@@ -8,8 +8,8 @@ floats there, and is kept so here: the last byte of the budget depends on it.
 from dataclasses import dataclass
 from math import ceil
 
-from kvplan.engines.sglang_cells import Cells
-from kvplan.engines.sglang_settings import Settings
+from kvplan.engines.sglang.cells import Cells
+from kvplan.engines.sglang.settings import Settings
 from kvplan.units import GIB, round_up
 
 # A window slot is freed in steps of this many tokens (SGLANG_SWA_EVICTION_INTERVAL).

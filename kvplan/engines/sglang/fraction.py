@@ -6,7 +6,7 @@ reports in MiB; it is applied to what is free before the weights load.
 
 from dataclasses import dataclass
 
-from kvplan.engines.sglang_traits import Traits
+from kvplan.engines.sglang.traits import Traits
 
 # (memory below, chunked prefill, decode graphs up to this batch with fewer than four ranks, with more)
 TIERS: tuple[tuple[int, int, int, int], ...] = (
@@ -37,9 +37,7 @@ def num_prefill_graphs(max_tokens: int) -> int:
     (cuda_graph_hook.py generate_prefill_cuda_graph_batch_sizes).
     """
     steps = ((4, 33, 4), (48, 257, 16), (288, 513, 32), (576, 1025, 64), (1280, 4097, 256))
-    count = sum(
-        len(range(first, min(stop, max_tokens + 1), step)) for first, stop, step in steps
-    )
+    count = sum(len(range(first, min(stop, max_tokens + 1), step)) for first, stop, step in steps)
     return count + len(range(4608, max_tokens + 1, 512))
 
 

@@ -95,6 +95,8 @@ VISION_DEFAULTS: dict[str, tuple[int | None, int]] = {
 NEXTN_DEFAULTS: dict[str, int] = {
     "deepseek_v3": 1, "deepseek_v4": 1, "glm4_moe": 1, "glm5_next": 1, "hy_v4": 1, "longcat_flash": 1,
 }  # fmt: skip
+# Inkling keeps a tenth for its windows and its states alike.
+INKLING_RATIO = 0.1
 # What getattr falls back to where the vision config has no such field (memory_hook.py).
 NO_VISION_LAYERS, NO_VISION_HIDDEN_SIZE = 24, 1024
 
@@ -136,7 +138,9 @@ def traits_of(model: ModelSpec) -> Traits:
     caches = [cache for cache, _ in cache_kinds(model)]
     windows = [cache for cache in caches if isinstance(cache, SlidingWindow | ChunkedAttention)]
     shared = [cache.owner for cache in caches if isinstance(cache, SharedCache)]
-    attention = [c for c in (*caches, *shared) if isinstance(c, FullAttention | SlidingWindow | ChunkedAttention)]
+    attention = [
+        c for c in (*caches, *shared) if isinstance(c, FullAttention | SlidingWindow | ChunkedAttention)
+    ]
     latent = [cache for cache in caches if isinstance(cache, LatentAttention)]
     return Traits(
         architecture=name,
@@ -201,7 +205,9 @@ def _window(name: str, windows: list[SlidingWindow | ChunkedAttention], caches: 
     for window in windows:
         if isinstance(window, ChunkedAttention):
             return window.attention_chunk_size
-        return window.sliding_window - (1 if name.startswith(("GptOss", "Gemma", "Mellum", "MuseGlimmer")) else 0)
+        return window.sliding_window - (
+            1 if name.startswith(("GptOss", "Gemma", "Mellum", "MuseGlimmer")) else 0
+        )
     return 0
 
 

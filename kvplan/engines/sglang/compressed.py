@@ -8,7 +8,7 @@ tokens; the states of the 128-to-1 layers are a ring per request and come off th
 
 from dataclasses import dataclass
 
-from kvplan.engines.sglang_pools import (
+from kvplan.engines.sglang.pools import (
     Pools,
     Refused,
     no_room_message,
@@ -17,7 +17,7 @@ from kvplan.engines.sglang_pools import (
     rest_gib,
     running_requests,
 )
-from kvplan.engines.sglang_settings import Settings
+from kvplan.engines.sglang.settings import Settings
 from kvplan.layers import CompressedAttention, LayerGroup
 from kvplan.units import GIB, ceil_div, round_up
 

@@ -7,7 +7,7 @@ constraints, sparse latent defaults) and model_overrides/*.py (defaults by class
 from dataclasses import dataclass
 
 from kvplan.device import Device
-from kvplan.engines.sglang_traits import Traits
+from kvplan.engines.sglang.traits import Traits
 from kvplan.errors import UnknownFormat, did_you_mean
 
 KV_NAMES = ("auto", "bf16", "bfloat16", "fp8_e4m3", "fp8_e5m2", "mxfp8", "nvfp4", "fp4_mx_block16")
@@ -202,9 +202,7 @@ def _by_generation(traits: Traits, platform: Platform, asked: Asked) -> str:
     return "triton" if traits.has_sinks else "flashinfer"
 
 
-def _page(
-    page: int, prefill: str, decode: str, traits: Traits, platform: Platform, asked: Asked
-) -> int:
+def _page(page: int, prefill: str, decode: str, traits: Traits, platform: Platform, asked: Asked) -> int:
     """Return the page size after the kernels' constraints; 1 where none asks for more."""
     both = (prefill, decode)
     if decode == "flashmla":
@@ -246,9 +244,7 @@ def _sparse_latent_dtype(kv_dtype: str, platform: Platform) -> str:
     return name
 
 
-def _sparse_kernels(
-    traits: Traits, platform: Platform, asked: Asked, kv_dtype: str
-) -> tuple[str, str]:
+def _sparse_kernels(traits: Traits, platform: Platform, asked: Asked, kv_dtype: str) -> tuple[str, str]:
     if asked.dcp > 1:
         defaults = ("trtllm", "trtllm")
     elif platform.is_amd:
