@@ -80,6 +80,7 @@ def _graphs_for_running(graph: int, max_running: int, traits: Traits, device: De
 
 
 def is_qwen3_vl_on_hopper(traits: Traits, device: Device | None) -> bool:
+    """Tell whether the serving defaults of Qwen3-VL on large Hopper cards hold (qwen3_vl.py)."""
     return (
         traits.architecture in ("Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration")
         and device is not None

@@ -215,9 +215,10 @@ def _request_capped(
     full = (budget - window * window_bytes) // full_bytes // page * page
     if full <= 0:
         return Refused(
-            f"SWA pool cap ({window} tokens, {window * window_bytes / GIB:.2f} GiB) leaves no room for the full "
-            f"KV pool within the available {budget / GIB:.2f} GiB. Reduce --max-running-requests, lower "
-            "SGLANG_SWA_EVICTION_INTERVAL, or increase --mem-fraction-static."
+            f"SWA pool cap ({window} tokens, {window * window_bytes / GIB:.2f} GiB) leaves no room for "
+            f"the full KV pool within the available {budget / GIB:.2f} GiB. "
+            "Reduce --max-running-requests, lower SGLANG_SWA_EVICTION_INTERVAL, or increase "
+            "--mem-fraction-static."
         )
     limited = _limited(full, settings)
     return limited // page * page, min(window, limited)

@@ -47,10 +47,11 @@ class Layout:
 class Settings:
     """What one server runs with.
 
-    ``tensor`` ranks share a layer (``layout.attention_tensor`` of them its attention, runtime_context.py
-    derive_attn_tp_size); ``attention_dp`` groups of them keep their own requests. ``max_running_requests`` is the flag's value or
-    the default that stands for it, None where the pool decides. ``multimodal_reserve_mib`` comes off
-    the pool. ``slots_per_request`` is how many states one running request holds.
+    ``tensor`` ranks share a layer, ``layout.attention_tensor`` of them its attention
+    (runtime_context.py derive_attn_tp_size); ``attention_dp`` groups of them keep their own requests.
+    ``max_running_requests`` is the flag's value or the default that stands for it, None where the
+    pool decides. ``multimodal_reserve_mib`` comes off the pool. ``slots_per_request`` is how many
+    states one running request holds.
     """
 
     layout: Layout

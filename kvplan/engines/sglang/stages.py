@@ -37,7 +37,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """How weights are spread: ranks of a layer, pipeline stages, ranks that share experts, attention groups."""
+    """How weights are spread: over a layer, over stages, over experts, and in attention groups."""
 
     tensor: int
     pipeline: int

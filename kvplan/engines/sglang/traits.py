@@ -6,12 +6,13 @@ and srt/arg_groups/cuda_graph_hook.py (classes whose prefill is not captured). C
 the engine's own lists; sizes always come from the layers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from kvplan.layers import (
     RECURRENT_STATES,
+    Cache,
     ChunkedAttention,
     CompressedAttention,
     FullAttention,
@@ -22,6 +23,7 @@ from kvplan.layers import (
 )
 from kvplan.model import ModelSpec, cache_kinds
 
+WINDOW_BEFORE_TOKEN = ("GptOss", "Gemma", "Mellum", "MuseGlimmer")
 NESTED = ("thinker_config", "llm_config", "language_config", "text_config")
 
 # is_hybrid_swa_model: windows get a pool of their own in these classes and in no other.
@@ -48,7 +50,8 @@ MULTIMODAL_CLASSES = frozenset((
     "CLIPModel", "DeepseekVL2ForCausalLM", "Grok1VForCausalLM", "Grok1AForCausalLM",
     "InternVLChatModel", "LlavaLlamaForCausalLM", "LlavaMistralForCausalLM", "LlavaQwenForCausalLM",
     "LlavaVidForCausalLM", "MiniCPMO", "MiniCPMV", "MultiModalityCausalLM", "Phi4MMForCausalLM",
-    "Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration", "WhisperForConditionalGeneration",
+    "Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration",
+    "WhisperForConditionalGeneration",
     "MiniMaxM3SparseForConditionalGeneration", "DotsVLMForCausalLM", "DotsOCRForCausalLM",
     "PaddleOCRVLForConditionalGeneration", "MiDashengLMModel", "StepVLForConditionalGeneration",
 ))  # fmt: skip
@@ -194,10 +197,10 @@ def _vision(config: Mapping[str, object]) -> tuple[int, int] | None:
     return layers or NO_VISION_LAYERS, hidden
 
 
-def _window(name: str, windows: list[SlidingWindow | ChunkedAttention], caches: list[object]) -> int:
+def _window(name: str, windows: Sequence[SlidingWindow | ChunkedAttention], caches: Sequence[Cache]) -> int:
     """Return the model class's get_attention_sliding_window_size.
 
-    gpt-oss, Gemma, Mellum and Muse Glimmer count the window without the token itself; Llama 4 keeps its chunk.
+    Some classes count the window without the token itself; Llama 4 keeps its chunk.
     """
     for cache in caches:
         if isinstance(cache, CompressedAttention):
@@ -205,9 +208,7 @@ def _window(name: str, windows: list[SlidingWindow | ChunkedAttention], caches: 
     for window in windows:
         if isinstance(window, ChunkedAttention):
             return window.attention_chunk_size
-        return window.sliding_window - (
-            1 if name.startswith(("GptOss", "Gemma", "Mellum", "MuseGlimmer")) else 0
-        )
+        return window.sliding_window - (1 if name.startswith(WINDOW_BEFORE_TOKEN) else 0)
     return 0
 
 
