@@ -113,6 +113,7 @@ def cells_of(groups: tuple[LayerGroup, ...], layout: Layout) -> Cells:
     if layout.kv_dtype == "mxfp8":
         # One exponent a block of 32, rounded down once for all layers together.
         full += full_elements // MXFP8_BLOCK
+        full_keys += full_keys // MXFP8_BLOCK
     full += workspace
     draft_full, draft_window = _draft_bytes(groups, layout, full, num_full, window, num_window)
     return Cells(

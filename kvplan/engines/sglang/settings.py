@@ -13,7 +13,7 @@ from kvplan.engines.sglang.load import is_qwen3_vl_on_hopper, load_of
 from kvplan.engines.sglang.reading import share_or, whole_or_none
 from kvplan.engines.sglang.speculation import MAX_RUNNING, algorithm_of, draft_layers, draft_tokens
 from kvplan.engines.sglang.states import mamba_ratio_of, slots_per_request, ssm_dtype_of
-from kvplan.engines.sglang.traits import INKLING_RATIO, Traits, traits_of
+from kvplan.engines.sglang.traits import INKLING_RATIO, Traits, text_config, traits_of
 from kvplan.errors import InvalidValue, UnknownFormat
 from kvplan.model import ModelSpec
 from kvplan.units import MIB
@@ -22,6 +22,7 @@ from kvplan.workload import Workload
 DEFAULT_SWA_RATIO = 0.8
 COMPRESSED_SWA_RATIO = 0.1
 COMPRESSED_MAX_RUNNING = 256
+DTYPE_NAMES = {"half": "float16", "float16": "float16", "bfloat16": "bfloat16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ def settings_of(
             max_running = MAX_RUNNING
         elif traits.is_compressed:
             max_running = COMPRESSED_MAX_RUNNING
-    model_dtype = _model_dtype(model)
+    model_dtype = _model_dtype(model, workload)
     overlap = not option("disable_overlap_schedule") and pipeline == 1
     attention_cp = max(1, whole_or_none(option("attn_cp_size")) or 1)
     layout = Layout(
@@ -224,9 +225,22 @@ def _swa_ratio(workload: Workload, traits: Traits) -> float:
     return share_or(workload.option("swa_full_tokens_ratio"), default)
 
 
-def _model_dtype(model: ModelSpec) -> str:
-    """Return the dtype the model runs in: fp32 checkpoints are served in 16 bits (model_config.py)."""
-    return model.dtype if model.dtype in ("float16", "bfloat16") else "float16"
+def _model_dtype(model: ModelSpec, workload: Workload) -> str:
+    """Return the dtype the model runs in (model_config.py _get_and_verify_dtype).
+
+    fp32 checkpoints, and those that name no dtype, are served in float16, Gemma and gpt-oss's MXFP4
+    in bfloat16.
+    """
+    asked = DTYPE_NAMES.get(str(workload.option("dtype") or ""))
+    if asked:
+        return asked
+    config = model.config or {}
+    parts = (config, text_config(config))
+    stated = not config or any(part.get(key) for part in parts for key in ("torch_dtype", "dtype"))
+    if stated and model.dtype in ("float16", "bfloat16"):
+        return model.dtype
+    wide = model.model_type.startswith("gemma") or model.architecture == "GptOssForCausalLM"
+    return "bfloat16" if wide else "float16"
 
 
 def _asked_kv(workload: Workload) -> str:

@@ -165,7 +165,7 @@ def traits_of(model: ModelSpec) -> Traits:
         num_nextn_predict_layers=_whole(
             text.get("num_nextn_predict_layers", NEXTN_DEFAULTS.get(model.model_type, 0))
         ),
-        sliding_window=_window(name, windows, caches),
+        sliding_window=_window(name, text, windows, caches),
     )
 
 
@@ -197,11 +197,20 @@ def _vision(config: Mapping[str, object]) -> tuple[int, int] | None:
     return layers or NO_VISION_LAYERS, hidden
 
 
-def _window(name: str, windows: Sequence[SlidingWindow | ChunkedAttention], caches: Sequence[Cache]) -> int:
+def _window(
+    name: str,
+    text: Mapping[str, object],
+    windows: Sequence[SlidingWindow | ChunkedAttention],
+    caches: Sequence[Cache],
+) -> int:
     """Return the model class's get_attention_sliding_window_size.
 
-    Some classes count the window without the token itself; Llama 4 keeps its chunk.
+    Some classes count the window without the token itself; Llama 4 keeps its chunk; MiMo's is the
+    config's, which transformers makes one longer.
     """
+    stated = _first(text, ("sliding_window_size", "sliding_window"))
+    if name in MIMO_CLASSES and windows and stated:
+        return stated
     for cache in caches:
         if isinstance(cache, CompressedAttention):
             return cache.sliding_window

@@ -6,7 +6,7 @@ srt/managers/scheduler.py. Its "GB" are GiB.
 
 from kvplan.engines.sglang.compressed import full_token_bytes, request_state_bytes, window_tokens
 from kvplan.engines.sglang.fraction import MAX_PREFILL_TOKENS
-from kvplan.engines.sglang.pools import Pools, Refused
+from kvplan.engines.sglang.pools import Pools, Refused, caps_by_requests
 from kvplan.engines.sglang.settings import Settings
 from kvplan.engines.sglang.stages import Stage
 from kvplan.units import GIB
@@ -78,8 +78,9 @@ def _window_lines(stage: Stage, settings: Settings, pools: Pools) -> list[str]:
     cells, page = stage.cells, settings.page_size
     full, window = pools.full_tokens, pools.window_tokens
     keys = cells.window_key_bytes * (window + page)
+    split = f"Use sliding window memory pool. full_layer_tokens={full}, swa_layer_tokens={window}"
     return [
-        f"Use sliding window memory pool. full_layer_tokens={full}, swa_layer_tokens={window}",
+        *(() if caps_by_requests(settings) else (split,)),
         _pool_line("Full ", settings, full, *_split(stage, settings, pools)),
         _pool_line("SWA ", settings, window, keys, cells.window_bytes * (window + page) - keys),
     ]
