@@ -16,7 +16,7 @@ from kvplan.quantity import Quantity, exact
 from kvplan.units import GIB, MIB
 
 BEFORE_WHY = "CUDA context and NCCL before the weights; start-up logs show 0.6 GiB (4090 x2) to 2.5 (H200 x8)"
-LEFTOVER_WHY = "allocator rounding and leftovers of loading; start-up logs"
+LEFTOVER_WHY = "allocator rounding and leftovers of loading; start-up logs show 0.2 to 2.4 percent"
 GRAPHS_WHY = "captured graphs; start-up logs show 0.1 to 2.7 GiB, SGLang reserves 2 MiB a decode batch"
 WORKSPACE_WHY = "attention workspaces; start-up logs show 0.1 to 0.6 GiB"
 ACTIVATION_WHY = "activations of one chunk: 2 x tokens x heads x head size x a factor by tp (aiconfigurator)"
@@ -42,7 +42,8 @@ def before_loading(ranks: int, device: Device) -> Quantity:
 
 def leftovers(weight_bytes: int) -> Quantity:
     """Return what loading keeps beyond the weights themselves."""
-    return Quantity(0, weight_bytes // 500, weight_bytes // 100 + 64 * MIB, "assumed", LEFTOVER_WHY)
+    high = weight_bytes * 25 // 1000 + 64 * MIB
+    return Quantity(0, weight_bytes * 6 // 1000, high, "assumed", LEFTOVER_WHY)
 
 
 def graphs(settings: Settings) -> Quantity:

@@ -2,7 +2,7 @@
 
 SGLang 0.5.23 srt/distributed/utils.py (get_pp_indices: what does not divide goes to the last stages)
 and srt/layers/dp_attention.py (data-parallel attention: attention and embedding are split over the
-attention group only, experts and MLPs over all ranks).
+attention group only, experts and MLPs over all ranks). Vision towers are split like the text model.
 """
 
 from dataclasses import dataclass
@@ -68,11 +68,27 @@ def stages_of(model: ModelSpec, format_name: str, ranks: Ranks, layout: Layout) 
         weights = stage_weight_bytes(
             model, format_name, ranks.tensor, ranks.pipeline, ranks.expert, stage, sizes
         )
+        if stage == 0 and ranks.tensor > 1:
+            weights -= _vision_split(model, format_name, ranks.tensor)
         if ranks.attention_dp > 1:
             weights += _attention_dp_extra(model, format_name, ranks, part, starts[stage], stage)
         compressed = layout_of(part) if is_compressed(part) else None
         stages.append(Stage(weights, cells[stage], per_request, compressed))
     return tuple(stages)
+
+
+def _vision_split(model: ModelSpec, format_name: str, tensor: int) -> int:
+    """Return what a rank is spared because a vision tower's projections are split like any other.
+
+    Unless --mm-enable-dp-encoder replicates them; biases, positions and patches stay whole.
+    """
+    weight = weight_format(format_name)
+    whole = sum(
+        span_bytes(model, weight, part, None, 1)
+        for part in model.structure.tensors
+        if part.role == "vision" and part.split == "none" and len(part.shape) == 2
+    )
+    return whole - whole // tensor
 
 
 def _attention_dp_extra(
