@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-from kvplan.gguf_names import llama_cpp_arch
+from kvplan.gguf_names import SCORE_CORRECTED, llama_cpp_arch
 from kvplan.layers import (
     RECURRENT_STATES,
     Cache,
@@ -91,8 +91,18 @@ class ModelShape:
     hidden_size: int
     vocab_size: int
     layers: tuple[LayerShape, ...]
+    routing: "Routing"
     per_layer_input: int
     num_altup: int
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """What a model says of its router: scores by sigmoid, weights normalized, weights scaled."""
+
+    sigmoid: bool
+    normed: bool
+    scaled: bool
 
 
 @lru_cache(maxsize=128)
@@ -103,7 +113,7 @@ def model_shape(model: ModelSpec) -> ModelShape:
     shapes = []
     for layer in expand_layers(model):
         if id(layer) not in by_layer:
-            by_layer[id(layer)] = _layer_shape(layer)
+            by_layer[id(layer)] = _layer_shape(layer, corrected=model.model_type in SCORE_CORRECTED)
         shapes.append(by_layer[id(layer)])
     hidden = model.structure.hidden_size
     per_layer = altup = 0
@@ -114,10 +124,27 @@ def model_shape(model: ModelSpec) -> ModelShape:
         for tensor in layer.tensors:
             if "altup" in tensor.name and "router" in tensor.name and tensor.shape[-1] == hidden:
                 altup = max(altup, tensor.shape[0])
-    return ModelShape(arch, hidden, model.structure.vocab_size, tuple(shapes), per_layer, altup)
+    return ModelShape(
+        arch, hidden, model.structure.vocab_size, tuple(shapes), _routing(model, arch), per_layer, altup
+    )
 
 
-def _layer_shape(layer: Layer) -> LayerShape:
+def _routing(model: ModelSpec, arch: str) -> Routing:
+    says = dict(model.gguf_metadata) if model.gguf_metadata else dict(model.config or {})
+
+    def value(key: str, name: str) -> object:
+        return says.get(f"{arch}.{key}", says.get(name))
+
+    scale = value("expert_weights_scale", "routed_scaling_factor")
+    return Routing(
+        sigmoid=value("expert_gating_func", "scoring_func") in (2, "sigmoid")
+        or model.model_type in SCORE_CORRECTED,
+        normed=bool(value("expert_weights_norm", "norm_topk_prob")),
+        scaled=scale not in (None, 0, 1),
+    )
+
+
+def _layer_shape(layer: Layer, *, corrected: bool) -> LayerShape:
     state = next((cache for cache in layer.caches if isinstance(cache, RECURRENT_STATES)), None)
     attention = next((cache for cache in layer.caches if not isinstance(cache, RECURRENT_STATES)), None)
     return LayerShape(
@@ -125,7 +152,7 @@ def _layer_shape(layer: Layer) -> LayerShape:
         state=state,
         dt_rank=_dt_rank(layer),
         mlp=_mlp(layer),
-        experts=_experts(layer),
+        experts=_experts(layer, corrected=corrected),
     )
 
 
@@ -172,7 +199,7 @@ def _mlp(layer: Layer) -> FeedForward | None:
     return FeedForward(width, gated=fused or len(ups) > 1, fused=fused)
 
 
-def _experts(layer: Layer) -> Experts | None:
+def _experts(layer: Layer, *, corrected: bool) -> Experts | None:
     routed = [tensor for tensor in _of_role(layer, "expert") if len(tensor.shape) == 2]
     if not routed:
         return None
@@ -184,7 +211,7 @@ def _experts(layer: Layer) -> Experts | None:
         width=down.shape[1],
         gated=len(routed) > 2 or any("gate_up" in tensor.name for tensor in routed),
         biased=any(tensor.role == "expert" and tensor.name.endswith(".bias") for tensor in layer.tensors),
-        corrected=any("e_score_correction" in tensor.name for tensor in layer.tensors),
+        corrected=corrected or any("e_score_correction" in tensor.name for tensor in layer.tensors),
         shared=shared[0].shape[1] if shared else 0,
         shared_gate=any("shared_expert_gate" in tensor.name for tensor in layer.tensors),
     )

@@ -19,7 +19,7 @@ class Rules:
     ``after_rope``. ``rope`` on all layers, the ``windowed`` ones, none, or all but every fourth
     (``skip4``). ``post_norms`` follow attention and MLP; without ``pre_norms`` those are the only ones.
     ``parallel`` runs attention and MLP side by side. ``late_outputs`` picks the wanted rows after the
-    last layer. ``two_caches`` keeps windowed layers' caches apart.
+    last layer. ``gating`` is ``own`` where the file says how its router works.
     """
 
     qk_norm: Literal["none", "head", "row", "after_rope"] = "none"
@@ -35,9 +35,8 @@ class Rules:
     scaled_logits: bool = False
     late_outputs: bool = False
     residual_first: bool = False
-    gating: str = "softmax"
+    gating: Literal["softmax", "sigmoid", "softmax_weight", "own"] = "softmax"
     normed_weights: bool = True
-    scaled_weights: bool = False
     weight_first: bool = False
     tempered: bool = False
 
@@ -65,8 +64,8 @@ RULES: dict[str, Rules] = {
         weight_first=True,
         tempered=True,
     ),
-    "glm4moe": Rules(gating="sigmoid"),
-    "deepseek2": Rules(),
+    "glm4moe": Rules(gating="own"),
+    "deepseek2": Rules(gating="own"),
 }
 
 
@@ -155,13 +154,15 @@ def _feed_forward(builder: Builder, rules: Rules, layer: LayerShape, tensor: Ten
     experts = layer.experts
     if experts is None:
         return builder.mlp(tensor, layer.mlp) if layer.mlp is not None else tensor
-    gating = "sigmoid" if experts.corrected else rules.gating
+    routing = builder.shape.routing
+    own = rules.gating == "own"
+    gating = ("sigmoid" if routing.sigmoid else "softmax") if own else rules.gating
     cur = builder.experts(
         tensor,
         experts,
         gating=gating,
-        normed=rules.normed_weights,
-        scaled=rules.scaled_weights,
+        normed=routing.normed if own else rules.normed_weights,
+        scaled=routing.scaled,
         weight_first=rules.weight_first,
     )
     if experts.shared:
