@@ -131,11 +131,14 @@ class Builder:
         return like("mul", normed, self.scale_weight(tensor.ne[0]))
 
     def final_norm(self, tensor: Tensor, op: str = "rms_norm") -> Tensor:
-        """Normalize before the output projection."""
-        return like("mul", like(op, tensor), weight((tensor.ne[0],), self.places.output))
+        """Normalize before the output projection; what comes of it can be asked for, so it stays."""
+        normed = like("mul", like(op, tensor), weight((tensor.ne[0],), self.places.output))
+        normed.is_output = True
+        return normed
 
     def logits(self, tensor: Tensor) -> Tensor:
         """Project to the vocabulary."""
+        tensor.is_output = True
         table = weight((self.shape.hidden_size, self.shape.vocab_size), self.places.output)
         return mul_mat(table, tensor)
 
@@ -434,7 +437,7 @@ class Builder:
         self.graph.expand(results)
         row = results.nb
         parts = [
-            self.graph.expand(view(results, (hidden, tokens), (row[0], row[2], row[2] * tokens, row[3])))
+            self.graph.expand(view(results, (hidden, tokens), (row[0], row[2], row[3], row[3])))
             for _ in range(used)
         ]
         total = parts[0]

@@ -36,7 +36,7 @@ HYBRIDS: dict[str, HybridRules] = {
     "mamba": HybridRules(one_part=True),
     "mamba2": HybridRules(one_part=True),
     "jamba": HybridRules(residual_first=True, normed_dt=True, normed_weights=False),
-    "granitehybrid": HybridRules(scaled=True),
+    "granitehybrid": HybridRules(scaled=True, rope=True),
     "nemotron_h": HybridRules(one_part=True, late_outputs=True, gating="sigmoid"),
     "qwen3next": HybridRules(late_outputs=True, rope=True, gated_attention=True),
 }

@@ -101,6 +101,7 @@ def transformer(builder: Builder, rules: Rules) -> None:
         residual = like("add", middle, cur) if rules.residual_first else like("add", cur, middle)
     cur = residual
     if rules.late_outputs:
+        cur.is_output = True
         (cur,) = builder.pick(cur)
     cur = builder.logits(builder.final_norm(cur, rules.norm))
     if rules.scaled_logits:
