@@ -219,8 +219,8 @@ def argsort_top_k(tensor: Tensor, count: int) -> Tensor:
 
 
 def view(tensor: Tensor, ne: Sequence[int], nb: Dims | None = None) -> Tensor:
-    """Return a part of a tensor with its strides, or given ones."""
-    return Tensor("view", dims(ne), (tensor,), type=tensor.type, nb=nb or tensor.nb, view_src=tensor)
+    """Return a part of a tensor, without gaps or with given strides."""
+    return Tensor("view", dims(ne), (tensor,), type=tensor.type, nb=nb, view_src=tensor)
 
 
 def reshape(tensor: Tensor, ne: Sequence[int]) -> Tensor:
@@ -233,9 +233,11 @@ def permute(tensor: Tensor, axes: tuple[int, int, int, int]) -> Tensor:
     ne, nb = [1] * 4, [0] * 4
     for index, axis in enumerate(axes):
         ne[axis], nb[axis] = tensor.ne[index], tensor.nb[index]
-    return Tensor(
+    result = Tensor(
         "permute", dims(ne), (tensor,), type=tensor.type, nb=(nb[0], nb[1], nb[2], nb[3]), view_src=tensor
     )
+    result.num_bytes = tensor.num_bytes
+    return result
 
 
 def transpose(tensor: Tensor) -> Tensor:

@@ -68,7 +68,9 @@ class Places:
 
     ``layers`` and ``experts`` have a backend for each layer; ``caches_follow`` puts a layer's cache
     beside it, else on the CPU. ``weight_bytes`` gives the bytes of a host weight by layer and kind of
-    matrix, for those that are copied to a card.
+    matrix, and ``output_bytes`` the output's, for those that are copied to a card. ``pinned`` holds
+    norms on their layer's card, as a running server does where all layers are on cards; when it only
+    measures (``--fit``, ggml_backend_sched_reserve_size) the scheduler forgets that.
     """
 
     cpu: int
@@ -76,8 +78,9 @@ class Places:
     experts: tuple[int, ...]
     output: int
     caches_follow: bool
-    all_on_cards: bool
-    weight_bytes: Callable[[int, str, int], int | None]
+    pinned: bool
+    weight_bytes: Callable[[int, str], int | None]
+    output_bytes: int | None
 
 
 class Builder:
@@ -107,7 +110,7 @@ class Builder:
         on = (self.places.experts if name.endswith("_exps") else self.places.layers)[self.layer]
         num_bytes = None
         if on == self.places.cpu and name:
-            num_bytes = self.places.weight_bytes(self.layer, name, ne[0])
+            num_bytes = self.places.weight_bytes(self.layer, name)
         return weight(ne, on, num_bytes)
 
     def scale_weight(self, *ne: int) -> Tensor:
@@ -124,9 +127,9 @@ class Builder:
         return rows
 
     def norm(self, tensor: Tensor, op: str = "rms_norm", *, pinned: bool = True) -> Tensor:
-        """Normalize and scale; the first operation is pinned to the layer's card when all are on cards."""
+        """Normalize and scale; the first operation may be pinned to the layer's card."""
         normed = like(op, tensor)
-        if pinned and self.places.all_on_cards:
+        if pinned and self.places.pinned:
             normed.backend = self.places.layers[self.layer]
         return like("mul", normed, self.scale_weight(tensor.ne[0]))
 
@@ -139,7 +142,8 @@ class Builder:
     def logits(self, tensor: Tensor) -> Tensor:
         """Project to the vocabulary."""
         tensor.is_output = True
-        table = weight((self.shape.hidden_size, self.shape.vocab_size), self.places.output)
+        size = (self.shape.hidden_size, self.shape.vocab_size)
+        table = weight(size, self.places.output, self.places.output_bytes)
         return mul_mat(table, tensor)
 
     def linear(self, tensor: Tensor, width: int, name: str) -> Tensor:
@@ -321,7 +325,7 @@ class Builder:
                 cur = mul_mat(self.weight(cur.ne[0], decompress, heads, name="attn_v_b"), cur)
             cur = permute(cur, (0, 2, 1, 3))
             cur = cont(cur, (cur.ne[0] * cur.ne[1], cur.ne[2] * cur.ne[3]))
-            if not self.places.caches_follow:
+            if self.places.pinned and not self.places.caches_follow:
                 cur.backend = self.places.cpu
         return self.graph.expand(cur)
 
@@ -351,6 +355,7 @@ class Builder:
         self._write(cache, key, self._index(windowed=False, values=False))
         k = _whole(cache, (rank + rope, 1, batch.full, batch.num_streams))
         v = view(k, (rank, 1, batch.full, batch.num_streams), k.nb)
+        v.num_bytes = k.num_bytes
         cur = self._attend(query, k, v, self.mask(windowed=False), transposed=False,
                            decompress=part.v_head_dim)  # fmt: skip
         return self.linear(cur, self.shape.hidden_size, "attn_output")
@@ -423,7 +428,8 @@ class Builder:
             matrices = self.weight(operand.ne[0], width, num, name=name)
             result = mul_mat_id(matrices, operand, chosen)
             if part.biased:
-                result = like("add_id", result, self.scale_weight(width, num), chosen)
+                bias = weight((width, num), self.places.experts[self.layer])
+                result = like("add_id", result, bias, chosen)
             return result
 
         up = through(cur, part.width, "ffn_up_exps")

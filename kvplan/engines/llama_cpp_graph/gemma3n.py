@@ -23,8 +23,6 @@ from kvplan.engines.ggml.tensor import (
 from kvplan.engines.llama_cpp_graph.builder import Builder
 from kvplan.engines.llama_cpp_graph.shapes import Attention
 
-# Layers whose gate keeps only its largest values (n_layer_sparsity in gemma3n.cpp).
-NUM_SPARSE_LAYERS = 10
 LAUREL_RANK = 64
 
 
@@ -53,7 +51,7 @@ class Gemma3n:
 
     def _inputs_of_layers(self, first: Tensor) -> Tensor:
         builder, tokens = self.builder, self.tokens
-        width, layers = builder.shape.per_layer_input, len(builder.shape.layers)
+        width, layers = builder.shape.per_layer_input, builder.shape.num_layers
         table = weight((width * layers, builder.shape.vocab_size), builder.places.cpu)
         looked_up = get_rows(table, given((tokens,), I32))
         looked_up = builder.graph.expand(like("scale", reshape(looked_up, (width, layers, tokens))))
@@ -102,7 +100,7 @@ class Gemma3n:
         width = layer.mlp.width if layer.mlp is not None else self.hidden
         up = builder.linear(fed, width, "ffn_up")
         gate = builder.linear(fed, width, "ffn_gate")
-        if index < NUM_SPARSE_LAYERS:
+        if layer.is_odd:
             gate = _largest(gate)
         fed = builder.linear(like("mul", up, like("unary", gate)), self.hidden, "ffn_down")
         activated = like("add", builder.norm(fed, pinned=False), attended)

@@ -1,6 +1,6 @@
 """What a layer's graph is built from: widths, read from a model's caches and tensors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from kvplan.gguf_names import SCORE_CORRECTED, llama_cpp_arch
@@ -19,6 +19,11 @@ from kvplan.model import ModelSpec, expand_layers
 from kvplan.tensors import Tensor
 
 _FUSED_QKV = (".qkv_proj.weight", ".query_key_value.weight", ".c_attn.weight", ".Wqkv.weight")
+# Every fourth layer is not rotated (hparams n_no_rope_layer_step).
+NO_ROPE_ARCHS = frozenset(("llama4", "smollm3"))
+NO_ROPE_STEP = 4
+# Layers whose gate keeps only its largest values (n_layer_sparsity in src/models/gemma3n.cpp).
+NUM_SPARSE_LAYERS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +79,32 @@ class Experts:
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
-    """One layer: at most one of each part."""
+    """One layer: at most one of each part.
+
+    ``is_odd`` marks the layers that an architecture treats in its own way: without rotation
+    (SmolLM3, Llama 4), with a sparse gate (Gemma 3n).
+    """
 
     attention: Attention | Latent | None
     state: RecurrentState | None
     dt_rank: int
     mlp: FeedForward | None
     experts: Experts | None
+    is_odd: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """A model: its architecture as GGUF names it, and its layers in order."""
+    """A model: its architecture as GGUF names it, and its layers in order.
+
+    ``num_layers`` is their number in the file, more than those listed where repeats are left out.
+    """
 
     arch: str
     hidden_size: int
     vocab_size: int
     layers: tuple[LayerShape, ...]
+    num_layers: int
     routing: "Routing"
     per_layer_input: int
     num_altup: int
@@ -110,11 +124,14 @@ def model_shape(model: ModelSpec) -> ModelShape:
     """Return the widths that a model's graph has."""
     arch = llama_cpp_arch(model)
     by_layer: dict[int, LayerShape] = {}
-    shapes = []
-    for layer in expand_layers(model):
+    step = NO_ROPE_STEP if arch in NO_ROPE_ARCHS else 0
+    num_sparse = NUM_SPARSE_LAYERS
+    shapes: list[LayerShape] = []
+    for index, layer in enumerate(expand_layers(model)):
         if id(layer) not in by_layer:
             by_layer[id(layer)] = _layer_shape(layer, corrected=model.model_type in SCORE_CORRECTED)
-        shapes.append(by_layer[id(layer)])
+        is_odd = index < num_sparse if arch == "gemma3n" else bool(step) and (index + 1) % step == 0
+        shapes.append(replace(by_layer[id(layer)], is_odd=is_odd))
     hidden = model.structure.hidden_size
     per_layer = altup = 0
     for tensor in model.structure.tensors:
@@ -122,10 +139,11 @@ def model_shape(model: ModelSpec) -> ModelShape:
             per_layer = tensor.shape[0] // len(shapes)
     for layer in expand_layers(model)[:1]:
         for tensor in layer.tensors:
-            if "altup" in tensor.name and "router" in tensor.name and tensor.shape[-1] == hidden:
+            if "altup" in tensor.name and "router.weight" in tensor.name:
                 altup = max(altup, tensor.shape[0])
     return ModelShape(
-        arch, hidden, model.structure.vocab_size, tuple(shapes), _routing(model, arch), per_layer, altup
+        arch, hidden, model.structure.vocab_size, tuple(shapes), len(shapes), _routing(model, arch),
+        per_layer, altup
     )
 
 
@@ -136,12 +154,11 @@ def _routing(model: ModelSpec, arch: str) -> Routing:
         return says.get(f"{arch}.{key}", says.get(name))
 
     scale = value("expert_weights_scale", "routed_scaling_factor")
-    return Routing(
-        sigmoid=value("expert_gating_func", "scoring_func") in (2, "sigmoid")
-        or model.model_type in SCORE_CORRECTED,
-        normed=bool(value("expert_weights_norm", "norm_topk_prob")),
-        scaled=scale not in (None, 0, 1),
-    )
+    sigmoid = value("expert_gating_func", "scoring_func") in (2, "sigmoid")
+    sigmoid = sigmoid or model.model_type in SCORE_CORRECTED
+    normed = value("expert_weights_norm", "norm_topk_prob")
+    # Configs that leave it out follow their class, and those with a sigmoid normalize.
+    return Routing(sigmoid, sigmoid if normed is None else bool(normed), scale not in (None, 0, 1))
 
 
 def _layer_shape(layer: Layer, *, corrected: bool) -> LayerShape:
@@ -187,7 +204,8 @@ def _of_role(layer: Layer, role: str) -> list[Tensor]:
 
 
 def _mlp(layer: Layer) -> FeedForward | None:
-    matrices = [tensor for tensor in _of_role(layer, "mlp") if len(tensor.shape) == 2]
+    role = "mlp" if _of_role(layer, "expert") or _of_role(layer, "mlp") else "shared_expert"
+    matrices = [tensor for tensor in _of_role(layer, role) if len(tensor.shape) == 2]
     ups = [tensor for tensor in matrices if tensor.split == "out"]
     if not ups:
         return None

@@ -17,7 +17,7 @@ class Rules:
 
     ``qk_norm``: none, per ``head`` before the rotation, over the ``row`` of all heads, or
     ``after_rope``. ``rope`` on all layers, the ``windowed`` ones, none, or all but every fourth
-    (``skip4``). ``post_norms`` follow attention and MLP; without ``pre_norms`` those are the only ones.
+    (``skip4``, see LayerShape). ``post_norms`` follow attention and MLP; without ``pre_norms`` those are the only ones.
     ``parallel`` runs attention and MLP side by side. ``late_outputs`` picks the wanted rows after the
     last layer. ``gating`` is ``own`` where the file says how its router works.
     """
@@ -81,7 +81,7 @@ def transformer(builder: Builder, rules: Rules) -> None:
         builder.layer = index
         cur = builder.norm(residual, rules.norm) if rules.pre_norms else residual
         normed = cur
-        cur = _attention(builder, rules, layer, cur, index, temper)
+        cur = _attention(builder, rules, layer, cur, temper)
         if index == last and not rules.late_outputs:
             if rules.parallel:
                 cur, residual, normed = builder.pick(cur, residual, normed)
@@ -112,7 +112,7 @@ def transformer(builder: Builder, rules: Rules) -> None:
 
 
 def _attention(
-    builder: Builder, rules: Rules, layer: LayerShape, tensor: Tensor, index: int, temper: Tensor | None
+    builder: Builder, rules: Rules, layer: LayerShape, tensor: Tensor, temper: Tensor | None
 ) -> Tensor:
     part = layer.attention
     if isinstance(part, Latent):
@@ -126,7 +126,7 @@ def _attention(
         "all": True,
         "none": False,
         "windowed": part.windowed,
-        "skip4": (index + 1) % 4 != 0,
+        "skip4": not layer.is_odd,
     }[rules.rope]
     two_caches = any(
         isinstance(each.attention, Attention) and each.attention.windowed for each in builder.shape.layers
