@@ -1,7 +1,7 @@
 """The parts that llama.cpp's graphs are made of: norms, attention, MLPs, experts.
 
 src/llama-graph.cpp: build_norm, build_qkv, build_attn, build_attn_mha, build_ffn, build_moe_ffn,
-build_inp_embd. Additions of biases and of scales per tensor take their operand's place and are left out.
+build_inp_embd.
 """
 
 from collections.abc import Callable
@@ -41,6 +41,8 @@ from kvplan.units import round_up
 
 # llama-kv-cache.cpp: quantized caches are rotated by Hadamard matrices of this size or a multiple.
 ROTATION = 64
+# Architectures whose loader asks for rope_freqs.weight, which Llama 3.1 and later have.
+ROPE_TABLE_ARCHS = frozenset(("llama", "llama4"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class Builder:
         self.indices: dict[tuple[bool, bool], Tensor] = {}
         self.positions = given((batch.num_tokens,), I32)
         self.outputs = given((batch.num_outputs,), I32)
+        self.rope_tables: dict[int, Tensor] = {}
         self.key_dims: dict[bool, set[int]] = {False: set(), True: set()}
         self.value_width = 1
         for layer in shape.layers:
@@ -146,9 +149,10 @@ class Builder:
         table = weight(size, self.places.output, self.places.output_bytes)
         return mul_mat(table, tensor)
 
-    def linear(self, tensor: Tensor, width: int, name: str) -> Tensor:
-        """Multiply with a matrix of the layer."""
-        return mul_mat(self.weight(tensor.ne[0], width, name=name), tensor)
+    def linear(self, tensor: Tensor, width: int, name: str, *, bias: bool = False) -> Tensor:
+        """Multiply with a matrix of the layer, and add a bias where there is one."""
+        product = mul_mat(self.weight(tensor.ne[0], width, name=name), tensor)
+        return like("add", product, self.scale_weight(width)) if bias else product
 
     def pick(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Keep the rows whose logits are wanted."""
@@ -200,7 +204,7 @@ class Builder:
         value = (part.v_head_dim, part.num_kv_heads)
         if part.fused_qkv:
             widths = [size * count for size, count in (*heads, value)]
-            joint = self.linear(tensor, sum(widths), "attn_qkv")
+            joint = self.linear(tensor, sum(widths), "attn_qkv", bias=part.qkv_bias)
             row = joint.nb[1]
             query, key, val = (
                 view(joint, (size, count, tokens), (4, 4 * size, row, row * tokens))
@@ -208,14 +212,19 @@ class Builder:
             )
             return query, key, val
         query, key, val = (
-            reshape(self.linear(tensor, size * count, name), (size, count, tokens))
+            reshape(self.linear(tensor, size * count, name, bias=part.qkv_bias), (size, count, tokens))
             for (size, count), name in zip((*heads, value), ("attn_q", "attn_k", "attn_v"), strict=True)
         )
         return query, key, val
 
     def rope(self, tensor: Tensor) -> Tensor:
-        """Rotate by position."""
-        return like("rope", tensor, self.positions)
+        """Rotate by position, with the model's table of frequencies where it has one."""
+        if self.shape.arch not in ROPE_TABLE_ARCHS:
+            return like("rope", tensor, self.positions)
+        place = self.places.layers[self.layer]
+        if place not in self.rope_tables:
+            self.rope_tables[place] = self.scale_weight(tensor.ne[0] // 2)
+        return like("rope", tensor, self.positions, self.rope_tables[place])
 
     def _cache(self, width: int, kind: str, *, windowed: bool) -> Tensor:
         batch = self.batch
@@ -281,10 +290,19 @@ class Builder:
             v = _whole(values, (part.v_head_dim, part.num_kv_heads, cells, streams))
         else:
             v = _whole(values, (cells, part.num_kv_heads, part.v_head_dim, streams))
-        cur = self._attend(query, k, v, self.mask(windowed=windowed), transposed=not batch.flash_attn,
-                           soft_cap=soft_cap)  # fmt: skip
+        cur = self._attend(
+            query,
+            k,
+            v,
+            self.mask(windowed=windowed),
+            self.scale_weight(part.num_heads) if part.sinks else None,
+            transposed=not batch.flash_attn,
+            soft_cap=soft_cap,
+        )
         cur = self._rotated(cur, turn_v)
-        return self.linear(cur, self.shape.hidden_size, "attn_output") if project else cur
+        if not project:
+            return cur
+        return self.linear(cur, self.shape.hidden_size, "attn_output", bias=part.out_bias)
 
     def _attend(
         self,
@@ -292,6 +310,7 @@ class Builder:
         k: Tensor,
         v: Tensor,
         mask: Tensor,
+        sinks: Tensor | None = None,
         *,
         transposed: bool,
         soft_cap: bool = False,
@@ -304,9 +323,10 @@ class Builder:
                      (query.nb[0], query.nb[1], query.nb[2], query.nb[2] * each))  # fmt: skip
         q, k, v = (permute(tensor, (0, 2, 1, 3)) for tensor in (query, k, v))
         heads = q.ne[2]
+        rest = () if sinks is None else (sinks,)
         if self.batch.flash_attn:
             k, v = (cast(tensor, F16) if tensor.type == F32 else tensor for tensor in (k, v))
-            cur = Tensor("flash_attn", (v.ne[0], heads, each, streams), (q, k, v, mask))
+            cur = Tensor("flash_attn", (v.ne[0], heads, each, streams), (q, k, v, mask, *rest))
             cur.scratch_bytes = _half_precision_bytes(cur, k, v, each)
             if decompress:
                 cur = permute(cur, (0, 2, 1, 3))
@@ -317,7 +337,7 @@ class Builder:
             scores = mul_mat(k, q)
             if soft_cap:
                 scores = like("scale", like("unary", like("scale", scores)))
-            scores = like("soft_max", scores, mask)
+            scores = like("soft_max", scores, mask, *rest)
             if not transposed:
                 v = cont(transpose(v))
             cur = mul_mat(v, scores)

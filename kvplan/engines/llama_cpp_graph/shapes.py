@@ -19,6 +19,8 @@ from kvplan.model import ModelSpec, expand_layers
 from kvplan.tensors import Tensor
 
 _FUSED_QKV = (".qkv_proj.weight", ".query_key_value.weight", ".c_attn.weight", ".Wqkv.weight")
+_QKV_BIASES = (".q_proj.bias", ".qkv_proj.bias", ".query_key_value.bias", ".c_attn.bias", ".Wqkv.bias")
+_OUT_BIASES = (".o_proj.bias", ".out_proj.bias", "self_attention.dense.bias", "self_attn.dense.bias")
 # Every fourth layer is not rotated (hparams n_no_rope_layer_step).
 NO_ROPE_ARCHS = frozenset(("llama4", "smollm3"))
 NO_ROPE_STEP = 4
@@ -28,7 +30,10 @@ NUM_SPARSE_LAYERS = 10
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Heads and their sizes. ``stores`` is False where another layer's cache is read."""
+    """Heads and their sizes.
+
+    ``stores`` is False where another layer's cache is read; ``sinks`` adds a score to each head.
+    """
 
     num_heads: int
     num_kv_heads: int
@@ -37,6 +42,9 @@ class Attention:
     windowed: bool
     stores: bool
     fused_qkv: bool
+    qkv_bias: bool
+    out_bias: bool
+    sinks: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +204,9 @@ def _attention(cache: Cache, layer: Layer) -> Attention | Latent | None:
         windowed=not isinstance(owner, FullAttention),
         stores=stores,
         fused_qkv=any(tensor.name.endswith(_FUSED_QKV) for tensor in layer.tensors),
+        qkv_bias=any(tensor.name.endswith(_QKV_BIASES) for tensor in layer.tensors),
+        out_bias=any(tensor.name.endswith(_OUT_BIASES) for tensor in layer.tensors),
+        sinks=any("sinks" in tensor.name for tensor in layer.tensors),
     )
 
 

@@ -4,7 +4,6 @@ src/llama-context.cpp sched_reserve: the prompt graph of ``n_ubatch`` tokens in 
 there are sequences, over caches that are full.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,8 +19,10 @@ from kvplan.engines.llama_cpp_graph.shapes import ModelShape, model_shape
 from kvplan.engines.llama_cpp_graph.transformer import RULES, Rules, transformer
 from kvplan.model import ModelSpec
 
-# How often a layer between the same neighbours is built: after that the buffer has settled.
-REPEATS = 2
+# How often a pattern of layers that repeats is built (the last time included): by then the buffer has
+# settled. Patterns of up to MAX_PERIOD layers are looked for.
+REPEATS = 3000
+MAX_PERIOD = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +133,27 @@ def _shortened(
 
 
 def _kept_layers(keys: Sequence[object]) -> list[int]:
-    seen: Counter[tuple[object, ...]] = Counter()
-    kept = []
-    for index, key in enumerate(keys):
-        around = (
-            keys[index - 1] if index else None,
-            key,
-            keys[index + 1] if index + 1 < len(keys) else None,
+    """Return the layers to build: of a pattern that repeats, the first ones and the last."""
+    kept: list[int] = []
+    index = 0
+    while index < len(keys):
+        period, repeats = max(
+            ((period, _repeats(keys, index, period)) for period in range(1, MAX_PERIOD + 1)),
+            key=lambda found: found[0] * (found[1] - REPEATS),
         )
-        seen[around] += 1
-        if seen[around] <= REPEATS:
+        if repeats <= REPEATS:
             kept.append(index)
+            index += 1
+            continue
+        end = index + period * repeats
+        kept += [*range(index, index + period * (REPEATS - 1)), *range(end - period, end)]
+        index = end
     return kept
+
+
+def _repeats(keys: Sequence[object], start: int, period: int) -> int:
+    pattern = keys[start : start + period]
+    end = start + period
+    while keys[end : end + period] == pattern:
+        end += period
+    return (end - start) // period
