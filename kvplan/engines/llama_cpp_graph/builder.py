@@ -6,6 +6,7 @@ build_inp_embd.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 from kvplan.dtypes import GGML_TYPES
 from kvplan.engines.ggml.tensor import (
@@ -100,6 +101,8 @@ class Builder:
         self.positions = given((batch.num_tokens,), I32)
         self.outputs = given((batch.num_outputs,), I32)
         self.rope_tables: dict[int, Tensor] = {}
+        # The last layer's caches of each kind: layers that store none read those.
+        self.caches: dict[bool, tuple[Tensor, Tensor]] = {}
         self.key_dims: dict[bool, set[int]] = {False: set(), True: set()}
         self.value_width = 1
         for layer in shape.layers:
@@ -114,6 +117,9 @@ class Builder:
         num_bytes = None
         if on == self.places.cpu and name:
             num_bytes = self.places.weight_bytes(self.layer, name)
+            if num_bytes is None:
+                # Small matrices that no rule names are kept in 16 bits.
+                num_bytes = 2 * prod(ne)
         return weight(ne, on, num_bytes)
 
     def scale_weight(self, *ne: int) -> Tensor:
@@ -234,6 +240,14 @@ class Builder:
         made.num_bytes = GGML_TYPES[kind].row_bytes(width) * cells * batch.num_streams
         return made
 
+    def _caches(self, part: Attention, *, windowed: bool) -> tuple[Tensor, Tensor]:
+        batch = self.batch
+        width = part.num_kv_heads * part.v_head_dim if batch.flash_attn else self.value_width
+        return (
+            self._cache(part.num_kv_heads * part.head_dim, batch.type_k, windowed=windowed),
+            self._cache(width, batch.type_v, windowed=windowed),
+        )
+
     def _write(self, cache: Tensor, rows: Tensor, index: Tensor) -> None:
         tokens = rows.ne[2]
         flat = view(rows, (cache.ne[0], tokens), (4, rows.nb[2], rows.nb[2] * tokens, rows.nb[2] * tokens))
@@ -274,11 +288,9 @@ class Builder:
             if tensor is not None:
                 self.graph.expand(tensor)
         batch = self.batch
-        keys = self._cache(part.num_kv_heads * part.head_dim, batch.type_k, windowed=windowed)
-        width = part.num_kv_heads * part.v_head_dim
-        values = self._cache(
-            width if batch.flash_attn else self.value_width, batch.type_v, windowed=windowed
-        )
+        if part.stores:
+            self.caches[windowed] = self._caches(part, windowed=windowed)
+        keys, values = self.caches[windowed]
         if key is not None:
             self._write(keys, key, self._index(windowed=windowed, values=False))
         if value is not None:

@@ -24,6 +24,7 @@ from kvplan.engines.llama_cpp_graph.builder import Builder
 from kvplan.engines.llama_cpp_graph.shapes import Attention
 
 LAUREL_RANK = 64
+HALF = 2
 
 
 class Gemma3n:
@@ -55,33 +56,38 @@ class Gemma3n:
         table = weight((width * layers, builder.shape.vocab_size), builder.places.cpu)
         looked_up = get_rows(table, given((tokens,), I32))
         looked_up = builder.graph.expand(like("scale", reshape(looked_up, (width, layers, tokens))))
-        on = builder.places.output
-        projected = mul_mat(weight((self.hidden, width * layers), on), first)
+        on = builder.places.layers[0]
+        size = (self.hidden, width * layers)
+        projected = mul_mat(weight(size, on, HALF * self.hidden * width * layers), first)
         projected = reshape(like("scale", projected), (width, layers, tokens))
         projected = like("mul", like("rms_norm", projected), weight((width,), on))
         both = like("scale", like("add", projected, looked_up))
         return cont(permute(both, (0, 2, 1, 3)))
 
     def _fan_out(self, first: Tensor) -> Tensor:
-        on = self.builder.places.output
         magnitude = _magnitude(first)
         repeated = repeat(first, (self.hidden, self.tokens, self.streams - 1))
-        added = mul_mat(weight((self.hidden, self.hidden, self.streams - 1), on), repeated)
+        added = mul_mat(self._between_streams(), repeated)
         new = _magnitude(added)
         added = like("div", like("mul", added, magnitude), new)
         return concat(first, added, 2)
 
     def _fan_in(self, cur: Tensor) -> Tensor:
-        on = self.builder.places.output
         magnitude = _magnitude(_slice(cur, 0))
         rest = view(cur, (self.hidden, self.tokens, self.streams - 1), cur.nb)
-        projected = mul_mat(weight((self.hidden, self.hidden, self.streams - 1), on), rest)
+        projected = mul_mat(self._between_streams(), rest)
         new = _magnitude(projected)
         projected = like("div", like("mul", projected, magnitude), new)
         total = _slice(cur, 0)
         for index in range(self.streams - 1):
             total = like("add", total, _slice(projected, index))
         return like("scale", total)
+
+    def _between_streams(self) -> Tensor:
+        """Return a matrix for each stream but the first; they lie with the output, in 16 bits."""
+        others = self.streams - 1
+        num_bytes = HALF * self.hidden * self.hidden * others
+        return weight((self.hidden, self.hidden, others), self.builder.places.output, num_bytes)
 
     def _layer(self, cur: Tensor, inputs: Tensor, index: int) -> Tensor:
         builder = self.builder

@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from kvplan.dtypes import GGML_TYPES
-from kvplan.gguf_mix import mix_bytes, sized_tensors
+from kvplan.gguf_mix import sized_tensors
 from kvplan.gguf_names import GgufTensor
 from kvplan.model import ModelSpec
 
@@ -60,10 +60,21 @@ def matrix_bytes(model: ModelSpec, mix: str) -> dict[tuple[int, str], int]:
     return found
 
 
+@lru_cache(maxsize=64)
 def output_bytes(model: ModelSpec, mix: str) -> int:
     """Return the bytes of the output projection: its own matrix, or the embedding's where tied."""
-    file = mix_bytes(model, mix)
-    return file.output_bytes or file.embedding_bytes
+    if model.gguf_metadata and model.stored and mix == model.weights_format:
+        sizes = {stored.name: stored.num_bytes for stored in model.stored}
+        return sizes.get("output.weight", sizes.get("token_embd.weight", 0))
+    hidden = model.structure.hidden_size
+    tied = own = 0
+    for layer, tensor, _, num_bytes in sized_tensors(model, mix):
+        if layer < 0 and tensor.num_columns == hidden:
+            if tensor.origin.role == "lm_head":
+                own = own or num_bytes
+            elif tensor.origin.role == "embedding":
+                tied = tied or num_bytes
+    return own or tied
 
 
 def _stem(tensor: GgufTensor) -> str | None:
