@@ -67,6 +67,10 @@ ARCH_OF_TYPE: dict[str, str] = {
     "glm4_moe": "glm4moe",
     "gpt_oss": "gpt-oss",
     "gemma3_text": "gemma3",
+    "gemma3n_text": "gemma3n",
+    "granitemoehybrid": "granitehybrid",
+    "llama4_text": "llama4",
+    "falcon_mamba": "mamba",
     "minimax_m2": "minimax-m2",
 }
 # Routers with a learned score correction, a buffer in transformers but a tensor in the file.
