@@ -115,8 +115,11 @@ def multiplied(gpu: str, count: int) -> str:
     return f"{count}x{name.strip()}"
 
 
-def question(asked: Asked) -> Question:
-    """Read what was asked. Raises KvplanError naming the option that cannot be."""
+def question(asked: Asked, model: ModelSpec | None = None) -> Question:
+    """Read what was asked; ``model`` where it is open already.
+
+    Raises KvplanError naming the option that cannot be.
+    """
     from kvplan.sources import check_assumption, open_model
 
     workload = _workload(asked)
@@ -125,7 +128,8 @@ def question(asked: Asked) -> Question:
     if asked.weights is not None:
         weight_format(asked.weights)
     check_assumption(asked.assume)
-    model = open_model(asked.model, offline=asked.offline, assume=asked.assume)
+    if model is None:
+        model = open_model(asked.model, offline=asked.offline, assume=asked.assume)
     has_gpu = bool(devices) or not asked.gpus
     chosen = engine or default_engine(model, asked.weights, has_gpu=has_gpu)
     workload, unknown = _with_engine_flags(asked, workload, chosen)

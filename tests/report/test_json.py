@@ -16,6 +16,8 @@ COMMANDS = [
     ("fit", "gemma-3-27b", "--gpu", "48GB", "--engine", "llama.cpp", "--weights", "q4_k_m"),
     ("fit", "qwen3-8b", "--gpu", "24GB", "--engine", "transformers"),
     ("fit", "gpt-oss-20b", "--gpu", "24GB", "--engine", "ideal"),
+    ("compare", "llama-3-8b", "qwen3-8b", "--gpu", "24GB", "--ctx", "8k"),
+    ("compare", "qwen3-8b", "--gpu", "24GB", "--engine", "vllm", "--engine", "llama.cpp", "--kv", "q8_0"),
     ("show", "deepseek-v3"),
     ("show", "gemma-3-4b", "--engine", "llama.cpp"),
     ("list", "models"),
