@@ -17,9 +17,12 @@ _GLOB = re.compile(r"[*?\[]")
 
 
 class ModulePatterns:
-    """Patterns made ready to ask: plain names as sets, the rest as expressions, by the layer they name."""
+    """Patterns made ready to ask: plain names as sets, the rest as expressions, by the layer they name.
 
-    __slots__ = ("_expressions", "_names")
+    ``differ_by_layer`` tells whether any may mean some layers and not others.
+    """
+
+    __slots__ = ("_expressions", "_names", "differ_by_layer")
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
         # Under None stand those that may mean any layer.
@@ -33,6 +36,10 @@ class ModulePatterns:
                 self._names.setdefault(key, set()).add(name)
             else:
                 self._expressions.setdefault(key, []).append(_compiled(pattern))
+        anywhere = [expression.pattern for expression in self._expressions.get(None, ())]
+        self.differ_by_layer = any(key is not None for key in (*self._names, *self._expressions)) or any(
+            "layers" in text for text in (*self._names.get(None, ()), *anywhere)
+        )
 
     def match(self, tensor_name: str, layer: int | None) -> bool:
         """Tell whether a tensor's module is meant; ``layer`` is None outside the layers."""
@@ -46,15 +53,6 @@ class ModulePatterns:
             for candidate in names
             for key in keys
         )
-
-    def differ_by_layer(self) -> bool:
-        """Tell whether any pattern may mean some layers and not others."""
-        layers = {key for key in (*self._names, *self._expressions) if key is not None}
-        anywhere = (
-            *self._names.get(None, ()),
-            *(expression.pattern for expression in self._expressions.get(None, ())),
-        )
-        return bool(layers) or any("layers" in text for text in anywhere)
 
 
 @lru_cache(maxsize=65_536)

@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "fit": "fit",
     "show": "show",
     "compare": "compare",
+    "find": "find",
     "list": "listing",
     "schema": "schema",
 }

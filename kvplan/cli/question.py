@@ -122,8 +122,8 @@ def question(asked: Asked, model: ModelSpec | None = None) -> Question:
     """
     from kvplan.sources import check_assumption, open_model
 
-    workload = _workload(asked)
-    devices, gpu_is_many = _devices(asked)
+    workload = workload_of(asked)
+    devices, gpu_is_many = devices_of(asked)
     engine = engine_named(asked.engine) if asked.engine else None
     if asked.weights is not None:
         weight_format(asked.weights)
@@ -134,16 +134,21 @@ def question(asked: Asked, model: ModelSpec | None = None) -> Question:
     chosen = engine or default_engine(model, asked.weights, has_gpu=has_gpu)
     workload, unknown = _with_engine_flags(asked, workload, chosen)
     devices = spread(devices, workload.tensor_parallel, workload.pipeline_parallel, multiplied=gpu_is_many)
-    rules = Rules(
+    return Question(asked, model, workload, devices, chosen, rules_of(asked), unknown)
+
+
+def rules_of(asked: Asked) -> Rules:
+    """Return what counts as success."""
+    return Rules(
         strict=asked.strict,
         allow_offload=asked.allow_offload,
         allow_unknown=asked.allow_unknown,
         min_headroom_bytes=parse_size(asked.min_headroom).num_bytes if asked.min_headroom else 0,
     )
-    return Question(asked, model, workload, devices, chosen, rules, unknown)
 
 
-def _devices(asked: Asked) -> tuple[tuple[Device, ...], bool]:
+def devices_of(asked: Asked) -> tuple[tuple[Device, ...], bool]:
+    """Return the devices that ``--gpu`` names, and whether it names several."""
     if not asked.gpus:
         return (), False
     from kvplan.hardware.parse import parse_gpus
@@ -153,7 +158,8 @@ def _devices(asked: Asked) -> tuple[tuple[Device, ...], bool]:
     return devices, many or len(devices) > 1
 
 
-def _workload(asked: Asked) -> Workload:
+def workload_of(asked: Asked) -> Workload:
+    """Return what is asked of any model. Raises KvplanError for a value that cannot be read."""
     if asked.kv and (asked.kv_k or asked.kv_v):
         raise OptionClash(
             "--kv and --kv-k/--kv-v are both given",

@@ -29,6 +29,7 @@ FORMATS: dict[str, dict[str, str]] = {
     },
     "ListAnswer": {"table": "listing:table", "plain": "listing:plain", "json": "json_report:listing"},
     "CompareAnswer": _sheet_formats("compare"),
+    "FindAnswer": _sheet_formats("find"),
 }
 
 

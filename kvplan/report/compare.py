@@ -8,6 +8,7 @@ from kvplan.report.answer import Screen
 from kvplan.report.compare_answer import CompareAnswer, Subject
 from kvplan.report.sheet import Sheet, Table
 from kvplan.report.wording import COMPONENTS, VERDICTS, engine_text
+from kvplan.speed import decode_rate
 from kvplan.units import GIB, format_tokens
 
 
@@ -106,6 +107,7 @@ def _rows(answer: CompareAnswer) -> Iterator[tuple[str, list[str]]]:
         [format_tokens(s.limits.max_context_tokens) if s.limits else "-" for s in subjects],
     )
     yield "most sequences", [f"{s.limits.max_sequences:,}" if s.limits else "-" for s in subjects]
+    yield "tokens/s", [_rate(plan) for plan in plans]
     yield "engine", [engine_text(plan) if plan else "-" for plan in plans]
     yield "GPUs", [str(len(plan.devices)) if plan else "-" for plan in plans]
 
@@ -128,6 +130,11 @@ def _part(plan: Plan | None, name: str) -> str:
 
 def _budget(plan: Plan | None) -> str:
     return f"{plan.devices[0].budget_bytes / GIB:,.2f}" if plan and plan.devices else "-"
+
+
+def _rate(plan: Plan | None) -> str:
+    rate = decode_rate(plan) if plan else None
+    return "-" if rate is None else f"~{rate.expected:,.0f}"
 
 
 def _record(subject: Subject) -> Mapping[str, object]:

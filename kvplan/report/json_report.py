@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from kvplan import __version__
 from kvplan.engines.base import DevicePlan, Plan
@@ -11,6 +12,9 @@ from kvplan.model import ModelSpec, num_active_parameters, num_layers, num_param
 from kvplan.quantity import Quantity
 from kvplan.report.answer import FitAnswer, ListAnswer, Screen, ShowAnswer
 from kvplan.solve import Limits
+
+if TYPE_CHECKING:
+    from kvplan.speed import Rate
 
 SCHEMA = "kvplan/1"
 
@@ -122,6 +126,19 @@ def error(problem: KvplanError) -> str:
             "exit_code": problem.exit_code,
         }
     )
+
+
+def rate(amount: "Rate | None") -> dict[str, object] | None:
+    """Return tokens a second with their bounds; None where they are not known."""
+    if amount is None:
+        return None
+    return {
+        "low": round(amount.low, 3),
+        "expected": round(amount.expected, 3),
+        "high": round(amount.high, 3),
+        "basis": amount.basis,
+        "why": amount.why,
+    }
 
 
 def _dump(data: Mapping[str, object]) -> str:

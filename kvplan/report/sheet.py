@@ -6,6 +6,7 @@ the first one repeated. Nothing is said by colour alone: a verdict is a word.
 """
 
 import csv as csv_format
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -26,6 +27,7 @@ COLORS = {
     "unknown": "\x1b[1;35m",
 }
 RESET = "\x1b[0m"
+_COMMAND = re.compile(r"(?:^|: |  )kvplan [a-z]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ def csv(sheet: Sheet, screen: Screen) -> str:  # noqa: ARG001 - every format tak
 
 def _wrapped(line: str, width: int) -> list[str]:
     # A command is never broken, so that it can be copied.
-    if "kvplan " in line.rsplit("  ", maxsplit=1)[-1][:10] or not line:
+    if not line or _COMMAND.search(line):
         return [line]
     indent = " " * (len(line) - len(line.lstrip()))
     return wrap(line, width, subsequent_indent=indent, break_long_words=False) or [""]
