@@ -21,10 +21,11 @@ COMMANDS: dict[str, str] = {
     "show": "show",
     "compare": "compare",
     "find": "find",
+    "sweep": "sweep",
     "list": "listing",
     "schema": "schema",
 }
-TAKES_ENGINE_FLAGS = ("fit", "show", "compare")
+TAKES_ENGINE_FLAGS = ("fit", "show", "compare", "sweep")
 
 Job = Callable[[tuple[str, ...]], Outcome]
 _jobs: list[Job] = []

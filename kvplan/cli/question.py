@@ -132,7 +132,7 @@ def question(asked: Asked, model: ModelSpec | None = None) -> Question:
         model = open_model(asked.model, offline=asked.offline, assume=asked.assume)
     has_gpu = bool(devices) or not asked.gpus
     chosen = engine or default_engine(model, asked.weights, has_gpu=has_gpu)
-    workload, unknown = _with_engine_flags(asked, workload, chosen)
+    workload, unknown = with_engine_flags(asked, workload, chosen)
     devices = spread(devices, workload.tensor_parallel, workload.pipeline_parallel, multiplied=gpu_is_many)
     return Question(asked, model, workload, devices, chosen, rules_of(asked), unknown)
 
@@ -169,7 +169,7 @@ def workload_of(asked: Asked) -> Workload:
     return Workload(
         context_tokens=parse_tokens(asked.ctx) if asked.ctx is not None else 0,
         context_source="flag" if asked.ctx is not None else "model",
-        num_sequences=_count(asked.batch) if asked.batch is not None else 1,
+        num_sequences=number_of_sequences(asked.batch) if asked.batch is not None else 1,
         weights_format=asked.weights,
         kv_cache_dtype_k=(asked.kv or asked.kv_k or "auto").casefold(),
         kv_cache_dtype_v=(asked.kv or asked.kv_v or "auto").casefold(),
@@ -182,7 +182,8 @@ def workload_of(asked: Asked) -> Workload:
     )
 
 
-def _count(text: str) -> int:
+def number_of_sequences(text: str) -> int:
+    """Read ``--batch``. Raises InvalidValue for anything but 1 to 2**20."""
     try:
         count = int(text.replace(",", ""))
     except ValueError:
@@ -196,7 +197,11 @@ def _count(text: str) -> int:
     return count
 
 
-def _with_engine_flags(asked: Asked, workload: Workload, engine: Engine) -> tuple[Workload, tuple[str, ...]]:
+def with_engine_flags(asked: Asked, workload: Workload, engine: Engine) -> tuple[Workload, tuple[str, ...]]:
+    """Return the workload with the engine's own flags read into it, and the flags not known.
+
+    Raises OptionClash where a flag says again what an option of kvplan says.
+    """
     if not asked.engine_words:
         return workload, ()
     from kvplan.deploy.flags import read_flags

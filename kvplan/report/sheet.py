@@ -18,6 +18,15 @@ from kvplan.report.wording import VERDICTS
 
 GAP = 2
 MIN_WIDTH = 20
+# The first word of a cell that says how it went: in capitals in a list, small in a matrix.
+WORDS: dict[str, str] = {
+    **{word: status for status, word in VERDICTS.items()},
+    "fits": "fits",
+    "tight": "tight",
+    "slow": "offload",
+    "no": "does_not_fit",
+    "refused": "refused",
+}
 COLORS = {
     "fits": "\x1b[1;32m",
     "tight": "\x1b[1;33m",
@@ -123,7 +132,7 @@ def _colored_verdict(lines: list[str], screen: Screen) -> list[str]:
 
 def _colored(text: str, width: int) -> str:
     padded = text.ljust(width)
-    for status, word in VERDICTS.items():
+    for word, status in WORDS.items():
         if text == word or text.startswith(f"{word} "):
             return f"{COLORS[status]}{word}{RESET}{padded[len(word) :]}"
     return padded
