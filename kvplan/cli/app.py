@@ -19,10 +19,13 @@ from kvplan.errors import InputError, did_you_mean
 COMMANDS: dict[str, str] = {
     "fit": "fit",
     "show": "show",
+    "compare": "compare",
+    "find": "find",
+    "sweep": "sweep",
     "list": "listing",
     "schema": "schema",
 }
-TAKES_ENGINE_FLAGS = ("fit", "show")
+TAKES_ENGINE_FLAGS = ("fit", "show", "compare", "sweep")
 
 Job = Callable[[tuple[str, ...]], Outcome]
 _jobs: list[Job] = []

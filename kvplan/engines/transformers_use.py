@@ -11,13 +11,15 @@ from functools import lru_cache
 from kvplan.engines.base import CacheGroup, CacheUse
 from kvplan.engines.transformers_cache import CacheKind, held
 from kvplan.engines.transformers_options import Generation
-from kvplan.layers import RECURRENT_STATES, LatentAttention, kind_name
+from kvplan.layers import RECURRENT_STATES, LatentAttention, RgLruState, XlstmState, kind_name
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.quantity import Quantity, exact
 from kvplan.units import ceil_div
 from kvplan.workload import Workload
 
 OLDEST, NEWEST = (4, 57), (5, 23)
+# xLSTMCache counts the tokens it has seen in one int64 (models/xlstm/modeling_xlstm.py).
+XLSTM_COUNTER_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +105,14 @@ def _sizes(
     model: ModelSpec, num_tokens: int, num_sequences: int, dtype: str, kind: CacheKind, encoder_tokens: int
 ) -> tuple[int, int, int, tuple[tuple[str, int, int], ...]]:
     whole = peak = states = 0
+    if any(isinstance(cache, XlstmState) for cache, _ in cache_kinds(model)):
+        whole = peak = XLSTM_COUNTER_BYTES
     groups: list[tuple[str, int, int]] = []
     for cache, count in cache_kinds(model):
         part = held(cache, num_tokens, num_sequences, dtype, kind, encoder_tokens)
-        whole += part.held_bytes * count
+        # RG-LRU's states lie in the modules: a static cache, made beforehand, does not hold them.
+        outside = kind.implementation == "static" and isinstance(cache, RgLruState)
+        whole += 0 if outside else part.held_bytes * count
         peak += part.peak_bytes * count
         states += part.state_bytes * count
         groups.append((kind_name(cache), count, part.held_bytes * count))

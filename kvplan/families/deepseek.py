@@ -136,10 +136,32 @@ def _indexer(config: Config, shape: Shape) -> tuple[Tensor, ...]:
     )
 
 
-def _mla_model(config: Config, indexes: Callable[[Config, int], bool]) -> Structure:
+def axk1(config: Config) -> Structure:
+    """Read A.X K1: DeepSeek-V3 with a norm after each routed MLP; the first layer is dense."""
+    usual = config.behind({"first_k_dense_replace": 1})
+    after = norm("mlp.post_mlp_layernorm", config.positive("hidden_size"))
+    return _mla_model(usual, _no_indexer, sparse_norms=after)
+
+
+def pangu_ultra_moe(config: Config) -> Structure:
+    """Read openPangu Ultra MoE (modeling_openpangu_moe.py): V3 with ``sandwich_norm`` around the MLP."""
+    around: tuple[Tensor, ...] = ()
+    if config.flag("sandwich_norm", False):
+        hidden = config.positive("hidden_size")
+        around = (*norm("pre_mlp_layernorm", hidden), *norm("post_mlp_layernorm", hidden))
+    return _mla_model(config, _no_indexer, more_norms=around)
+
+
+def _mla_model(
+    config: Config,
+    indexes: Callable[[Config, int], bool],
+    *,
+    more_norms: tuple[Tensor, ...] = (),
+    sparse_norms: tuple[Tensor, ...] = (),
+) -> Structure:
     shape = _shape(config)
     latent = _latent(config, shape)
-    norms = _norms(shape.hidden_size)
+    norms = (*_norms(shape.hidden_size), *more_norms)
     made: dict[tuple[bool, bool], Layer] = {}
 
     def make(index: int) -> Layer:
@@ -148,6 +170,8 @@ def _mla_model(config: Config, indexes: Callable[[Config, int], bool]) -> Struct
             is_sparse, has_index = key
             index_tensors = _indexer(config, shape) if has_index else ()
             feed_forward = _feed_forward(config, shape.hidden_size, is_sparse=is_sparse)
+            if is_sparse:
+                feed_forward += sparse_norms
             index_head_dim = config.positive("index_head_dim") if has_index else 0
             made[key] = Layer(
                 (_cache(config, index_head_dim),), (*latent, *index_tensors, *feed_forward, *norms)

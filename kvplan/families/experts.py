@@ -184,6 +184,25 @@ def mimo_v2(config: Config) -> Structure:
     return finish(config, shape, by_index(shape.num_layers, make), tied=False)
 
 
+def minimax_m3_flat(config: Config) -> Structure:
+    """Read MiniMax-M3's text model from a file that states it at the top, in the older spelling.
+
+    transformers 5.23 configuration_minimax_m3_vl.py maps ``sparse_attention_config`` and
+    ``moe_layer_freq`` to layer types in the same way.
+    """
+    sparse = config.sub("sparse_attention_config")
+    if sparse is None:
+        return minimax_m3(config)
+    marks = sparse.integers("sparse_attention_freq")
+    read: dict[str, object] = {}
+    if marks is not None and not config.has("layer_types"):
+        read["layer_types"] = ["minimax_m3_sparse" if mark else FULL for mark in marks]
+    for key, older in (("index_n_heads", "sparse_num_index_heads"), ("index_head_dim", "sparse_index_dim")):
+        if sparse.has(older):
+            read[key] = sparse.positive(older)
+    return minimax_m3(config.override(read))
+
+
 def minimax_m3(config: Config) -> Structure:
     """Read MiniMax-M3's text model: block-sparse layers keep one indexer key a token beside K and V."""
     shape = shape_of(config, head_dim=None if config.has("head_dim") else 128)

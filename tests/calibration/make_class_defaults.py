@@ -21,7 +21,9 @@ nanochat nemotron olmo olmo2 olmo3 opt persimmon phi phi3 qwen2 qwen3 seed_oss s
 starcoder2 vaultgemma xglm albert bert camembert distilbert electra esm eurobert gte
 jina_embeddings_v3 modernbert mpnet nomic_bert roberta xlm-roberta deberta deberta-v2 bart
 blenderbot blenderbot-small m2m_100 marian mbart mt5 pegasus plbart t5 umt5 whisper
-qwen2_moe qwen3_moe qwen3_next glm4_moe
+qwen2_moe qwen3_moe qwen3_next glm4_moe aria_text axk1 cohere2_moe dots1 ernie4_5_moe exaone_moe
+flex_olmo granitemoe granitemoe_swa granitemoeshared hunyuan_v1_moe hy_v3 mistral4 phimoe solar_open
+mimo_v2_flash minimax_m3_vl_text zamba zamba2 recurrent_gemma rwkv xlstm
 """
 
 # Configs that nest others: the nested classes' defaults are written under their own model types.
@@ -49,6 +51,9 @@ num_experts n_routed_experts n_shared_experts num_experts_per_tok moe_intermedia
 shared_expert_intermediate_size first_k_dense_replace decoder_sparse_step mlp_only_layers
 linear_conv_kernel_dim linear_key_head_dim linear_value_head_dim linear_num_key_heads
 linear_num_value_heads
+num_local_experts moe_num_experts moe_topk moe_k kv_lora_rank q_lora_rank qk_rope_head_dim
+qk_nope_head_dim v_head_dim lm_head_bias moe_num_shared_experts num_shared_experts
+dense_intermediate_size shared_intermediate_size
 """
 
 
