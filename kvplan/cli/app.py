@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "compare": "compare",
     "find": "find",
     "sweep": "sweep",
+    "check": "check",
     "list": "listing",
     "schema": "schema",
 }
