@@ -19,10 +19,11 @@ from kvplan.errors import InputError, did_you_mean
 COMMANDS: dict[str, str] = {
     "fit": "fit",
     "show": "show",
+    "verify": "verify",
     "list": "listing",
     "schema": "schema",
 }
-TAKES_ENGINE_FLAGS = ("fit", "show")
+TAKES_ENGINE_FLAGS = ("fit", "show", "verify")
 
 Job = Callable[[tuple[str, ...]], Outcome]
 _jobs: list[Job] = []

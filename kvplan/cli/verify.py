@@ -1,0 +1,76 @@
+"""``kvplan verify``: the plan against real tensors, an engine's log, or a running server."""
+
+from typing import Annotated
+
+import typer
+
+from kvplan.cli import options as opt
+from kvplan.cli.app import submit
+from kvplan.cli.outcome import Outcome, Output
+
+ModelOption = Annotated[
+    str | None,
+    typer.Argument(metavar="[MODEL]", help="The model. With --log and --url: what they name, if left out."),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="Where to allocate: auto, cuda, cpu, mps, xpu.")
+]
+MaxMemoryOption = Annotated[
+    str | None,
+    typer.Option("--max-memory", metavar="SIZE", help="Allocate at most this much: fewer layers, said."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("verify")(verify)
+
+
+def verify(
+    model: ModelOption = None,
+    ctx: opt.CtxOption = None,
+    batch: opt.BatchOption = None,
+    kv: opt.KvOption = None,
+    kv_k: opt.KvKeyOption = None,
+    kv_v: opt.KvValueOption = None,
+    weights: opt.WeightsOption = None,
+    engine: opt.EngineOption = None,
+    device: DeviceOption = "auto",
+    max_memory: MaxMemoryOption = None,
+    encoder_ctx: opt.EncoderCtxOption = None,
+    offline: opt.OfflineOption = False,
+    assume: opt.AssumeOption = None,
+    format_: opt.FormatOption = "auto",
+    json_: opt.JsonOption = False,
+    output: opt.OutputOption = None,
+    export: opt.ExportOption = None,
+    quiet: opt.QuietOption = False,
+) -> None:
+    """Allocate MODEL's cache for real and compare it with the plan.
+
+    Exit codes: 0 agrees, 1 measured outside the plan's interval, 3 could not measure.
+    """
+
+    def job(engine_words: tuple[str, ...]) -> Outcome:
+        from kvplan.cli.question import Asked
+
+        asked = Asked(
+            model=model or "",
+            ctx=ctx,
+            batch=batch,
+            weights=weights,
+            kv=kv,
+            kv_k=kv_k,
+            kv_v=kv_v,
+            engine=engine,
+            encoder_ctx=encoder_ctx,
+            offline=offline,
+            assume=assume,
+            engine_words=engine_words,
+        )
+        out = Output("json" if json_ else format_, output, tuple(export or ()), quiet)
+        from kvplan.cli.verify_allocation import answer
+
+        return answer(asked, device, max_memory, out)
+
+    submit(job)
