@@ -19,6 +19,10 @@ MaxMemoryOption = Annotated[
     str | None,
     typer.Option("--max-memory", metavar="SIZE", help="Allocate at most this much: fewer layers, said."),
 ]
+LogOption = Annotated[
+    str | None,
+    typer.Option("--log", metavar="FILE", help="Compare with an engine's start-up log; - is standard input."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -37,6 +41,10 @@ def verify(
     engine: opt.EngineOption = None,
     device: DeviceOption = "auto",
     max_memory: MaxMemoryOption = None,
+    log: LogOption = None,
+    gpu: opt.GpuOption = None,
+    tp: opt.TensorOption = None,
+    pp: opt.PipelineOption = None,
     encoder_ctx: opt.EncoderCtxOption = None,
     offline: opt.OfflineOption = False,
     assume: opt.AssumeOption = None,
@@ -46,7 +54,7 @@ def verify(
     export: opt.ExportOption = None,
     quiet: opt.QuietOption = False,
 ) -> None:
-    """Allocate MODEL's cache for real and compare it with the plan.
+    """Allocate MODEL's cache for real, or read an engine's log, and compare with the plan.
 
     Exit codes: 0 agrees, 1 measured outside the plan's interval, 3 could not measure.
     """
@@ -56,6 +64,9 @@ def verify(
 
         asked = Asked(
             model=model or "",
+            gpus=tuple(gpu or ()),
+            tp=tp,
+            pp=pp,
             ctx=ctx,
             batch=batch,
             weights=weights,
@@ -69,8 +80,12 @@ def verify(
             engine_words=engine_words,
         )
         out = Output("json" if json_ else format_, output, tuple(export or ()), quiet)
-        from kvplan.cli.verify_allocation import answer
+        if log is not None:
+            from kvplan.cli import verify_log
 
-        return answer(asked, device, max_memory, out)
+            return verify_log.answer(asked, log, out)
+        from kvplan.cli import verify_allocation
+
+        return verify_allocation.answer(asked, device, max_memory, out)
 
     submit(job)
