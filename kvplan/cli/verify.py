@@ -23,6 +23,10 @@ LogOption = Annotated[
     str | None,
     typer.Option("--log", metavar="FILE", help="Compare with an engine's start-up log; - is standard input."),
 ]
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", metavar="URL", help="Ask a running vLLM, SGLang, llama-server or Ollama."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,6 +46,7 @@ def verify(
     device: DeviceOption = "auto",
     max_memory: MaxMemoryOption = None,
     log: LogOption = None,
+    url: UrlOption = None,
     gpu: opt.GpuOption = None,
     tp: opt.TensorOption = None,
     pp: opt.PipelineOption = None,
@@ -54,7 +59,7 @@ def verify(
     export: opt.ExportOption = None,
     quiet: opt.QuietOption = False,
 ) -> None:
-    """Allocate MODEL's cache for real, or read an engine's log, and compare with the plan.
+    """Allocate MODEL's cache for real, read an engine's log or ask its server, and compare with the plan.
 
     Exit codes: 0 agrees, 1 measured outside the plan's interval, 3 could not measure.
     """
@@ -80,6 +85,18 @@ def verify(
             engine_words=engine_words,
         )
         out = Output("json" if json_ else format_, output, tuple(export or ()), quiet)
+        if log is not None and url is not None:
+            from kvplan.errors import OptionClash
+
+            raise OptionClash(
+                "--log and --url are both given",
+                why="one reads a log, the other asks a server",
+                hint="use one of them",
+            )
+        if url is not None:
+            from kvplan.cli import verify_server
+
+            return verify_server.answer(asked, url, out)
         if log is not None:
             from kvplan.cli import verify_log
 

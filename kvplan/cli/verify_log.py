@@ -12,8 +12,8 @@ from kvplan.errors import CannotTell, InputError, KvplanError
 from kvplan.plan import plan, spread
 from kvplan.report.verify_answer import VerifyAnswer
 from kvplan.units import MIB
-from kvplan.verify.comparison import EXIT_CODES, Comparison, outcome
-from kvplan.verify.log_comparison import compare, explain
+from kvplan.verify.comparison import EXIT_CODES, outcome
+from kvplan.verify.log_comparison import Replan, compare, explain
 from kvplan.verify.log_question import devices_of, weights_of, workload_of
 from kvplan.verify.logs import read_log
 from kvplan.verify.readings import Readings
@@ -29,7 +29,8 @@ def answer(asked: Asked, path: str, output: Output) -> Outcome:
     """
     engine_name = asked.engine.partition("@")[0] if asked.engine else ""
     readings = read_log(_read(path), engine_name)
-    result, rows = planned_against(asked, readings)
+    result, replan = planned_against(asked, readings, needs_gpu=True)
+    rows = compare(result, readings, replan)
     reached = outcome(rows)
     facts: dict[str, object] = {
         "engine": readings.engine,
@@ -55,14 +56,17 @@ def answer(asked: Asked, path: str, output: Output) -> Outcome:
     )
 
 
-def planned_against(asked: Asked, readings: Readings) -> tuple[Plan, tuple[Comparison, ...]]:
-    """Return the plan of what the readings' server was asked, and every comparison with it."""
+def planned_against(asked: Asked, readings: Readings, *, needs_gpu: bool) -> tuple[Plan, Replan]:
+    """Return the plan of what the readings' server was asked, and how to plan it with options changed.
+
+    ``needs_gpu`` refuses to go on without a device whose size is known.
+    """
     model = asked.model or readings.model
     if not model:
         raise InputError(
-            f"this {readings.engine} log does not name its model",
+            f"this {readings.engine} server does not name its model",
             why="the plan needs the model's layers",
-            hint="name it: kvplan verify MODEL --log FILE",
+            hint="name it: kvplan verify MODEL --log FILE (or --url)",
         )
     engine = asked.engine or _engine_text(readings)
     weights = asked.weights or (weights_of(readings) if readings.engine in ("llama.cpp", "ollama") else None)
@@ -73,13 +77,13 @@ def planned_against(asked: Asked, readings: Readings) -> tuple[Plan, tuple[Compa
         if not named:
             raise
         raise CannotTell(
-            f"the log's model '{model}' cannot be planned: {error.message}",
+            f"the server's model '{model}' cannot be planned: {error.message}",
             why=error.why,
-            hint="name the model: kvplan verify MODEL --log FILE",
+            hint="name the model: kvplan verify MODEL --log FILE (or --url)",
         ) from None
     workload = workload_of(readings, asking.workload)
     ranks = max(1, workload.tensor_parallel) * max(1, workload.pipeline_parallel)
-    devices = devices_of(readings, asking.devices, ranks)
+    devices = devices_of(readings, asking.devices, ranks) if needs_gpu else asking.devices
     if devices and readings.engine not in ("llama.cpp", "ollama"):
         devices = spread(
             devices, workload.tensor_parallel, workload.pipeline_parallel, multiplied=len(devices) > 1
@@ -90,8 +94,7 @@ def planned_against(asked: Asked, readings: Readings) -> tuple[Plan, tuple[Compa
         changed = replace(workload, engine_options=tuple(options.items()))
         return plan(asking.model, changed, devices, asking.engine)
 
-    result = plan(asking.model, workload, devices, asking.engine)
-    return result, compare(result, readings, replan)
+    return plan(asking.model, workload, devices, asking.engine), replan
 
 
 def _engine_text(readings: Readings) -> str:
