@@ -23,10 +23,11 @@ COMMANDS: dict[str, str] = {
     "find": "find",
     "sweep": "sweep",
     "check": "check",
+    "verify": "verify",
     "list": "listing",
     "schema": "schema",
 }
-TAKES_ENGINE_FLAGS = ("fit", "show", "compare", "sweep")
+TAKES_ENGINE_FLAGS = ("fit", "show", "compare", "sweep", "verify")
 
 Job = Callable[[tuple[str, ...]], Outcome]
 _jobs: list[Job] = []
