@@ -12,13 +12,9 @@ from kvplan.dtypes import weight_format
 from kvplan.engines.sglang.cells import Cells, cells_of, is_compressed
 from kvplan.engines.sglang.compressed import CompressedLayout, layout_of
 from kvplan.engines.sglang.settings import Layout
-from kvplan.layers import LayerGroup
 from kvplan.model import ModelSpec, num_layers
-from kvplan.sharding import rank_share, stage_groups, stage_weight_bytes
-from kvplan.tensors import Tensor
+from kvplan.sharding import attention_replicas, stage_groups, stage_weight_bytes
 from kvplan.weights import span_bytes
-
-ATTENTION_ROLES = frozenset(("attention", "indexer", "recurrent"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +67,8 @@ def stages_of(model: ModelSpec, format_name: str, ranks: Ranks, layout: Layout) 
         if stage == 0 and ranks.tensor > 1:
             weights -= _vision_split(model, format_name, ranks.tensor)
         if ranks.attention_dp > 1:
-            weights += _attention_dp_extra(model, format_name, ranks, part, starts[stage], stage)
+            fewer = max(1, ranks.tensor // ranks.attention_dp)
+            weights += attention_replicas(model, format_name, ranks.tensor, fewer, part, starts[stage])
         compressed = layout_of(part) if is_compressed(part) else None
         stages.append(Stage(weights, cells[stage], per_request, compressed))
     return tuple(stages)
@@ -89,27 +86,3 @@ def _vision_split(model: ModelSpec, format_name: str, tensor: int) -> int:
         if part.role == "vision" and part.split == "none" and len(part.shape) == 2
     )
     return whole - whole // tensor
-
-
-def _attention_dp_extra(
-    model: ModelSpec, format_name: str, ranks: Ranks, groups: tuple[LayerGroup, ...], first: int, stage: int
-) -> int:
-    """Return what a rank holds more because attention is split over fewer ranks."""
-    weight = weight_format(format_name)
-    fewer = max(1, ranks.tensor // ranks.attention_dp)
-
-    def extra(tensor: Tensor, stored: int, split: int) -> int:
-        return rank_share(tensor, stored, split, 1) - rank_share(tensor, stored, ranks.tensor, 1)
-
-    amount, start = 0, first
-    for group in groups:
-        for tensor in group.layer.tensors:
-            if tensor.role in ATTENTION_ROLES:
-                stored = span_bytes(model, weight, tensor, start, group.count)
-                amount += extra(tensor, stored // group.count, fewer) * group.count
-        start += group.count
-    if stage == 0:
-        for tensor in model.structure.tensors:
-            if tensor.role == "embedding":
-                amount += extra(tensor, span_bytes(model, weight, tensor, None, 1), 1)
-    return amount
