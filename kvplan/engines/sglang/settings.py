@@ -119,7 +119,7 @@ def settings_of(
 def _resolved(
     model: ModelSpec, workload: Workload, device: Device | None, tensor: int, pipeline: int, data: int
 ) -> Settings:
-    traits = traits_of(model)
+    traits = _as_served(traits_of(model), workload)
     platform = platform_of(device)
     option = workload.option
     algorithm = algorithm_of(workload)
@@ -196,6 +196,15 @@ def _decode_backend(workload: Workload, traits: Traits, device: Device | None) -
     if asked or workload.option("attention_backend") or not is_qwen3_vl_on_hopper(traits, device):
         return asked
     return "flashinfer"
+
+
+def _as_served(traits: Traits, workload: Workload) -> Traits:
+    """Return the traits with images switched on or off as the command line says."""
+    if workload.option("language_only") or workload.option("language_model_only"):
+        return replace(traits, is_multimodal=False)
+    if workload.option("enable_multimodal") and traits.vision is not None:
+        return replace(traits, is_multimodal=True)
+    return traits
 
 
 _cached = lru_cache(maxsize=2048)(_resolved)
