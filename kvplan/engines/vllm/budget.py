@@ -5,7 +5,6 @@ pass over ``max_num_batched_tokens``; fused experts keep their workspace through
 fitted to start-up logs of real servers: see ``_vllm_calibration``.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from kvplan.engines import _vllm_calibration as fit
@@ -14,35 +13,6 @@ from kvplan.quantity import Quantity, exact
 from kvplan.units import GIB
 
 NVLINK_ARCHITECTURES = frozenset(("hopper", "blackwell", "ampere"))
-
-
-@dataclass(frozen=True, slots=True)
-class Behaviour:
-    """What changed between vLLM versions, resolved for one.
-
-    ``gpu_memory_utilization`` is the default; ``graphs_inside`` since 0.21; ``keeps_null_block`` and
-    ``counts_requests`` (tokens = concurrency x length) since 0.23; ``steps_in_flight`` batches are
-    scheduled ahead.
-    """
-
-    version: tuple[int, int]
-    gpu_memory_utilization: float
-    graphs_inside: bool
-    keeps_null_block: bool
-    counts_requests: bool
-    steps_in_flight: int
-
-
-def behaviour(version: tuple[int, int]) -> Behaviour:
-    """Return the behaviour of a version (major, minor)."""
-    return Behaviour(
-        version=version,
-        gpu_memory_utilization=0.92 if version >= (0, 20) else 0.90,
-        graphs_inside=version >= (0, 21),
-        keeps_null_block=version >= (0, 23),
-        counts_requests=version >= (0, 23),
-        steps_in_flight=2 if version >= (0, 20) else 1,
-    )
 
 
 def gib(low: float, expected: float, high: float, why: str) -> Quantity:
