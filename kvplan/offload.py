@@ -28,7 +28,8 @@ def plan_or_offload(
 
 def settled(result: Plan, devices: Sequence[Device], engine: Engine, rules: Rules = DEFAULT_RULES) -> Plan:
     """Return ``result``, or the plan that spills where ``result`` does not fit and one can."""
-    if result.workload.cpu_memory_bytes is None and not rules.allow_offload:
+    counts = engine.spills_by_itself or rules.allow_offload or result.workload.cpu_memory_bytes is not None
+    if not counts:
         return result
     spilled = alternative(result, devices, engine, rules)
     if spilled is None or judge(spilled, rules).status != "offload":

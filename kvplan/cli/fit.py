@@ -138,9 +138,7 @@ def _answer(asked: "Asked", output: Output) -> Outcome:
         proposals=proposals,
         speed=_speed(result, runs=verdict.status in ("fits", "tight", "offload")),
         offload=_offload(alternative(result, asking.devices, asking.engine, asking.rules)),
-        context_source=asking.workload.context_source
-        if asked.ctx
-        else _source(result.workload.context_tokens),
+        context_source=result.workload.context_source if result.workload.context_tokens else "model",
     )
     return Outcome(code, answer, output)
 
@@ -162,10 +160,6 @@ def _offload(spilled: "Plan | None") -> "Offload | None":
     from kvplan.report.answer import Offload
 
     return Offload(spilled, _speed(spilled, runs=True)) if spilled is not None else None
-
-
-def _source(context_tokens: int) -> str:
-    return "flag" if context_tokens else "model"
 
 
 def _gpu_text(asked: "Asked", num_devices: int) -> str:

@@ -28,6 +28,12 @@ LIFTED: dict[str, tuple[str, str]] = {
     "pipeline_parallel_size": ("--pp", "pipeline_parallel"),
     "pp_size": ("--pp", "pipeline_parallel"),
     "kv_cache_dtype": ("--kv", "kv_cache_dtype_k"),
+    # What these mean depends on the engine's other flags: it reads them itself.
+    "ctx_size": ("--ctx", ""),
+    "num_ctx": ("--ctx", ""),
+    "parallel": ("--batch", ""),
+    "num_parallel": ("--batch", ""),
+    "kv_cache_type": ("--kv", ""),
     "cache_type_k": ("--kv-k", "kv_cache_dtype_k"),
     "cache_type_v": ("--kv-v", "kv_cache_dtype_v"),
 }
@@ -194,6 +200,7 @@ def _with_engine_flags(asked: Asked, workload: Workload, engine: Engine) -> tupl
     flags = read_flags(engine.name, asked.engine_words)
     given = {
         "--ctx": asked.ctx is not None,
+        "--batch": asked.batch is not None,
         "--tp": asked.tp is not None,
         "--pp": asked.pp is not None,
         "--kv": bool(asked.kv or asked.kv_k or asked.kv_v),
@@ -210,8 +217,14 @@ def _with_engine_flags(asked: Asked, workload: Workload, engine: Engine) -> tupl
                 why="they say the same thing twice",
                 hint=f"leave out {flag}, or {name} behind --",
             )
-        workload = _lift(workload, name, field, value)
-    return replace(workload, engine_options=flags.options), flags.unknown
+        if field:
+            workload = _lift(workload, name, field, value)
+    from kvplan.sources.side_files import SIZED, sizes_of
+
+    options = flags.options
+    if any(name in SIZED for name, _ in options):
+        options += sizes_of(options)
+    return replace(workload, engine_options=options), flags.unknown
 
 
 def _lift(workload: Workload, name: str, field: str, value: object) -> Workload:

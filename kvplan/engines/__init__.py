@@ -12,6 +12,7 @@ from kvplan.errors import UnknownEngine, did_you_mean
 ENGINES: dict[str, str] = {
     "vllm": "vllm",
     "llama.cpp": "llama_cpp",
+    "ollama": "ollama",
     "transformers": "transformers",
     "ideal": "ideal",
 }

@@ -28,7 +28,7 @@ from kvplan.engines.llama_cpp_compute import compute_buffers
 from kvplan.engines.llama_cpp_devices import one_memory_check, runtime_of
 from kvplan.engines.llama_cpp_extras import extra_components
 from kvplan.engines.llama_cpp_offload import least_spilled
-from kvplan.engines.llama_cpp_placement import Placed, layout_of, place, shares_of
+from kvplan.engines.llama_cpp_placement import Holding, Placed, layout_of, place, shares_of
 from kvplan.engines.llama_cpp_settings import (
     ALL_LAYERS,
     CACHE_TYPES,
@@ -112,14 +112,15 @@ class LlamaCppEngine(Engine):
         parallel, n_ctx = workload.option("parallel"), workload.option("ctx_size")
         slots = parallel if isinstance(parallel, int) and parallel > 0 else 0
         notices: tuple[Notice, ...] = ()
-        if slots and workload.num_sequences > slots:
-            text = f"-np {slots} serves {slots} at once, not {workload.num_sequences}: the rest waits"
-            notices = (Notice("batch-capped", text),)
         if slots:
-            workload = replace(workload, num_sequences=slots)
+            if workload.num_sequences > slots:
+                text = f"-np {slots} serves {slots} at once, not {workload.num_sequences}: the rest waits"
+                notices = (Notice("batch-capped", text),)
+            workload = without_options(replace(workload, num_sequences=slots), "parallel")
         if isinstance(n_ctx, int) and n_ctx > 0:
-            each = n_ctx if workload.option("kv_unified") or not slots else n_ctx // slots
-            workload = replace(workload, context_tokens=max(1, each), context_source="flag")
+            each = max(1, n_ctx // workload.num_sequences)
+            workload = replace(workload, context_tokens=each, context_source="flag")
+            workload = without_options(workload, "ctx_size")
         return workload, notices
 
     def _priced(
@@ -150,7 +151,16 @@ class LlamaCppEngine(Engine):
         host.append(Component("activations", host_compute if on_gpu else compute))
         host += on_host if on_gpu else (*on_host, *extras)
         plans = tuple(
-            _device_plan(device, index, placed, compute, workload, cache, host, extras if index == 0 else ())
+            _device_plan(
+                device,
+                self.budget_bytes(device, workload),
+                placed.devices[index],
+                _cache_on(placed, index, cache),
+                compute,
+                workload,
+                host,
+                extras if index == 0 else (),
+            )
             for index, device in enumerate(on_gpu)
         )
         return Plan(
@@ -158,7 +168,7 @@ class LlamaCppEngine(Engine):
             workload=workload,
             engine_name=self.name,
             engine_version=self.version,
-            engine_options=_options(settings),
+            engine_options=self.options(settings),
             parallel=Parallel(pipeline=max(1, len(on_gpu))),
             weights_format=format_name,
             weights=weight_bytes(model, format_name),
@@ -176,6 +186,14 @@ class LlamaCppEngine(Engine):
             startup_lines=startup_lines(plans, placed, options),
             command_lines=self.commands(model, format_name, settings, workload, len(on_gpu)),
         )
+
+    def budget_bytes(self, device: Device, workload: Workload) -> int:
+        """Return what may be used of a device."""
+        return max(0, device.usable_bytes - workload.reserve_bytes - device.used_bytes)
+
+    def options(self, settings: Settings) -> tuple[tuple[str, object], ...]:
+        """Return the settings under the engine's own names."""
+        return _options(settings)
 
     def commands(
         self, model: ModelSpec, format_name: str, settings: Settings, workload: Workload, num_gpus: int
@@ -197,6 +215,12 @@ def engine(version: str | None) -> LlamaCppEngine:
     return LlamaCppEngine(f"b{version.removeprefix('b')}")
 
 
+def without_options(workload: Workload, *names: str) -> Workload:
+    """Return the workload without some of the engine's options, which now stand in its own fields."""
+    kept = tuple((key, value) for key, value in workload.engine_options if key not in names)
+    return replace(workload, engine_options=kept)
+
+
 def _compute(model: ModelSpec, settings: Settings) -> tuple[Quantity, Quantity]:
     return compute_buffers(
         model,
@@ -211,28 +235,29 @@ def _compute(model: ModelSpec, settings: Settings) -> tuple[Quantity, Quantity]:
     )
 
 
+def _cache_on(placed: Placed, index: int, cache: CacheUse) -> Quantity:
+    if not placed.unmodelled:
+        return exact(placed.devices[index].cache_bytes)
+    whole, num_gpus = cache.total, len(placed.devices)
+    return Quantity(
+        ceil_div(whole.low, num_gpus),
+        ceil_div(whole.expected, num_gpus),
+        ceil_div(whole.high, num_gpus),
+        "assumed",
+    )
+
+
 def _device_plan(
     device: Device,
-    index: int,
-    placed: Placed,
+    budget_bytes: int,
+    held: Holding,
+    kv_cache: Quantity,
     compute: Quantity,
     workload: Workload,
-    cache: CacheUse,
     host: Sequence[Component],
     extras: Sequence[Component],
 ) -> DevicePlan:
-    held, num_gpus = placed.devices[index], len(placed.devices)
-    budget = max(0, device.usable_bytes - workload.reserve_bytes - device.used_bytes)
-    kv = exact(held.cache_bytes)
-    if placed.unmodelled:
-        whole = cache.total
-        kv = Quantity(
-            ceil_div(whole.low, num_gpus),
-            ceil_div(whole.expected, num_gpus),
-            ceil_div(whole.high, num_gpus),
-            "assumed",
-        )
-    parts = [Component("weights", exact(held.weight_bytes)), Component("kv_cache", kv)]
+    parts = [Component("weights", exact(held.weight_bytes)), Component("kv_cache", kv_cache)]
     if held.state_bytes:
         parts.append(Component("recurrent_state", exact(held.state_bytes)))
     parts.append(Component("activations", compute, "compute buffer"))
@@ -243,10 +268,10 @@ def _device_plan(
     parts.append(Component("runtime", runtime))
     components = tuple(parts)
     required = total(part.bytes for part in components)
-    checks = [Check("budget", required, budget, "the card is full")]
+    checks = [Check("budget", required, budget_bytes, "the card is full")]
     if device.unified_memory:
         checks.append(one_memory_check(device, components, host))
-    return DevicePlan(device, budget, components, tuple(checks), reads=held.reads)
+    return DevicePlan(device, budget_bytes, components, tuple(checks), reads=held.reads)
 
 
 def _refusals(model: ModelSpec, settings: Settings) -> tuple[Refusal, ...]:

@@ -70,7 +70,7 @@ def settings_of(workload: Workload, context_tokens: int, type_k: str, type_v: st
     if n_parallel < 0:
         n_parallel, unified = AUTO_PARALLEL, bool(option("kv_unified", True))
     n_parallel = max(1, n_parallel)
-    n_ctx = whole(option("ctx_size"), 0) or context_tokens * n_parallel
+    n_ctx = whole(option("ctx_size"), 0) or context_tokens * workload.num_sequences
     n_batch = min(n_ctx, whole(option("n_batch"), DEFAULT_N_BATCH))
     flash = str(option("flash_attn", "auto")).casefold()
     layers = option("n_gpu_layers")

@@ -56,7 +56,7 @@ def fit(answer: FitAnswer, screen: Screen) -> str:
     if offload_text(answer):
         console.print(Text(offload_text(answer)))
     if answer.verdict.status in ("fits", "tight", "offload"):
-        for line in answer.plan.command_lines[:1]:
+        for line in answer.plan.command_lines[:3]:
             # A command is never broken, so that it can be copied.
             console.print(Text(line, no_wrap=True, overflow="ignore"), soft_wrap=True)
     for warning in answer.plan.warnings[:2]:

@@ -11,12 +11,12 @@ from importlib import import_module
 from kvplan.deploy.flags.readers import Flag, switch
 from kvplan.errors import InvalidValue
 
-# Engine -> module with its table; Ollama runs llama.cpp.
+# Engine -> module with its table.
 TABLES: dict[str, str] = {
     "vllm": "vllm",
     "sglang": "sglang",
     "llama.cpp": "llama_cpp",
-    "ollama": "llama_cpp",
+    "ollama": "ollama",
     "tensorrt-llm": "tensorrt_llm",
     "transformers": "transformers",
 }
