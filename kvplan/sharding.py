@@ -65,15 +65,22 @@ def rank_share(tensor: Tensor, num_bytes: int, tensor_ranks: int, expert_ranks: 
 
 @lru_cache(maxsize=4096)
 def stage_weight_bytes(
-    model: ModelSpec, format_name: str, tensor_ranks: int, pipeline: int, expert_ranks: int, stage: int
+    model: ModelSpec,
+    format_name: str,
+    tensor_ranks: int,
+    pipeline: int,
+    expert_ranks: int,
+    stage: int,
+    sizes: tuple[int, ...] = (),
 ) -> int:
     """Return the weight bytes of one rank of pipeline ``stage``.
 
     The first stage holds the embedding and what lies before the layers, the last the head and the
     final norm; a tied embedding lies on both. GGUF mixes and headers are divided by layer bytes.
+    ``sizes`` are the layers of each stage where the engine does not split as vLLM does.
     """
     total_layers = num_layers(model.structure)
-    sizes = pipeline_split(total_layers, pipeline)
+    sizes = sizes or pipeline_split(total_layers, pipeline)
     start = sum(sizes[:stage])
     weight = weight_format(format_name)
     if weight.family == "gguf":

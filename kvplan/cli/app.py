@@ -19,10 +19,15 @@ from kvplan.errors import InputError, did_you_mean
 COMMANDS: dict[str, str] = {
     "fit": "fit",
     "show": "show",
+    "compare": "compare",
+    "find": "find",
+    "sweep": "sweep",
+    "check": "check",
+    "verify": "verify",
     "list": "listing",
     "schema": "schema",
 }
-TAKES_ENGINE_FLAGS = ("fit", "show")
+TAKES_ENGINE_FLAGS = ("fit", "show", "compare", "sweep", "verify")
 
 Job = Callable[[tuple[str, ...]], Outcome]
 _jobs: list[Job] = []

@@ -11,6 +11,7 @@ from kvplan.errors import UnknownEngine, did_you_mean
 
 ENGINES: dict[str, str] = {
     "vllm": "vllm",
+    "sglang": "sglang",
     "llama.cpp": "llama_cpp",
     "ollama": "ollama",
     "transformers": "transformers",

@@ -96,7 +96,7 @@ def gemma4_text(config: Config) -> Structure:
             "post_feedforward_layernorm_1",
             "post_feedforward_layernorm_2",
         ]
-    overrides = config.sub("per_layer_config")
+    overrides = _overrides(config)
 
     def make(index: int) -> Layer:
         kind = kinds[index]
@@ -106,7 +106,7 @@ def gemma4_text(config: Config) -> Structure:
             head_dim = config.positive("global_head_dim", head_dim)
             if tied_values:
                 kv_heads = config.positive("num_global_key_value_heads", kv_heads)
-        own = overrides.sub(str(index)) if overrides is not None else None
+        own = overrides.get(index)
         if own is not None:
             head_dim = own.positive("head_dim", head_dim)
             kv_heads = own.positive("num_key_value_heads", kv_heads)
@@ -123,6 +123,20 @@ def gemma4_text(config: Config) -> Structure:
         )
 
     return finish(config, shape, by_index(shape.num_layers, make), tied=True, extra=outside)
+
+
+def _overrides(config: Config) -> dict[int, Config]:
+    """Return the configs that single layers have of their own; the file may pad their numbers."""
+    section = config.sub("per_layer_config")
+    if section is None:
+        return {}
+    found: dict[int, Config] = {}
+    for name in section.names():
+        own = section.sub(name)
+        if not name.isascii() or not name.isdigit() or own is None:
+            raise config.invalid("per_layer_config", f"has '{name[:20]}', which is no layer's config")
+        found[int(name)] = own
+    return found
 
 
 def _routed(config: Config, hidden: int) -> tuple[Tensor, ...]:

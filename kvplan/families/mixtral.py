@@ -163,9 +163,8 @@ def olmoe(config: Config) -> Structure:
 def minimax_m2(config: Config) -> Structure:
     """Read MiniMax-M2: norms over all query and key heads, every MLP routed, MTP beside."""
     shape = shape_of(config)
-    qk_norm = "all" if config.flag("use_qk_norm", True) else ""
     tensors = (
-        *_attention(shape, qk_norm=qk_norm),
+        *_attention(shape, qk_norm="all"),
         *_routed(config, shape, "intermediate_size"),
         *_norms(shape),
     )
@@ -181,7 +180,7 @@ def minimax_m2(config: Config) -> Structure:
 
 def glm4_moe(config: Config) -> Structure:
     """Read GLM-4.5 and 4.6: biased q, k, v, dense first layers, shared experts, an MTP layer."""
-    shape = shape_of(config, head_dim=None if config.has("head_dim") else 128)
+    shape = shape_of(config)
     qk_norm = "head" if config.flag("use_qk_norm", False) else ""
     attention_tensors = _attention(shape, bias=config.flag("attention_bias", False), qk_norm=qk_norm)
     expert_size = config.positive("moe_intermediate_size")
