@@ -5,13 +5,14 @@ there are sequences, over caches that are full.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from kvplan.engines.ggml.scheduler import Backends, buffer_sizes
+from kvplan.engines.ggml.allocator import Lifetimes, packed_sizes
+from kvplan.engines.ggml.scheduler import Backends, scheduled
 from kvplan.engines.ggml.tensor import Tensor
 from kvplan.engines.llama_cpp_graph.builder import Batch, Builder, Places
-from kvplan.engines.llama_cpp_graph.cuda import ALIGNMENT, HOST_ALIGNMENT, has_kernel
+from kvplan.engines.llama_cpp_graph.cuda import ALIGNMENT, CELL_STRIDE, HOST_ALIGNMENT, has_kernel
 from kvplan.engines.llama_cpp_graph.gemma3n import Gemma3n
 from kvplan.engines.llama_cpp_graph.hybrid import HYBRIDS, hybrid
 from kvplan.engines.llama_cpp_graph.matrices import matrix_bytes, output_bytes
@@ -20,9 +21,12 @@ from kvplan.engines.llama_cpp_graph.transformer import RULES, Rules, transformer
 from kvplan.model import ModelSpec
 
 # How often a pattern of layers that repeats is built (the last time included): by then the buffer has
-# settled. Patterns of up to MAX_PERIOD layers are looked for.
-REPEATS = 3000
+# settled, on one card soon. Patterns of up to MAX_PERIOD layers are looked for.
+REPEATS_ON_ONE_PLACE = 3
+REPEATS_WITH_HOST = 6
 MAX_PERIOD = 8
+# Two lengths of the context that graphs are built for; unlike any other size in a model.
+MEASURED_CELLS = (256 * 1009, 256 * 2003)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +60,40 @@ def is_modelled(arch: str) -> bool:
     return arch in RULES or arch in HYBRIDS or arch == "gemma3n"
 
 
-@lru_cache(maxsize=4096)
 def compute_buffer_sizes(
     model: ModelSpec, mix: str, placement: Placement, batch: Batch, *, pinned: bool = False
 ) -> tuple[int, ...]:
     """Return the bytes of each card's compute buffer and, last, the CPU's.
 
     With ``pinned`` as a server allocates them over several cards, else as ``--fit`` measures them.
+    Which tensors live when does not depend on the length of the context, and their sizes grow with it
+    by a constant each: a graph is built for two lengths, and for all others only packed.
     """
+    alignments = (ALIGNMENT,) * placement.num_cards + (HOST_ALIGNMENT,)
+    follows = batch.window == batch.full
+    short, long = (
+        _lived(
+            model,
+            mix,
+            placement,
+            replace(batch, full=cells, window=cells if follows else batch.window),
+            pinned,
+        )
+        for cells in MEASURED_CELLS
+    )
+    first, last = MEASURED_CELLS
+    steps = (batch.full - first) // CELL_STRIDE
+    sizes = [
+        size + (larger - size) * steps // ((last - first) // CELL_STRIDE)
+        for size, larger in zip(short.sizes, long.sizes, strict=True)
+    ]
+    return packed_sizes(short.events, short.backends, sizes, alignments)
+
+
+@lru_cache(maxsize=1024)
+def _lived(
+    model: ModelSpec, mix: str, placement: Placement, batch: Batch, pinned: bool
+) -> Lifetimes:
     shape, places = _shortened(model_shape(model), placement, model, mix, pinned=pinned)
     builder = Builder(shape, batch, places)
     if shape.arch in HYBRIDS:
@@ -72,24 +102,22 @@ def compute_buffer_sizes(
         Gemma3n(builder).build()
     else:
         transformer(builder, RULES.get(shape.arch, Rules(gating="own")))
+    # Operations without an operand on another card, and with a kernel.
+    cards = range(placement.num_cards)
 
     def runs(backend: int, tensor: Tensor) -> bool:
         if backend == places.cpu:
             return True
-        if any(
-            each.buffer is not None and backend != each.buffer < places.cpu for each in tensor.src
-        ):
-            return False
+        if len(cards) > 1:
+            for each in tensor.src:
+                if each.buffer is not None and backend != each.buffer < places.cpu:
+                    return False
         return has_kernel(tensor)
 
     backends = Backends(
-        placement.num_cards,
-        (ALIGNMENT,) * placement.num_cards + (HOST_ALIGNMENT,),
-        runs,
-        placement.op_offload,
-        placement.is_pipeline,
+        placement.num_cards, runs, placement.op_offload, placement.is_pipeline
     )
-    return buffer_sizes(builder.graph, backends)
+    return scheduled(builder.graph, backends)
 
 
 def _shortened(
@@ -111,7 +139,9 @@ def _shortened(
         (shape.layers[index], layers[index], experts[index], tuple(by_layer.get(index, ())))
         for index in range(len(layers))
     ]
-    kept = _kept_layers(keys)
+    one_place = placement.kv_offload and len({*layers, *experts, placement.output}) == 1
+    repeats = REPEATS_ON_ONE_PLACE if one_place else REPEATS_WITH_HOST
+    kept = list(range(len(keys))) if cpu > 1 else _kept_layers(keys, repeats)
     chosen = [by_layer.get(index, []) for index in kept]
     tables = [dict(each) for each in chosen]
     short = ModelShape(
@@ -132,21 +162,21 @@ def _shortened(
     return short, places
 
 
-def _kept_layers(keys: Sequence[object]) -> list[int]:
+def _kept_layers(keys: Sequence[object], most: int) -> list[int]:
     """Return the layers to build: of a pattern that repeats, the first ones and the last."""
     kept: list[int] = []
     index = 0
     while index < len(keys):
         period, repeats = max(
             ((period, _repeats(keys, index, period)) for period in range(1, MAX_PERIOD + 1)),
-            key=lambda found: found[0] * (found[1] - REPEATS),
+            key=lambda found: found[0] * (found[1] - most),
         )
-        if repeats <= REPEATS:
+        if repeats <= most:
             kept.append(index)
             index += 1
             continue
         end = index + period * repeats
-        kept += [*range(index, index + period * (REPEATS - 1)), *range(end - period, end)]
+        kept += [*range(index, index + period * (most - 1)), *range(end - period, end)]
         index = end
     return kept
 
