@@ -7,8 +7,9 @@ from kvplan import __version__
 from kvplan.engines.base import DevicePlan, Plan
 from kvplan.errors import KvplanError
 from kvplan.model import ModelSpec, num_active_parameters, num_layers, num_parameters
-from kvplan.quantity import Quantity
-from kvplan.report.answer import FitAnswer, ListAnswer, Screen, ShowAnswer
+from kvplan.quantity import Quantity, total
+from kvplan.report.answer import FitAnswer, ListAnswer, Offload, Screen, ShowAnswer, Speed
+from kvplan.speed import Rate
 
 SCHEMA = "kvplan/1"
 
@@ -39,6 +40,8 @@ def fit(answer: FitAnswer, screen: Screen) -> str:  # noqa: ARG001 - every forma
                 "max_concurrency": answer.limits.max_concurrency,
                 "binding": answer.limits.binding,
             },
+            "speed": _speed(answer.speed),
+            "offload": _offload(answer.offload),
             "suggestions": [
                 {
                     "changes": dict(proposal.changes),
@@ -223,6 +226,36 @@ def _device(device: DevicePlan) -> dict[str, object]:
 
 def _bounds(amount: Quantity) -> dict[str, int]:
     return {"low": amount.low, "expected": amount.expected, "high": amount.high}
+
+
+def _speed(speed: Speed) -> dict[str, object]:
+    return {
+        "decode_tokens_per_second": _rate(speed.decode),
+        "decode_on_devices_tokens_per_second": _rate(speed.decode_on_devices),
+        "prefill_tokens_per_second": _rate(speed.prefill),
+    }
+
+
+def _offload(offload: Offload | None) -> dict[str, object] | None:
+    if offload is None:
+        return None
+    return {
+        "host_bytes": _bounds(total(part.bytes for part in offload.plan.host)),
+        "command_lines": list(offload.plan.command_lines),
+        "speed": _speed(offload.speed),
+    }
+
+
+def _rate(rate: Rate | None) -> dict[str, object] | None:
+    if rate is None:
+        return None
+    return {
+        "low": round(rate.low, 2),
+        "expected": round(rate.expected, 2),
+        "high": round(rate.high, 2),
+        "basis": rate.basis,
+        "why": rate.why,
+    }
 
 
 def _cache(cache: object) -> dict[str, object]:
