@@ -136,9 +136,12 @@ class LlamaCppEngine(Engine):
         options = dict(workload.engine_options)
         on_gpu = tuple(device for device in devices if device.kind == "gpu")
         layout = layout_of(on_gpu[0]) if on_gpu else "cpu"
-        placed = place(model, format_name, settings, shares_of(settings, on_gpu), layout)
+        shares = shares_of(settings, on_gpu)
+        placed = place(model, format_name, settings, shares, layout)
         cache = cache_use(model, workload, settings, context_tokens)
-        compute, host_compute = _compute(model, settings)
+        compute = compute_buffers(
+            model, format_name, settings, cells_for(model, settings), shares, is_cuda=layout == "cuda"
+        )
         extras, on_host = extra_components(model, workload, settings)
         host = [
             Component("weights", exact(placed.host.weight_bytes), "token embedding, and what stays in RAM")
@@ -147,10 +150,19 @@ class LlamaCppEngine(Engine):
             host.append(Component("kv_cache", exact(placed.host.cache_bytes)))
         if placed.host.state_bytes:
             host.append(Component("recurrent_state", exact(placed.host.state_bytes)))
-        host.append(Component("activations", host_compute if on_gpu else compute))
+        host.append(Component("activations", compute.host, "compute buffer"))
         host += on_host if on_gpu else (*on_host, *extras)
         plans = tuple(
-            _device_plan(device, index, placed, compute, workload, cache, host, extras if index == 0 else ())
+            _device_plan(
+                device,
+                index,
+                placed,
+                compute.cards[index],
+                workload,
+                cache,
+                host,
+                extras if index == 0 else (),
+            )
             for index, device in enumerate(on_gpu)
         )
         return Plan(
@@ -195,20 +207,6 @@ def engine(version: str | None) -> LlamaCppEngine:
             hint=f"write it like --engine llama.cpp@{VERSIONS[-1]}",
         )
     return LlamaCppEngine(f"b{version.removeprefix('b')}")
-
-
-def _compute(model: ModelSpec, settings: Settings) -> tuple[Quantity, Quantity]:
-    return compute_buffers(
-        model,
-        cells_for(model, settings),
-        n_ubatch=min(settings.n_ubatch, settings.n_ctx),
-        num_outputs=settings.num_outputs,
-        flash_attn=settings.flash_attn,
-        quantized_cache=(
-            GGML_TYPES[settings.type_k].block_size > 1,
-            GGML_TYPES[settings.type_v].block_size > 1,
-        ),
-    )
 
 
 def _device_plan(

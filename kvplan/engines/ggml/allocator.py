@@ -27,9 +27,7 @@ class Lifetimes:
     sizes: tuple[int, ...]
 
 
-def lifetimes(
-    nodes: Sequence[tuple[Tensor, int]], leaves: Sequence[tuple[Tensor, int]]
-) -> Lifetimes:
+def lifetimes(nodes: Sequence[tuple[Tensor, int]], leaves: Sequence[tuple[Tensor, int]]) -> Lifetimes:
     """Return when each tensor that needs a place has one; nodes and leaves name their backend."""
     events: list[int] = []
     backends: list[int] = []

@@ -38,9 +38,7 @@ def _keep(kept: dict[int, list[Tensor]], until: Tensor, held: Sequence[Tensor]) 
     keep += [tensor for tensor in dict.fromkeys(held) if not any(tensor is other for other in keep)]
 
 
-def _weighted_reduction(
-    nodes: Sequence[Tensor], index: int
-) -> tuple[tuple[Tensor, ...], int] | None:
+def _weighted_reduction(nodes: Sequence[Tensor], index: int) -> tuple[tuple[Tensor, ...], int] | None:
     """Match experts x weights, a view of each expert's rows, and the chain of sums."""
     product = nodes[index]
     if product.op != "mul":

@@ -72,7 +72,9 @@ class Tensor:
         else:
             self.nb = nb
             self.num_bytes = _occupied(ne, nb, size)
-        self.view_src = None if view_src is None else view_src.view_src or view_src
+        self.view_src: Tensor | None = None
+        if view_src is not None:
+            self.view_src = view_src.view_src or view_src
         self.buffer: int | None = None
         self.backend: int | None = None
         self.slot: int | None = None
@@ -110,13 +112,7 @@ def _occupied(ne: Dims, nb: Dims, size: int) -> int:
     # ggml.c ggml_nbytes: from the first element to the last.
     if 0 in ne:
         return 0
-    return (
-        size
-        + (ne[0] - 1) * nb[0]
-        + (ne[1] - 1) * nb[1]
-        + (ne[2] - 1) * nb[2]
-        + (ne[3] - 1) * nb[3]
-    )
+    return size + (ne[0] - 1) * nb[0] + (ne[1] - 1) * nb[1] + (ne[2] - 1) * nb[2] + (ne[3] - 1) * nb[3]
 
 
 class Graph:

@@ -25,6 +25,12 @@ from kvplan.model import ModelSpec
 REPEATS_ON_ONE_PLACE = 3
 REPEATS_WITH_HOST = 6
 MAX_PERIOD = 8
+# Architectures whose buffers were compared with llama.cpp's, the rest of those modelled were not.
+CHECKED = frozenset(
+    ("llama", "qwen2", "qwen3", "qwen3moe", "phi3", "olmo2", "gemma2", "gemma3", "gemma3n", "cohere2",
+     "gpt-oss", "llama4", "glm4moe", "deepseek2", "mamba", "jamba", "granitehybrid", "nemotron_h",
+     "qwen3next")
+)  # fmt: skip
 # Two lengths of the context that graphs are built for; unlike any other size in a model.
 MEASURED_CELLS = (256 * 1009, 256 * 2003)
 
@@ -33,31 +39,37 @@ MEASURED_CELLS = (256 * 1009, 256 * 2003)
 class Placement:
     """Where a model's parts lie: cards are 0, 1 …, the CPU is ``num_cards``.
 
-    ``layers`` has a place for each layer, ``experts_on_cpu`` the layers whose experts stay behind.
-    ``op_offload`` lets a card work on weights that lie in system memory.
+    ``layers`` and ``experts`` have a place for each layer. ``op_offload`` lets a card work on weights
+    that lie in system memory.
     """
 
     num_cards: int
     layers: tuple[int, ...]
+    experts: tuple[int, ...]
     output: int
-    experts_on_cpu: int = 0
     kv_offload: bool = True
     op_offload: bool = True
+    has_overrides: bool = False
 
     @property
     def all_on_cards(self) -> bool:
-        """Whether all layers and the output are on cards."""
-        return all(place < self.num_cards for place in (*self.layers, self.output))
+        """Whether all layers and the output are on cards, but for experts."""
+        return self.num_cards not in (*self.layers, self.output)
 
     @property
     def is_pipeline(self) -> bool:
         """Whether batches run one behind the other over several cards (llama-context.cpp)."""
-        return self.num_cards > 1 and self.all_on_cards and self.kv_offload and not self.experts_on_cpu
+        return self.num_cards > 1 and self.all_on_cards and self.kv_offload and not self.has_overrides
 
 
 def is_modelled(arch: str) -> bool:
     """Tell whether the architecture's graph is known, rather than taken to be like Llama's."""
     return arch in RULES or arch in HYBRIDS or arch == "gemma3n"
+
+
+def is_checked(arch: str) -> bool:
+    """Tell whether the architecture's graph was compared with llama.cpp's own breakdowns."""
+    return arch in CHECKED
 
 
 def compute_buffer_sizes(
@@ -67,9 +79,13 @@ def compute_buffer_sizes(
 
     With ``pinned`` as a server allocates them over several cards, else as ``--fit`` measures them.
     Which tensors live when does not depend on the length of the context, and their sizes grow with it
-    by a constant each: a graph is built for two lengths, and for all others only packed.
+    by a constant each: on one card a graph is built for two lengths, and for all others only packed.
     """
     alignments = (ALIGNMENT,) * placement.num_cards + (HOST_ALIGNMENT,)
+    if not _is_one_place(placement):
+        lived = _lived(model, mix, placement, batch, pinned)
+        return packed_sizes(lived.events, lived.backends, lived.sizes, alignments)
+    first, last = MEASURED_CELLS
     follows = batch.window == batch.full
     short, long = (
         _lived(
@@ -81,7 +97,6 @@ def compute_buffer_sizes(
         )
         for cells in MEASURED_CELLS
     )
-    first, last = MEASURED_CELLS
     steps = (batch.full - first) // CELL_STRIDE
     sizes = [
         size + (larger - size) * steps // ((last - first) // CELL_STRIDE)
@@ -90,10 +105,13 @@ def compute_buffer_sizes(
     return packed_sizes(short.events, short.backends, sizes, alignments)
 
 
+def _is_one_place(placement: Placement) -> bool:
+    places = {*placement.layers, *placement.experts, placement.output}
+    return placement.kv_offload and len(places) == 1
+
+
 @lru_cache(maxsize=1024)
-def _lived(
-    model: ModelSpec, mix: str, placement: Placement, batch: Batch, pinned: bool
-) -> Lifetimes:
+def _lived(model: ModelSpec, mix: str, placement: Placement, batch: Batch, pinned: bool) -> Lifetimes:
     shape, places = _shortened(model_shape(model), placement, model, mix, pinned=pinned)
     builder = Builder(shape, batch, places)
     if shape.arch in HYBRIDS:
@@ -114,9 +132,7 @@ def _lived(
                     return False
         return has_kernel(tensor)
 
-    backends = Backends(
-        placement.num_cards, runs, placement.op_offload, placement.is_pipeline
-    )
+    backends = Backends(placement.num_cards, runs, placement.op_offload, placement.is_pipeline)
     return scheduled(builder.graph, backends)
 
 
@@ -125,25 +141,16 @@ def _shortened(
 ) -> tuple[ModelShape, Places]:
     """Leave out layers that repeat: the buffer does not grow with them."""
     cpu = placement.num_cards
-    layers = placement.layers
-    experts = tuple(
-        cpu if index < placement.experts_on_cpu else place for index, place in enumerate(layers)
-    )
-    on_host = any(place == cpu for place in experts) and placement.op_offload
-    sizes = matrix_bytes(model, mix) if on_host and cpu else {}
-    by_layer: dict[int, list[tuple[str, int]]] = {}
-    for (layer, name), num_bytes in sizes.items():
+    layers, experts = placement.layers, placement.experts
+    on_host = placement.op_offload and cpu > 0 and cpu in (*layers, *experts)
+    # The largest of a kind decides; that layers' matrices differ in bits would keep all of them.
+    largest: dict[str, int] = {}
+    for (layer, name), num_bytes in (matrix_bytes(model, mix) if on_host else {}).items():
         if experts[layer] == cpu and (layers[layer] == cpu or name.endswith("_exps")):
-            by_layer.setdefault(layer, []).append((name, num_bytes))
-    keys = [
-        (shape.layers[index], layers[index], experts[index], tuple(by_layer.get(index, ())))
-        for index in range(len(layers))
-    ]
-    one_place = placement.kv_offload and len({*layers, *experts, placement.output}) == 1
-    repeats = REPEATS_ON_ONE_PLACE if one_place else REPEATS_WITH_HOST
+            largest[name] = max(num_bytes, largest.get(name, 0))
+    keys = [(shape.layers[index], layers[index], experts[index]) for index in range(len(layers))]
+    repeats = REPEATS_ON_ONE_PLACE if _is_one_place(placement) else REPEATS_WITH_HOST
     kept = list(range(len(keys))) if cpu > 1 else _kept_layers(keys, repeats)
-    chosen = [by_layer.get(index, []) for index in kept]
-    tables = [dict(each) for each in chosen]
     short = ModelShape(
         shape.arch, shape.hidden_size, shape.vocab_size,
         tuple(shape.layers[index] for index in kept), shape.num_layers, shape.routing,
@@ -156,7 +163,7 @@ def _shortened(
         placement.output,
         placement.kv_offload,
         pinned and placement.all_on_cards,
-        lambda layer, name: tables[layer].get(name),
+        largest,
         output_bytes(model, mix) if placement.output == cpu else None,
     )
     return short, places
