@@ -137,9 +137,12 @@ class LlamaCppEngine(Engine):
         options = dict(workload.engine_options)
         on_gpu = tuple(device for device in devices if device.kind == "gpu")
         layout = layout_of(on_gpu[0]) if on_gpu else "cpu"
-        placed = place(model, format_name, settings, shares_of(settings, on_gpu), layout)
+        shares = shares_of(settings, on_gpu)
+        placed = place(model, format_name, settings, shares, layout)
         cache = cache_use(model, workload, settings, context_tokens)
-        compute, host_compute = _compute(model, settings)
+        compute = compute_buffers(
+            model, format_name, settings, cells_for(model, settings), shares, is_cuda=layout == "cuda"
+        )
         extras, on_host = extra_components(model, workload, settings)
         host = [
             Component("weights", exact(placed.host.weight_bytes), "token embedding, and what stays in RAM")
@@ -148,7 +151,7 @@ class LlamaCppEngine(Engine):
             host.append(Component("kv_cache", exact(placed.host.cache_bytes)))
         if placed.host.state_bytes:
             host.append(Component("recurrent_state", exact(placed.host.state_bytes)))
-        host.append(Component("activations", host_compute if on_gpu else compute))
+        host.append(Component("activations", compute.host, "compute buffer"))
         host += on_host if on_gpu else (*on_host, *extras)
         plans = tuple(
             _device_plan(
@@ -156,7 +159,7 @@ class LlamaCppEngine(Engine):
                 self.budget_bytes(device, workload),
                 placed.devices[index],
                 _cache_on(placed, index, cache),
-                compute,
+                compute.cards[index],
                 workload,
                 host,
                 extras if index == 0 else (),
@@ -219,20 +222,6 @@ def without_options(workload: Workload, *names: str) -> Workload:
     """Return the workload without some of the engine's options, which now stand in its own fields."""
     kept = tuple((key, value) for key, value in workload.engine_options if key not in names)
     return replace(workload, engine_options=kept)
-
-
-def _compute(model: ModelSpec, settings: Settings) -> tuple[Quantity, Quantity]:
-    return compute_buffers(
-        model,
-        cells_for(model, settings),
-        n_ubatch=min(settings.n_ubatch, settings.n_ctx),
-        num_outputs=settings.num_outputs,
-        flash_attn=settings.flash_attn,
-        quantized_cache=(
-            GGML_TYPES[settings.type_k].block_size > 1,
-            GGML_TYPES[settings.type_v].block_size > 1,
-        ),
-    )
 
 
 def _cache_on(placed: Placed, index: int, cache: CacheUse) -> Quantity:
