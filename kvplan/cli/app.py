@@ -22,10 +22,11 @@ COMMANDS: dict[str, str] = {
     "compare": "compare",
     "find": "find",
     "sweep": "sweep",
+    "capacity": "capacity",
     "list": "listing",
     "schema": "schema",
 }
-TAKES_ENGINE_FLAGS = ("fit", "show", "compare", "sweep")
+TAKES_ENGINE_FLAGS = ("fit", "show", "compare", "sweep", "capacity")
 
 Job = Callable[[tuple[str, ...]], Outcome]
 _jobs: list[Job] = []

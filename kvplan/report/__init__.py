@@ -30,6 +30,7 @@ FORMATS: dict[str, dict[str, str]] = {
     "ListAnswer": {"table": "listing:table", "plain": "listing:plain", "json": "json_report:listing"},
     "CompareAnswer": _sheet_formats("compare"),
     "FindAnswer": _sheet_formats("find"),
+    "CapacityAnswer": _sheet_formats("capacity"),
     "SweepAnswer": {**_sheet_formats("sweep"), "svg": "sweep_chart:svg", "html": "sweep_page:html"},
 }
 

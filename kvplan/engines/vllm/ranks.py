@@ -21,7 +21,7 @@ from kvplan.engines.vllm.settings import Settings
 from kvplan.engines.vllm.stages import Layout
 from kvplan.engines.vllm.versions import Behaviour
 from kvplan.model import ModelSpec
-from kvplan.quantity import Quantity, exact, total
+from kvplan.quantity import ZERO, Quantity, exact, total
 from kvplan.units import ceil_div
 from kvplan.workload import Workload
 
@@ -96,9 +96,12 @@ def _rank_plan(
     activation = activations(model, seqs, settings.max_num_batched_tokens, parallel.tensor, rules.version)
     ranks = parallel.tensor * parallel.pipeline
     runtime = non_torch(ranks, device.architecture, weight_bytes, rules.version)
-    if workload.overhead_bytes is not None:
-        runtime = exact(workload.overhead_bytes, "--overhead")
     graphs = NO_GRAPHS if settings.enforce_eager else cuda_graphs(model, parallel.tensor, rules.version)
+    if workload.overhead_bytes is not None:
+        # One figure stands for all that is estimated beside weights and cache.
+        runtime = exact(workload.overhead_bytes, "--overhead, activations and graphs included")
+        activation = ZERO
+        graphs = NO_GRAPHS if rules.graphs_inside else graphs
     parts = [
         Component("weights", exact(weight_bytes)),
         Component(
@@ -106,8 +109,9 @@ def _rank_plan(
             _load(layout, settings, rules, stage, context_tokens, num_sequences),
             "blocks of the asked load",
         ),
-        Component("activations", activation),
     ]
+    if activation.high:
+        parts.append(Component("activations", activation))
     if rules.graphs_inside and graphs.high:
         parts.append(Component("cuda_graphs", graphs))
     parts.append(Component("runtime", runtime))
