@@ -350,6 +350,11 @@ def _stored_bytes(model: ModelSpec) -> MixBytes:
     return MixBytes(embedding, tuple(layers), tuple(experts), output, other, whole, inputs)
 
 
+def sized_tensors(model: ModelSpec, mix: str) -> tuple[tuple[int, GgufTensor, str, int], ...]:
+    """Return (layer, tensor, block type, bytes) for every tensor of the file, in its order."""
+    return _sized(model, mix)
+
+
 def types_of(model: ModelSpec, mix: str) -> dict[str, int]:
     """Return the file's bytes by block type."""
     counts: Counter[str] = Counter()

@@ -12,7 +12,7 @@ from functools import lru_cache
 from math import prod
 from typing import Literal
 
-from kvplan.layers import FullAttention, LatentAttention, Layer
+from kvplan.layers import FullAttention, GatedDeltaState, LatentAttention, Layer, SharedCache
 from kvplan.model import ModelSpec
 from kvplan.tensors import Tensor
 
@@ -67,6 +67,10 @@ ARCH_OF_TYPE: dict[str, str] = {
     "glm4_moe": "glm4moe",
     "gpt_oss": "gpt-oss",
     "gemma3_text": "gemma3",
+    "gemma3n_text": "gemma3n",
+    "granitemoehybrid": "granitehybrid",
+    "llama4_text": "llama4",
+    "falcon_mamba": "mamba",
     "minimax_m2": "minimax-m2",
 }
 # Routers with a learned score correction, a buffer in transformers but a tensor in the file.
@@ -91,6 +95,7 @@ _SUFFIXES: tuple[tuple[str, Category], ...] = (
     (".gate_proj.weight", "ffn_gate"),
     (".up_proj.weight", "ffn_up"),
     (".down_proj.weight", "ffn_down"),
+    ("shared_mlp.output_linear.weight", "ffn_down"),
     (".fc1.weight", "ffn_up"),
     (".fc2.weight", "ffn_down"),
     (".c_fc.weight", "ffn_up"),
@@ -99,7 +104,7 @@ _SUFFIXES: tuple[tuple[str, Category], ...] = (
 )
 # Matrices the quantizer leaves alone although they are weights of two dimensions.
 _NEVER = ("conv1d", "short_conv.conv", "altup", "laurel", "per_layer_model_projection", "rel_pos", "A_log")
-_HALF = ("altup", "laurel", "per_layer_model_projection")
+_HALF = ("altup_", "altup.modality_router", "laurel", "per_layer_model_projection")
 
 
 def llama_cpp_arch(model: ModelSpec) -> str:
@@ -116,8 +121,14 @@ def num_experts_of(model: ModelSpec) -> int:
 
 
 def num_gqa(model: ModelSpec) -> int:
-    """Return the query heads per KV head of the first layer, as the quantizer reads it (MLA: all)."""
-    for cache in model.layers[0].layer.caches:
+    """Return the query heads per KV head of the first layer, as the quantizer reads it (MLA: all).
+
+    A hybrid's header counts no KV heads at a recurrent layer, except where it has one number for all.
+    """
+    layer = model.layers[0].layer
+    if any(isinstance(cache, GatedDeltaState) for cache in layer.caches):
+        layer = next((group.layer for group in model.layers if _has_heads(group.layer)), layer)
+    for cache in layer.caches:
         if isinstance(cache, LatentAttention):
             return cache.num_attention_heads
         if hasattr(cache, "num_key_value_heads") and hasattr(cache, "num_attention_heads"):
@@ -127,11 +138,16 @@ def num_gqa(model: ModelSpec) -> int:
     return 0
 
 
+def _has_heads(layer: Layer) -> bool:
+    return any(hasattr(cache, "num_key_value_heads") for cache in layer.caches)
+
+
 @lru_cache(maxsize=4096)
 def layer_tensors(layer: Layer, *, score_corrected: bool) -> tuple[GgufTensor, ...]:
     """Return the tensors of one layer, in the file's order."""
     made: list[GgufTensor] = []
-    for tensor in layer.tensors:
+    # The quantizer goes by name: ffn_down_exps before ffn_down_shexp.
+    for tensor in sorted(layer.tensors, key=lambda tensor: tensor.role == "shared_expert"):
         if tensor.role not in NOT_IN_FILE_ROLES:
             made += _in_layer(tensor, layer)
     if score_corrected:
@@ -164,7 +180,40 @@ def _in_layer(tensor: Tensor, layer: Layer) -> Iterator[GgufTensor]:
         yield GgufTensor(tensor, "other", cache.qk_nope_head_dim, rank, heads, is_quantizable=True)
         yield GgufTensor(tensor, "other", rank, cache.v_head_dim, heads, is_quantizable=True)
         return
+    if tensor.name.endswith("in_proj_qkvz.weight"):
+        # The converter parts Qwen3-Next's joint projection into attn_qkv and attn_gate.
+        delta = next(cache for cache in layer.caches if isinstance(cache, GatedDeltaState))
+        values = delta.num_v_heads * delta.head_v_dim
+        columns = tensor.shape[-1]
+        yield GgufTensor(tensor, "attn_qkv", columns, tensor.shape[0] - values, 1, is_quantizable=True)
+        yield GgufTensor(tensor, "other", columns, values, 1, is_quantizable=True)
+        return
+    if tensor.name == "shared_mlp.input_linear.weight":
+        # Granite's shared MLP: gate and up are tensors of their own in the file.
+        half, columns = tensor.shape[0] // 2, tensor.shape[-1]
+        yield GgufTensor(tensor, "ffn_gate", columns, half, 1, is_quantizable=True)
+        yield GgufTensor(tensor, "ffn_up", columns, tensor.shape[0] - half, 1, is_quantizable=True)
+        return
     yield _plain(tensor)
+    if tensor.name == "self_attn.q_norm.weight" and any(isinstance(c, SharedCache) for c in layer.caches):
+        yield from _unused_keys_and_values(layer)
+
+
+def _unused_keys_and_values(layer: Layer) -> Iterator[GgufTensor]:
+    """Yield K and V of a layer that reads another's cache: files hold them (src/models/gemma3n.cpp)."""
+    queries = next(t for t in layer.tensors if t.name == "self_attn.q_proj.weight")
+    cache = next(cache for cache in layer.caches if isinstance(cache, SharedCache)).owner
+    columns = queries.shape[-1]
+    unused: tuple[tuple[str, Category, int], ...] = (
+        ("k", "attn_k", cache.head_dim),
+        ("v", "attn_v", cache.v_head_dim),
+    )
+    for name, category, head_dim in unused:
+        rows = cache.num_key_value_heads * head_dim
+        origin = Tensor(f"self_attn.{name}_proj.weight", (rows, columns), "attention", split="kv")
+        yield GgufTensor(origin, category, columns, rows, 1, is_quantizable=True)
+    norm = Tensor("self_attn.k_norm.weight", (cache.head_dim,), "norm")
+    yield GgufTensor(norm, "other", cache.head_dim, 1, 1, is_quantizable=False)
 
 
 def _plain(tensor: Tensor) -> GgufTensor:

@@ -23,10 +23,12 @@ COMMANDS: dict[str, str] = {
     "find": "find",
     "sweep": "sweep",
     "capacity": "capacity",
+    "check": "check",
+    "verify": "verify",
     "list": "listing",
     "schema": "schema",
 }
-TAKES_ENGINE_FLAGS = ("fit", "show", "compare", "sweep", "capacity")
+TAKES_ENGINE_FLAGS = ("fit", "show", "compare", "sweep", "capacity", "verify")
 
 Job = Callable[[tuple[str, ...]], Outcome]
 _jobs: list[Job] = []

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from shlex import quote
-from typing import cast
 
 from kvplan.device import Device
 from kvplan.dtypes import weight_format
@@ -17,21 +16,6 @@ from kvplan.units import parse_size, parse_tokens
 from kvplan.workload import Workload
 
 MAX_SEQUENCES = 2**20
-
-# What an engine's own flag means in kvplan's words: option -> (kvplan's flag, workload field).
-LIFTED: dict[str, tuple[str, str]] = {
-    "max_model_len": ("--ctx", "context_tokens"),
-    "context_length": ("--ctx", "context_tokens"),
-    "max_seq_len": ("--ctx", "context_tokens"),
-    "tensor_parallel_size": ("--tp", "tensor_parallel"),
-    "tp_size": ("--tp", "tensor_parallel"),
-    "pipeline_parallel_size": ("--pp", "pipeline_parallel"),
-    "pp_size": ("--pp", "pipeline_parallel"),
-    "kv_cache_dtype": ("--kv", "kv_cache_dtype_k"),
-    "cache_type_k": ("--kv-k", "kv_cache_dtype_k"),
-    "cache_type_v": ("--kv-v", "kv_cache_dtype_v"),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -205,6 +189,7 @@ def with_engine_flags(asked: Asked, workload: Workload, engine: Engine) -> tuple
     if not asked.engine_words:
         return workload, ()
     from kvplan.deploy.flags import read_flags
+    from kvplan.deploy.lifting import LIFTED, lift
 
     flags = read_flags(engine.name, asked.engine_words)
     given = {
@@ -218,28 +203,12 @@ def with_engine_flags(asked: Asked, workload: Workload, engine: Engine) -> tuple
     for name, value in flags.options:
         if name not in LIFTED:
             continue
-        flag, field = LIFTED[name]
+        flag = LIFTED[name][0]
         if given[flag]:
             raise OptionClash(
                 f"{flag} and the engine's own {name} are both given",
                 why="they say the same thing twice",
                 hint=f"leave out {flag}, or {name} behind --",
             )
-        workload = _lift(workload, name, field, value)
+        workload = lift(workload, name, value)
     return replace(workload, engine_options=flags.options), flags.unknown
-
-
-def _lift(workload: Workload, name: str, field: str, value: object) -> Workload:
-    if field == "context_tokens":
-        tokens = cast(int, value)
-        return workload if tokens <= 0 else replace(workload, context_tokens=tokens, context_source="flag")
-    if name == "kv_cache_dtype":
-        text = str(value).casefold()
-        return replace(workload, kv_cache_dtype_k=text, kv_cache_dtype_v=text)
-    if field == "kv_cache_dtype_k":
-        return replace(workload, kv_cache_dtype_k=str(value).casefold())
-    if field == "kv_cache_dtype_v":
-        return replace(workload, kv_cache_dtype_v=str(value).casefold())
-    if field == "tensor_parallel":
-        return replace(workload, tensor_parallel=cast(int, value))
-    return replace(workload, pipeline_parallel=cast(int, value))

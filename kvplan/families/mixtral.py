@@ -163,9 +163,8 @@ def olmoe(config: Config) -> Structure:
 def minimax_m2(config: Config) -> Structure:
     """Read MiniMax-M2: norms over all query and key heads, every MLP routed, MTP beside."""
     shape = shape_of(config)
-    qk_norm = "all" if config.flag("use_qk_norm", True) else ""
     tensors = (
-        *_attention(shape, qk_norm=qk_norm),
+        *_attention(shape, qk_norm="all"),
         *_routed(config, shape, "intermediate_size"),
         *_norms(shape),
     )

@@ -28,9 +28,18 @@ FORMATS: dict[str, dict[str, str]] = {
         "yaml": "spec_yaml:show",
     },
     "ListAnswer": {"table": "listing:table", "plain": "listing:plain", "json": "json_report:listing"},
+    "CheckAnswer": {
+        **_sheet_formats("check"),
+        "github": "check_github:github",
+        "junit": "check_junit:junit",
+        "sarif": "check_sarif:sarif",
+    },
+    "DiffAnswer": {**_sheet_formats("diff"), "github": "diff:github"},
+    "DoctorAnswer": {name: f"doctor:{name}" for name in ("table", "plain", "json", "markdown")},
     "CompareAnswer": _sheet_formats("compare"),
     "FindAnswer": _sheet_formats("find"),
     "CapacityAnswer": _sheet_formats("capacity"),
+    "VerifyAnswer": {"table": "verify:table", "plain": "verify:plain", "json": "verify:json"},
     "SweepAnswer": {**_sheet_formats("sweep"), "svg": "sweep_chart:svg", "html": "sweep_page:html"},
 }
 

@@ -48,13 +48,20 @@ def planned(plan: Plan, verdict: Verdict, limits: Limits, context_source: str) -
     """Return a plan with its verdict and limits: what every answer about one plan holds."""
     return {
         "verdict": verdict.status,
+        **whole_plan(plan, context_source),
+        "limits": limits_as_json(limits),
+    }
+
+
+def whole_plan(plan: Plan, context_source: str) -> dict[str, object]:
+    """Return a plan without its verdict: model, workload, engine, devices, cache, remarks."""
+    return {
         **_plan(plan, context_source),
         "devices": [_device(device) for device in plan.devices],
         "host": [
             {"name": part.name, "bytes": bounds(part.bytes), "basis": part.bytes.basis, "note": part.note}
             for part in plan.host
         ],
-        "limits": limits_as_json(limits),
         "refusals": [
             {"code": refusal.code, "message": refusal.message, "fix": refusal.fix}
             for refusal in plan.refusals

@@ -30,6 +30,8 @@ STYLES = {
 MARKS = {"weights": "█", "kv_cache": "▓", "overhead": "▒", "free": "·"}
 ASCII_MARKS = {"weights": "#", "kv_cache": "=", "overhead": "+", "free": "."}
 MARK_STYLES = {"weights": "blue", "kv_cache": "cyan", "overhead": "magenta", "free": "dim"}
+# Narrower screens show the amounts alone.
+MIN_WIDTH_FOR_NOTES = 60
 MIN_BAR = 10
 MAX_BAR = 72
 
@@ -42,7 +44,7 @@ def fit(answer: FitAnswer, screen: Screen) -> str:
     console.print(Text(headroom(answer)))
     if answer.plan.devices:
         console.print(_bar(answer, screen))
-        console.print(_components(answer))
+        console.print(_components(answer, with_notes=screen.width >= MIN_WIDTH_FOR_NOTES))
         for note in answer.plan.devices[max(0, answer.verdict.device_index)].device.notes[:1]:
             console.print(Text(f"  {note}"))
     console.print(Text(limits_text(answer)))
@@ -113,27 +115,25 @@ def _bar(answer: FitAnswer, screen: Screen) -> Text:
     return bar
 
 
-def _components(answer: FitAnswer) -> Table:
+def _components(answer: FitAnswer, *, with_notes: bool) -> Table:
     device = answer.plan.devices[max(0, answer.verdict.device_index)]
     table = Table(box=None, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    if with_notes:
+        table.add_column()
     for component in device.components:
         mark = MARKS[_group(component)]
-        table.add_row(
-            Text.assemble((mark, MARK_STYLES[_group(component)]), " ", COMPONENTS[component.name]),
-            format_gib(component.bytes.expected),
-            component.bytes.basis,
-            component_note(component, answer.plan),
-        )
+        name = Text.assemble((mark, MARK_STYLES[_group(component)]), " ", COMPONENTS[component.name])
+        note = (component_note(component, answer.plan),) if with_notes else ()
+        table.add_row(name, format_gib(component.bytes.expected), component.bytes.basis, *note)
     budget = f"of {format_gib(device.device.memory_bytes)} on the card"
     options = dict(answer.plan.engine_options)
     share = options.get("gpu_memory_utilization") or options.get("mem_fraction_static")
     if share is not None:
         budget = f"{share:g} of {format_gib(device.device.usable_bytes)} usable"
-    table.add_row("  budget", format_gib(device.budget_bytes), "", budget)
+    table.add_row("  budget", format_gib(device.budget_bytes), "", *((budget,) if with_notes else ()))
     return table
 
 

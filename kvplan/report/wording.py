@@ -112,6 +112,8 @@ def num_parameters_text(plan: Plan) -> str:
 def limits_text(answer: FitAnswer) -> str:
     """Return how far the plan stretches, in one line."""
     limits, plan = answer.limits, answer.plan
+    if limits.binding == "memory":
+        return "how far it stretches depends on the memory: give --cpu-memory or --gpu"
     if limits.max_context_tokens == 0 and limits.max_sequences == 0:
         return "no context fits: " + (
             "refused" if plan.refusals else "the weights and overhead alone are too much"
