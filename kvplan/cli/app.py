@@ -23,6 +23,8 @@ COMMANDS: dict[str, str] = {
     "find": "find",
     "sweep": "sweep",
     "check": "check",
+    "diff": "diff",
+    "doctor": "doctor",
     "list": "listing",
     "schema": "schema",
 }
