@@ -161,9 +161,7 @@ def _saved(path: object) -> object:
     return data if isinstance(data, dict) and "schema" in data else None
 
 
-def _revisions(
-    text: str, under: Sequence[str], ready: "Checker"
-) -> tuple["DiffResult", tuple[str, str]]:
+def _revisions(text: str, under: Sequence[str], ready: "Checker") -> tuple["DiffResult", tuple[str, str]]:
     from kvplan.deploy.diff import DiffResult, compared
     from kvplan.deploy.git_files import changed_files, ends_of
 
@@ -172,11 +170,9 @@ def _revisions(
     base: list[Facts] = []
     head: list[Facts] = []
     for name in changed_files(base_commit, head_commit, under):
-        for commit, side in ((base_commit, base), (head_commit, head)):
-            # What was unreadable before is no fault of the change.
-            wrong: list[str] = []
-            side += _facts_at(commit, name, ready, wrong)
-            problems += wrong if commit == head_commit else []
+        # What was unreadable before is no fault of the change.
+        base += _facts_at(base_commit, name, ready, [])
+        head += _facts_at(head_commit, name, ready, problems)
     names = (base_commit[:12], head_commit[:12])
     return DiffResult(compared(base, head), tuple(problems)), names
 

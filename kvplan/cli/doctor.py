@@ -50,7 +50,9 @@ def _versions() -> "Iterator[Finding]":
     from kvplan.report.doctor_answer import Finding
 
     yield Finding("version", "kvplan", __version__)
-    yield Finding("version", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    yield Finding(
+        "version", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    )
     for package in (*REQUIRED, *OPTIONAL):
         try:
             yield Finding("version", package, version(package))
@@ -73,7 +75,9 @@ def _gpus() -> "Iterator[Finding]":
         return
     for number, device in enumerate(devices):
         free = format_gib(device.memory_bytes - device.used_bytes)
-        yield Finding("gpu", f"GPU {number}", f"{device.name}, {format_gib(device.memory_bytes)}, {free} free")
+        yield Finding(
+            "gpu", f"GPU {number}", f"{device.name}, {format_gib(device.memory_bytes)}, {free} free"
+        )
 
 
 def _sources() -> "Iterator[Finding]":

@@ -5,15 +5,24 @@ budget breaks that held before. What becomes unknown is neither better nor worse
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kvplan.deploy.rows import CheckResult, Row
+from kvplan.deploy.rows import CheckResult, Row, SharedGpu
 from kvplan.errors import InvalidSpec
 
 RANK: dict[str, int] = {"fits": 0, "tight": 1, "offload": 2, "does_not_fit": 3, "refused": 3}
 # Facts that explain a change, in the order in which they are named.
-CAUSES = ("model", "engine", "engine_version", "gpu", "weights_format", "context_tokens", "kv_dtype", "num_sequences")
+CAUSES = (
+    "model",
+    "engine",
+    "engine_version",
+    "gpu",
+    "weights_format",
+    "context_tokens",
+    "kv_dtype",
+    "num_sequences",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +76,9 @@ class Change:
     @property
     def is_same(self) -> bool:
         """Tell whether nothing changed that a report would show."""
-        return self.base is not None and self.base == self.head and not self.causes
+        if self.base is None or self.head is None:
+            return False
+        return not self.causes and replace(self.base, file="", line=0) == replace(self.head, file="", line=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +148,8 @@ def facts_of_json(data: object, origin: str) -> list[Facts]:
             hint="write one with: kvplan check FILE --json -o base.json",
         )
     try:
-        return [_from_json(entry) for entry in data["deployments"]]
+        shared = [_shared_from_json(entry) for entry in data["shared_gpus"]]
+        return [*(_from_json(entry) for entry in data["deployments"]), *shared]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InvalidSpec(
             f"{origin}: not a whole check: {error}",
@@ -176,9 +188,48 @@ def _from_json(entry: Mapping[str, Any]) -> Facts:
     )
 
 
+def _shared_from_json(entry: Mapping[str, Any]) -> Facts:
+    item = SharedGpu(
+        file=str(entry["file"]),
+        group=str(entry["group"]),
+        gpu=str(entry["gpu"] or ""),
+        index=int(entry["index"]),
+        names=tuple(entry["deployments"]),
+        status=entry["verdict"],
+        exit_code=int(entry["exit_code"]),
+        required_bytes=entry["required_bytes"],
+        limit_bytes=entry["limit_bytes"],
+        why=str(entry["why"]),
+    )
+    return _facts_of_shared(item, item.file)
+
+
 def facts_of_result(result: CheckResult, strip: str = "") -> list[Facts]:
     """Return all rows of a check; ``strip`` is a folder left out of their files' names."""
-    return [facts_of_row(row, row.at.file.removeprefix(strip).lstrip("/")) for row in result.rows]
+    rows = [facts_of_row(row, _stripped(row.at.file, strip)) for row in result.rows]
+    return [*rows, *(_facts_of_shared(item, _stripped(item.file, strip)) for item in result.shared)]
+
+
+def _stripped(file: str, folder: str) -> str:
+    return file.removeprefix(folder).lstrip("/") if folder else file
+
+
+def _facts_of_shared(item: SharedGpu, file: str) -> Facts:
+    limit, required = item.limit_bytes, item.required_bytes
+    return Facts(
+        name=f"GPU {item.index} of {item.group}",
+        file=file,
+        line=item.at.line if item.at else 0,
+        verdict=item.status,
+        exit_code=item.exit_code,
+        model="",
+        engine="",
+        engine_version="",
+        gpu=item.gpu,
+        why=item.why,
+        required_bytes=required,
+        headroom_bytes=None if limit is None or required is None else limit - required,
+    )
 
 
 def compared(base: Sequence[Facts], head: Sequence[Facts]) -> tuple[Change, ...]:
@@ -224,10 +275,13 @@ def _change(base: Facts | None, head: Facts | None) -> Change:
     ]
     for option in dict.fromkeys((*base.options, *head.options)):
         before, after = base.options.get(option), head.options.get(option)
-        if before != after:
+        # An option that says the same as a fact above (max_model_len, context_tokens) is named once.
+        if before != after and (before, after) not in [(old, new) for _, old, new in causes]:
             causes.append((option, before, after))
     moved_down = RANK.get(head.verdict, -1) > RANK.get(base.verdict, 99)
-    new_budgets = {_budget(text) for text in head.broken_budgets} - {_budget(text) for text in base.broken_budgets}
+    new_budgets = {_budget(text) for text in head.broken_budgets} - {
+        _budget(text) for text in base.broken_budgets
+    }
     return Change(name, base, head, tuple(causes), moved_down or bool(new_budgets))
 
 

@@ -31,7 +31,9 @@ def ends_of(text: str) -> tuple[str, str]:
 def commit_of(revision: str) -> str:
     """Return the commit that a revision names. Raises InputError."""
     if revision.startswith("-"):
-        raise InputError(f"'{revision}' is not a revision", why="it starts with a dash", hint="name a branch or commit")
+        raise InputError(
+            f"'{revision}' is not a revision", why="it starts with a dash", hint="name a branch or commit"
+        )
     return _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}").strip()
 
 

@@ -43,7 +43,9 @@ def github(answer: DiffAnswer, screen: Screen) -> str:  # noqa: ARG001 - every f
     for change in changed[:MAX_ANNOTATIONS]:
         level: Level = "error" if change.worse else "note"
         facts = change.facts
-        lines.append(annotation(level, Place(facts.file, facts.line), f"kvplan: {change.name}", sentence(change)))
+        lines.append(
+            annotation(level, Place(facts.file, facts.line), f"kvplan: {change.name}", sentence(change))
+        )
     rest = len(changed) - len(lines)
     more = f"; {rest} more not shown here" if rest else ""
     level = "error" if answer.exit_code in (1, 2) else "note"
@@ -163,7 +165,10 @@ def _sheet(answer: DiffAnswer) -> Sheet:
     changed = _changed(answer)
     rows = tuple(_row(change) for change in changed)
     whole = Table(COLUMNS, rows, drop=("weights", "changed", "requests"))
-    notes = [*(f"error: {text}" for text in answer.result.problems), *(sentence(change) for change in changed)]
+    notes = [
+        *(f"error: {text}" for text in answer.result.problems),
+        *(sentence(change) for change in changed),
+    ]
     return Sheet(
         (f"{_summary(answer)} ({answer.base} → {answer.head})",),
         (whole,) if rows else (),
@@ -178,8 +183,8 @@ def _row(change: Change) -> tuple[str, ...]:
         change.name,
         _arrow(VERDICTS[base.verdict] if base else "new", VERDICTS[head.verdict] if head else "gone"),
         _arrow(_room(base), _room(head)),
-        _arrow(_amount(base and base.kv_bytes), _amount(head and head.kv_bytes)),
-        _arrow(_amount(base and base.weights_bytes), _amount(head and head.weights_bytes)),
+        _arrow(_amount(base.kv_bytes if base else None), _amount(head.kv_bytes if head else None)),
+        _arrow(_amount(base.weights_bytes if base else None), _amount(head.weights_bytes if head else None)),
         _arrow(_requests(base), _requests(head)),
         _causes(change),
     )

@@ -41,9 +41,14 @@ def json(answer: DoctorAnswer, screen: Screen) -> str:  # noqa: ARG001 - every f
 
 def _sheet(answer: DoctorAnswer) -> Sheet:
     rows = tuple(
-        (item.topic, item.name, item.value if item.ok else f"missing: {item.value}") for item in answer.findings
+        (item.topic, item.name, item.value if item.ok else f"missing: {item.value}")
+        for item in answer.findings
     )
     missing = [item for item in answer.findings if not item.ok]
-    head = "nothing is missing" if not missing else f"{len(missing)} missing, none of it needed for every command"
+    head = (
+        "nothing is missing"
+        if not missing
+        else f"{len(missing)} missing, none of it needed for every command"
+    )
     notes = tuple(f"{item.name}: {item.hint}" for item in missing if item.hint)
     return Sheet((head,), (Table(("topic", "what", "found"), rows),), notes)
