@@ -16,6 +16,7 @@ from kvplan.units import ceil_div, round_up
 from kvplan.weights import span_bytes, weight_bytes
 
 VOCAB_PADDING = 64
+ATTENTION_ROLES = frozenset(("attention", "indexer", "recurrent"))
 
 
 def pipeline_split(num_hidden_layers: int, pipeline: int) -> tuple[int, ...]:
@@ -65,15 +66,22 @@ def rank_share(tensor: Tensor, num_bytes: int, tensor_ranks: int, expert_ranks: 
 
 @lru_cache(maxsize=4096)
 def stage_weight_bytes(
-    model: ModelSpec, format_name: str, tensor_ranks: int, pipeline: int, expert_ranks: int, stage: int
+    model: ModelSpec,
+    format_name: str,
+    tensor_ranks: int,
+    pipeline: int,
+    expert_ranks: int,
+    stage: int,
+    sizes: tuple[int, ...] = (),
 ) -> int:
     """Return the weight bytes of one rank of pipeline ``stage``.
 
     The first stage holds the embedding and what lies before the layers, the last the head and the
     final norm; a tied embedding lies on both. GGUF mixes and headers are divided by layer bytes.
+    ``sizes`` are the layers of each stage where the engine does not split as vLLM does.
     """
     total_layers = num_layers(model.structure)
-    sizes = pipeline_split(total_layers, pipeline)
+    sizes = sizes or pipeline_split(total_layers, pipeline)
     start = sum(sizes[:stage])
     weight = weight_format(format_name)
     if weight.family == "gguf":
@@ -112,6 +120,39 @@ def stage_tensors(
             stored = span_bytes(model, weight, tensor, None, 1)
             held.append((tensor, rank_share(tensor, stored, tensor_ranks, expert_ranks), 1))
     return tuple(held)
+
+
+def attention_replicas(
+    model: ModelSpec,
+    format_name: str,
+    tensor_ranks: int,
+    attention_ranks: int,
+    groups: tuple[LayerGroup, ...],
+    first: int,
+) -> int:
+    """Return what a rank holds more where attention is split over fewer ranks than the rest.
+
+    Data-parallel attention keeps whole heads for its own requests: attention, indexers and states
+    are split over ``attention_ranks``, the embedding (with the first layer) not at all, experts and
+    MLPs over all. ``groups`` are the stage's layers from ``first`` on.
+    """
+    weight = weight_format(format_name)
+
+    def extra(tensor: Tensor, stored: int, ranks: int) -> int:
+        return rank_share(tensor, stored, ranks, 1) - rank_share(tensor, stored, tensor_ranks, 1)
+
+    amount, start = 0, first
+    for group in groups:
+        for tensor in group.layer.tensors:
+            if tensor.role in ATTENTION_ROLES:
+                stored = span_bytes(model, weight, tensor, start, group.count)
+                amount += extra(tensor, stored // group.count, attention_ranks) * group.count
+        start += group.count
+    if first == 0:
+        for tensor in model.structure.tensors:
+            if tensor.role == "embedding":
+                amount += extra(tensor, span_bytes(model, weight, tensor, None, 1), 1)
+    return amount
 
 
 def _on_stage(tensor: Tensor, *, is_first: bool, is_last: bool, tied: bool) -> bool:

@@ -19,7 +19,7 @@ from kvplan.engines.vllm.stages import Layout
 from kvplan.engines.vllm.versions import Behaviour
 from kvplan.engines.vllm.weights import loaded_weights
 from kvplan.model import ModelSpec
-from kvplan.quantity import Quantity, exact, total
+from kvplan.quantity import ZERO, Quantity, exact, total
 from kvplan.units import ceil_div
 from kvplan.workload import Workload
 
@@ -32,8 +32,9 @@ WARM_UP_WHY = "the sampler's warm-up over max_num_seqs rows of logits"
 class Rank:
     """One rank on its device, the load aside.
 
-    ``before`` and ``after`` are the components around the cache, ``fixed`` their sum without the
+    ``weights`` and ``after`` are the components around the cache, ``fixed`` their sum without the
     activations, which a long context may widen; ``beside`` are the tests besides the budget's.
+    ``overhead_is_given`` says that ``--overhead`` stands for activations and graphs too.
     """
 
     device: Device
@@ -46,6 +47,7 @@ class Rank:
     beside: tuple[Check, ...]
     terms: Terms
     samples: bool
+    overhead_is_given: bool
 
 
 def ranks_of(
@@ -102,13 +104,15 @@ def _rank(
     if not settings.enforce_eager:
         graphs = cuda_graphs(model, settings.max_num_seqs, device.architecture, rules.version)
     runtime = non_torch(num_ranks, device, loaded.expected, rules.version)
+    overhead_is_given = workload.overhead_bytes is not None
     if workload.overhead_bytes is not None:
-        runtime = exact(workload.overhead_bytes, "--overhead")
+        # One figure stands for all that is estimated beside weights and cache.
+        runtime = exact(workload.overhead_bytes, "--overhead, activations and graphs included")
     after: list[Component] = []
     adapters = adapter_bytes(model, workload, tensor, pipeline, stage)
     if adapters is not None:
         after.append(Component("adapters", adapters))
-    if rules.graphs_inside and graphs.high:
+    if rules.graphs_inside and graphs.high and not overhead_is_given:
         after.append(Component("cuda_graphs", graphs))
     after.append(Component("runtime", runtime))
     return Rank(
@@ -122,6 +126,7 @@ def _rank(
         beside=_beside(settings, rules, workload, device, num_ranks, graphs, terms, samples=samples),
         terms=terms,
         samples=samples,
+        overhead_is_given=overhead_is_given,
     )
 
 
@@ -196,12 +201,14 @@ def _loaded(
     context_tokens: int,
     num_sequences: int,
 ) -> DevicePlan:
-    activation = activations(rank.terms, model, context_tokens, rules.version, samples=rank.samples)
+    activation = ZERO
+    if not rank.overhead_is_given:
+        activation = activations(rank.terms, model, context_tokens, rules.version, samples=rank.samples)
     load = _load(layout, rules, rank.stage, blocks, context_tokens, num_sequences)
     components = (
         rank.weights,
         Component("kv_cache", load, LOAD_NOTE),
-        Component("activations", activation),
+        *((Component("activations", activation),) if activation.high else ()),
         *rank.after,
     )
     budget = Check(
