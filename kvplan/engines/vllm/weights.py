@@ -96,6 +96,21 @@ def _tower_bytes(model: ModelSpec, format_name: str, tensor: int) -> tuple[int, 
     return whole // tensor, whole
 
 
+def without_towers(loaded: Quantity, model: ModelSpec, format_name: str, tensor: int, stage: int) -> Quantity:
+    """Return a rank's weights of the language model alone."""
+    if stage > 0 or not _towers(model):
+        return loaded
+    split, whole = _tower_bytes(model, format_name, tensor)
+    own = split if _tower_is_split(model) else whole
+    return Quantity(
+        max(0, loaded.low - split),
+        max(0, loaded.expected - own),
+        max(0, loaded.high - whole),
+        loaded.basis,
+        loaded.why,
+    )
+
+
 def _text_config(model: ModelSpec) -> Mapping[str, object]:
     config = model.config or {}
     for key in NESTED:
