@@ -107,6 +107,20 @@ def test_an_exact_fit_is_refused_and_the_way_out_works():
     assert dict(older.details)["error"] == ""
 
 
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ({"kv_cache_memory_bytes": GIB}, "does_not_fit"),
+        ({"kv_cache_memory_bytes": GIB + 2**21}, "fits"),
+        ({"kv_cache_memory_bytes": 62 * GIB}, "does_not_fit"),
+        ({"num_gpu_blocks_override": 512}, "does_not_fit"),
+        ({"num_gpu_blocks_override": 513}, "fits"),
+    ],
+)
+def test_a_fixed_pool_must_hold_the_load_and_fit_the_card(options, status):
+    assert judge(planned("llama-3-8b", ["h100"], options=options)).status == status
+
+
 def test_minus_one_takes_the_longest_context():
     result = planned("llama-3.1-8b", ["rtx-4090"], 0, options={"max_model_len": -1})
     longest = result.context_tokens

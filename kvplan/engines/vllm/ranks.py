@@ -48,6 +48,8 @@ class Rank:
     terms: Terms
     samples: bool
     sees: bool
+    pool_bytes: int | None
+    taken: tuple[Quantity, ...]
     overhead_is_given: bool
 
 
@@ -57,6 +59,7 @@ def ranks_of(
     workload: Workload,
     settings: Settings,
     rules: Behaviour,
+    layout: Layout,
     devices: Sequence[Device],
     parallel: Parallel,
 ) -> tuple[Rank, ...]:
@@ -68,7 +71,7 @@ def ranks_of(
         stage = min((index % per_replica) // parallel.tensor, parallel.pipeline - 1)
         if (device, stage) not in made:
             made[device, stage] = _rank(
-                model, format_name, workload, settings, rules, device, parallel, stage
+                model, format_name, workload, settings, rules, layout, device, parallel, stage
             )
         found.append(made[device, stage])
     return tuple(found)
@@ -80,6 +83,7 @@ def _rank(
     workload: Workload,
     settings: Settings,
     rules: Behaviour,
+    layout: Layout,
     device: Device,
     parallel: Parallel,
     stage: int,
@@ -131,6 +135,8 @@ def _rank(
         samples=samples,
         overhead_is_given=overhead_is_given,
         sees=settings.sees,
+        pool_bytes=_fixed_pool_bytes(settings, layout, stage),
+        taken=_taken(workload, device, num_ranks),
     )
 
 
@@ -145,12 +151,9 @@ def _beside(
     *,
     samples: bool,
 ) -> tuple[Check, ...]:
-    """Return the tests besides the budget's; none where the pool's bytes are given outright."""
-    if settings.kv_cache_memory_bytes:
-        return ()
+    """Return the tests besides the budget's."""
     usable, budget = device.usable_bytes, settings.requested_bytes(device.usable_bytes)
-    context = before_snapshot(num_ranks, device)
-    reserved = exact(workload.reserve_bytes + device.used_bytes)
+    context, reserved = _taken(workload, device, num_ranks)
     # Mostly what the profile run left free serves the warm-up; two gpt-oss-20b servers died in it
     # whose room beside the pool was smaller than the logits.
     warm_up = Quantity(0, 0, WARM_UP_COPIES * terms.logits if samples else 0, "calibrated", WARM_UP_WHY)
@@ -171,6 +174,18 @@ def _beside(
             "what lives beside the share exceeds the rest",
         ),
     )
+
+
+def _fixed_pool_bytes(settings: Settings, layout: Layout, stage: int) -> int | None:
+    """Return the bytes of a pool that the flags fix on one stage; None where the card's share decides."""
+    if settings.num_gpu_blocks_override:
+        return settings.num_gpu_blocks_override * layout.pool.stage_bytes_per_block[stage]
+    return settings.kv_cache_memory_bytes or None
+
+
+def _taken(workload: Workload, device: Device, num_ranks: int) -> tuple[Quantity, Quantity]:
+    """Return what the context (and NCCL) and what others hold on a device."""
+    return before_snapshot(num_ranks, device), exact(workload.reserve_bytes + device.used_bytes)
 
 
 def loaded_plans(
@@ -217,6 +232,8 @@ def _loaded(
         *((Component("activations", activation),) if activation.high else ()),
         *rank.after,
     )
+    if rank.pool_bytes is not None:
+        return _in_fixed_pool(rank, rank.pool_bytes, load, activation, components)
     budget = Check(
         "budget",
         total((rank.fixed, load, activation)),
@@ -224,6 +241,27 @@ def _loaded(
         "weights, overhead and cache exceed the share",
     )
     return DevicePlan(rank.device, rank.budget_bytes, components, (budget, *rank.beside), rank.name)
+
+
+def _in_fixed_pool(
+    rank: Rank, pool_bytes: int, load: Quantity, activation: Quantity, components: tuple[Component, ...]
+) -> DevicePlan:
+    """Put the load into a pool whose bytes the flags give: the share of the card does not count.
+
+    ``budget`` asks whether the load fits the pool, ``outside_pool`` whether the pool fits the card.
+    """
+    rest = rank.fixed.expected + activation.expected
+    budget = rest + pool_bytes
+    checks = (
+        Check("budget", total((exact(rest), load)), budget, "the load exceeds the pool that the flags fix"),
+        Check(
+            "outside_pool",
+            total((rank.fixed, activation, exact(pool_bytes), *rank.taken)),
+            rank.device.usable_bytes,
+            "weights, overhead and the fixed pool exceed the card",
+        ),
+    )
+    return DevicePlan(rank.device, budget, components, checks, rank.name)
 
 
 def _load(
@@ -250,10 +288,9 @@ def available_bytes(
 ) -> list[int] | None:
     """Return the memory left for blocks on each stage, that of its poorest rank; None if unknown."""
     each = layout.pool.stage_bytes_per_block
-    if settings.num_gpu_blocks_override:
-        return [settings.num_gpu_blocks_override * size for size in each]
-    if settings.kv_cache_memory_bytes:
-        return [settings.kv_cache_memory_bytes] * len(each)
+    fixed = [_fixed_pool_bytes(settings, layout, stage) for stage in range(len(each))]
+    if fixed[0] is not None:
+        return [size or 0 for size in fixed]
     if not plans:
         return None
     rooms: list[int | None] = [None] * len(each)

@@ -139,7 +139,7 @@ def _resolved(
         settings,
         layout,
         whole,
-        ranks_of(model, format_name, workload, settings, rules, devices, parallel),
+        ranks_of(model, format_name, workload, settings, rules, layout, devices, parallel),
         notices,
         refusals,
     )

@@ -81,7 +81,7 @@ def _size_lines(tokens: int, concurrency: float, max_model_len: int, rules: Beha
 
 def _free_at_start(settings: Settings, plans: Sequence[DevicePlan]) -> tuple[str, str]:
     """Return the refusal of a card whose free memory is less than what is requested."""
-    if settings.kv_cache_memory_bytes:
+    if settings.kv_cache_memory_bytes or settings.num_gpu_blocks_override:
         return "", ""
     for index, plan in enumerate(plans):
         check = next((check for check in plan.checks if check.name == "free_at_start"), None)
