@@ -31,6 +31,8 @@ def on_device(weights: Quantity, workload: Workload) -> Quantity:
 
 def host_components(workload: Workload, weight_bytes: int, num_ranks: int) -> tuple[Component, ...]:
     """Return what all ranks together keep in system memory."""
+    if not workload.engine_options:
+        return ()
     found: list[Component] = []
     moved = min(_gib(workload, "cpu_offload_gb") * num_ranks, weight_bytes)
     if moved:

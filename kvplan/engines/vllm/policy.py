@@ -13,9 +13,8 @@ from kvplan.engines.base import Engine, Notice, Plan, context_or_limit
 from kvplan.engines.vllm.cache_use import cache_use
 from kvplan.engines.vllm.formats import KV_NAMES, WEIGHT_FAMILIES
 from kvplan.engines.vllm.offload import host_components
-from kvplan.engines.vllm.pool import PoolLayout
 from kvplan.engines.vllm.ranks import available_bytes, loaded_plans
-from kvplan.engines.vllm.server import server_of
+from kvplan.engines.vllm.server import Server, server_of
 from kvplan.engines.vllm.settings import engine_options
 from kvplan.engines.vllm.startup import Startup, startup_of
 from kvplan.engines.vllm.versions import KNOWN, NEWEST
@@ -101,7 +100,7 @@ class VllmEngine(Engine):
             warnings=notices,
             startup_lines=startup.lines if startup else (),
             command_lines=_way_out(model, startup),
-            details=_details(layout.pool, startup),
+            details=_details(server, startup),
         )
 
 
@@ -118,13 +117,9 @@ def _way_out(model: ModelSpec, startup: Startup | None) -> tuple[str, ...]:
     return (f"vllm serve {model.repo or model.name} {startup.fix}",)
 
 
-def _details(pool: PoolLayout, startup: Startup | None) -> tuple[tuple[str, object], ...]:
+def _details(server: Server, startup: Startup | None) -> tuple[tuple[str, object], ...]:
     """Return the planner's own figures: groups (layers, block, page), blocks, the error and its way out."""
-    groups = tuple((group.num_layers, group.block_size, group.page_size_bytes) for group in pool.groups)
-    facts: tuple[tuple[str, object], ...] = (
-        ("pool_bytes_per_block", max(pool.stage_bytes_per_block)),
-        ("groups", groups),
-    )
+    facts = server.facts
     if startup is None:
         return facts
     return (

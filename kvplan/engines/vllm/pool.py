@@ -87,16 +87,15 @@ def tokens_and_concurrency(
     layout: PoolLayout,
     num_blocks: int,
     max_model_len: int,
-    in_flight_tokens: int,
-    encoder_tokens: int,
+    blocks_per_request: int,
     rules: Behaviour,
 ) -> tuple[int, float]:
     """Return ``GPU KV cache size`` in tokens and ``Maximum concurrency`` as vLLM prints them.
 
-    Since 0.23 the tokens are concurrency x length; before, blocks per group times the block size.
+    ``blocks_per_request`` is what one request of ``max_model_len`` takes. Since 0.23 the tokens are
+    concurrency x length; before, blocks per group times the block size.
     """
-    per_request = layout.blocks_per_request(max_model_len, in_flight_tokens, encoder_tokens)
-    concurrency = num_blocks / per_request if per_request else 0.0
+    concurrency = num_blocks / blocks_per_request if blocks_per_request else 0.0
     if rules.counts_requests:
         return int(concurrency * max_model_len), concurrency
     smallest = min((group.block_size for group in layout.groups if group.kind != "mamba"), default=0)

@@ -48,6 +48,7 @@ class Rank:
     terms: Terms
     samples: bool
     sees: bool
+    activation: Quantity
     pool_bytes: int | None
     taken: tuple[Quantity, ...]
     overhead_is_given: bool
@@ -135,6 +136,9 @@ def _rank(
         samples=samples,
         overhead_is_given=overhead_is_given,
         sees=settings.sees,
+        activation=ZERO
+        if overhead_is_given
+        else activations(terms, model, 0, rules.version, samples=samples, sees=settings.sees),
         pool_bytes=_fixed_pool_bytes(settings, layout, stage),
         taken=_taken(workload, device, num_ranks),
     )
@@ -220,8 +224,8 @@ def _loaded(
     context_tokens: int,
     num_sequences: int,
 ) -> DevicePlan:
-    activation = ZERO
-    if not rank.overhead_is_given:
+    activation = rank.activation
+    if rank.terms.prefill and not rank.overhead_is_given:
         activation = activations(
             rank.terms, model, context_tokens, rules.version, samples=rank.samples, sees=rank.sees
         )

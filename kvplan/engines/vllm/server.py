@@ -25,7 +25,10 @@ SHORT_CONTEXT_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A model on its ranks under its flags."""
+    """A model on its ranks under its flags.
+
+    ``whole`` is its cache on one rank; ``facts`` are the planner's figures that no load changes.
+    """
 
     format_name: str
     dtype: str
@@ -37,6 +40,7 @@ class Server:
     ranks: tuple[Rank, ...]
     notices: tuple[Notice, ...]
     refusals: tuple[Refusal, ...]
+    facts: tuple[tuple[str, object], ...]
 
 
 def server_of(
@@ -126,6 +130,7 @@ def _resolved(
         layout_of(model, dtype, ranks, settings.pool, settings.states, settings.speculation)
         for ranks in ((parallel.tensor, parallel.pipeline), (1, 1))
     )
+    groups = layout.pool.groups
     if not layout.is_modelled:
         notices += (unmodelled_notice(model),)
     if rules.tokens_uncertain:
@@ -142,6 +147,10 @@ def _resolved(
         ranks_of(model, format_name, workload, settings, rules, layout, devices, parallel),
         notices,
         refusals,
+        (
+            ("pool_bytes_per_block", max(layout.pool.stage_bytes_per_block)),
+            ("groups", tuple((each.num_layers, each.block_size, each.page_size_bytes) for each in groups)),
+        ),
     )
 
 

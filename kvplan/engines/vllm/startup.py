@@ -56,10 +56,12 @@ def startup_of(
     """Return how a server starts whose stages have ``available`` bytes for their blocks."""
     in_flight, encoder = settings.in_flight_tokens, settings.encoder_tokens
     num_blocks = pool.num_blocks(available)
-    tokens, concurrency = tokens_and_concurrency(pool, num_blocks, max_model_len, in_flight, encoder, rules)
     blocks = pool.blocks_per_request(max_model_len, in_flight, encoder)
+    tokens, concurrency = tokens_and_concurrency(pool, num_blocks, max_model_len, blocks, rules)
     rooms = room_after_null_block(pool, available, rules)
-    estimated = estimated_max_model_len(pool, rooms, max_model_len, in_flight, encoder)
+    estimated = max_model_len
+    if blocks > pool.num_blocks(rooms):
+        estimated = estimated_max_model_len(pool, rooms, max_model_len, in_flight, encoder)
     error, fix = _free_at_start(settings, plans)
     if not error:
         error, fix = _pool_error(pool, rooms, blocks, max_model_len, estimated)
