@@ -22,19 +22,16 @@ def test_an_encoder_caches_nothing(kvplan):
 
 
 def test_an_encoder_decoder_is_asked_for_both_lengths(kvplan):
-    code, out, _ = kvplan(
-        "show", "t5-base", "--engine", "transformers", "--weights", "fp32", "--ctx", "17", "--encoder-ctx", "9",
-        "--json",
-    )  # fmt: skip
+    words = "t5-base --engine transformers --weights fp32 --ctx 17 --encoder-ctx 9 --json"
+    code, out, _ = kvplan("show", *words.split())
     assert code == 0
     # 12 layers, 12 heads of 64, keys and values of 17 own tokens and 9 of the encoder's.
     assert json.loads(out)["kv_cache"]["total_bytes"] == 12 * 2 * 12 * 64 * 4 * (17 + 9)
 
 
 def test_a_pool_that_flags_fix_has_limits(kvplan):
-    code, out, _ = kvplan(
-        "show", "qwen3-8b", "--engine", "vllm", "--ctx", "8k", "--json", "--", "--kv-cache-memory-bytes", "10737418240"
-    )  # fmt: skip
+    words = "qwen3-8b --engine vllm --ctx 8k --json -- --kv-cache-memory-bytes 10737418240"
+    code, out, _ = kvplan("show", *words.split())
     assert code == 0
     limits = json.loads(out)["limits"]
     # 36 layers x 64 KiB a block of 16 tokens in 10 GiB.
