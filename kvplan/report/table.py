@@ -12,6 +12,7 @@ from kvplan.report.wording import (
     COMPONENTS,
     VERDICTS,
     component_note,
+    engine_says,
     headroom,
     limits_text,
     offload_text,
@@ -37,6 +38,7 @@ MARK_STYLES = {"weights": "blue", "kv_cache": "cyan", "overhead": "magenta", "fr
 MIN_WIDTH_FOR_NOTES = 60
 MIN_BAR = 10
 MAX_BAR = 72
+SAID_LINES = 2
 
 
 def fit(answer: FitAnswer, screen: Screen) -> str:
@@ -53,6 +55,9 @@ def fit(answer: FitAnswer, screen: Screen) -> str:
     if spilled_text(answer):
         console.print(Text(spilled_text(answer)))
     console.print(Text(limits_text(answer)))
+    said = engine_says(answer.plan)
+    if said:
+        console.print(Text(_cropped(said, SAID_LINES * console.width)))
     if answer.verdict.status in ("fits", "tight", "offload") and speed_text(answer):
         console.print(Text(f"decodes {speed_text(answer)}"))
     if offload_text(answer):
@@ -67,6 +72,12 @@ def fit(answer: FitAnswer, screen: Screen) -> str:
         console.print(Text(f"! and {len(answer.plan.warnings) - 2} more: see --format plain", style="yellow"))
     _proposals(console, answer)
     return _finish(console, screen)
+
+
+def _cropped(text: str, length: int) -> str:
+    """Cut a long message; --format plain has it whole."""
+    room = max(20, length - 8)
+    return text if len(text) <= room else f"{text[: room - 3]}..."
 
 
 def _console(screen: Screen) -> Console:

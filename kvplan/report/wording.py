@@ -177,3 +177,10 @@ def limits_text(answer: FitAnswer) -> str:
         f"longest context {format_tokens(limits.max_context_tokens)} for {sequences}{spilled}; "
         f"most sequences {limits.max_sequences:,} at {format_tokens(plan.context_tokens)}"
     )
+
+
+def engine_says(plan: Plan) -> str:
+    """Return the last line the engine will print of its memory, or the error it stops with."""
+    if not plan.startup_lines:
+        return ""
+    return f"{ENGINES.get(plan.engine_name, plan.engine_name)} says: {plan.startup_lines[-1]}"

@@ -9,14 +9,16 @@ page padded to the largest, which is computed from those shapes and not taken fr
 from dataclasses import replace
 
 from kvplan.engines.base import Plan
-from kvplan.engines.vllm_budget import behaviour
-from kvplan.engines.vllm_groups import Group, PoolLayout, pool_layout
-from kvplan.engines.vllm_pages import LayerSpec, specs_of
-from kvplan.engines.vllm_settings import Settings, settings_of
+from kvplan.engines.vllm.groups import pool_layout
+from kvplan.engines.vllm.pages import LayerSpec, specs_of
+from kvplan.engines.vllm.pool import Group, PoolLayout
+from kvplan.engines.vllm.server import server_of
+from kvplan.engines.vllm.settings import Settings
 from kvplan.errors import CannotTell
 from kvplan.layers import (
     Cache,
     ChunkedAttention,
+    CompressedAttention,
     CrossAttention,
     FullAttention,
     LatentAttention,
@@ -39,15 +41,7 @@ def layout(plan: Plan) -> CacheLayout:
     members = _members(plan, settings)
     if not members:
         return CacheLayout(())
-    pool = pool_layout(
-        [(spec, count) for spec, _, count in members],
-        block_size=plan.cache.block_size or 0,
-        mamba_mode=settings.mamba_mode,
-        num_speculative=settings.num_speculative,
-        max_model_len=settings.max_model_len,
-        unify_windows=settings.unify_windows,
-        dcp=settings.dcp,
-    )
+    pool = pool_layout([[(spec, count) for spec, _, count in members]], settings.pool)
     if len(pool.groups) == 1 and len({spec for spec, _, _ in members}) > 1:
         return CacheLayout(_one_table(plan, settings, members, pool))
     return CacheLayout(_shared_pool(plan, settings, members, pool))
@@ -55,19 +49,18 @@ def layout(plan: Plan) -> CacheLayout:
 
 def _settings(plan: Plan) -> Settings:
     major, minor = plan.engine_version.split(".")[:2]
-    device = plan.devices[0].device if plan.devices else None
-    return settings_of(plan.model, plan.workload, device, behaviour((int(major), int(minor))))
+    devices = tuple(each.device for each in plan.devices)
+    version = (int(major), int(minor))
+    return server_of(version, plan.model, plan.workload, devices, plan.context_tokens).settings
 
 
 def _members(plan: Plan, settings: Settings) -> list[Member]:
     members: list[Member] = []
     for cache, count in cache_kinds(plan.model):
-        specs = specs_of(
-            cache, 1, plan.kv_dtype_k, settings.conv_dtype, settings.ssm_dtype, settings.num_speculative
-        )
-        if specs is None:
+        specs = specs_of(cache, 1, plan.kv_dtype_k, settings.states, settings.pool.num_speculative)
+        if specs is None or isinstance(cache, CompressedAttention):
             raise CannotTell(
-                f"{kind_name(cache)} is not modelled under vLLM",
+                f"the tensors of {kind_name(cache)} under vLLM are not known by shape",
                 why="there is no exact figure to hold against",
                 hint="add --engine transformers",
             )
@@ -77,9 +70,7 @@ def _members(plan: Plan, settings: Settings) -> list[Member]:
 
 def _num_blocks(plan: Plan, settings: Settings, pool: PoolLayout, group: Group) -> int:
     alone = replace(pool, groups=(group,))
-    one = alone.blocks_per_request(
-        plan.context_tokens, settings.in_flight_tokens, plan.workload.encoder_tokens
-    )
+    one = alone.blocks_per_request(plan.context_tokens, settings.in_flight_tokens, settings.encoder_tokens)
     return one * plan.num_sequences
 
 
@@ -160,6 +151,8 @@ def _page(
     dtype = plan.kv_dtype_k
     match cache:
         case FullAttention() | SlidingWindow() | ChunkedAttention() | CrossAttention():
+            if spec.kind == "mla" and isinstance(cache, FullAttention):
+                return rows("index keys", "bfloat16", lead, cache.index_head_dim)
             key, value = _formats(dtype)
             heads = (*lead, cache.num_key_value_heads)
             return (
@@ -185,8 +178,13 @@ def _page(
                     hint="write it like --kv fp8",
                 )
             return rows("latents", dtype, lead, width)
+    states = settings.states
     types = StateTypes(
-        settings.conv_dtype, settings.ssm_dtype, "float32", "float32", extra_columns=settings.num_speculative
+        states.conv,
+        states.conv if states.ssm == "auto" else states.ssm,
+        "float32" if states.ssm == "auto" else states.ssm,
+        states.linear,
+        extra_columns=settings.pool.num_speculative,
     )
     return state_tensors(cache, lead[0], types)
 
