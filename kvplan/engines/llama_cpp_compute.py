@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from kvplan.dtypes import GGML_TYPES
-from kvplan.engines.llama_cpp_cache import Cells, split_layers
+from kvplan.engines.llama_cpp_cache import CELL_PADDING, Cells, split_layers
 from kvplan.engines.llama_cpp_graph.builder import Batch
 from kvplan.engines.llama_cpp_graph.cuda import flash_attention_runs
 from kvplan.engines.llama_cpp_graph.shapes import Attention, Latent, ModelShape, model_shape
@@ -109,7 +109,7 @@ def _moves_experts(overrides: Sequence[tuple[str, str]], layer: int) -> bool:
 
 
 def _batch(shape: ModelShape, settings: Settings, cells: Cells) -> Batch:
-    tokens = min(settings.n_ubatch, settings.n_ctx)
+    tokens = min(settings.n_ubatch, round_up(settings.n_ctx, CELL_PADDING))
     return Batch(
         num_tokens=round_up(tokens, cells.num_sequences),
         num_sequences=cells.num_sequences,

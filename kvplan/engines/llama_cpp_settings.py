@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from kvplan.dtypes import weight_format
 from kvplan.engines.base import Notice
+from kvplan.engines.llama_cpp_cache import CELL_PADDING
 from kvplan.errors import InvalidValue, UnknownFormat, did_you_mean
+from kvplan.units import round_up
 from kvplan.workload import Workload
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
@@ -71,7 +73,7 @@ def settings_of(workload: Workload, context_tokens: int, type_k: str, type_v: st
         n_parallel, unified = AUTO_PARALLEL, bool(option("kv_unified", True))
     n_parallel = max(1, n_parallel)
     n_ctx = whole(option("ctx_size"), 0) or context_tokens * workload.num_sequences
-    n_batch = min(n_ctx, whole(option("n_batch"), DEFAULT_N_BATCH))
+    n_batch = min(round_up(n_ctx, CELL_PADDING), whole(option("n_batch"), DEFAULT_N_BATCH))
     flash = str(option("flash_attn", "auto")).casefold()
     layers = option("n_gpu_layers")
     n_cpu_moe = ALL_LAYERS if option("cpu_moe") else whole(option("n_cpu_moe"), 0)
