@@ -65,7 +65,9 @@ def comparison(row):
     settings = replace(settings, multimodal_reserve_mib=0)
     stage = stages_of(model, model.weights_format, Ranks(tensor, 1, 1, 1), settings.layout)[0]
     weights = None
-    if row.get("weights_mem_gb") and row.get("model") and "/" in row["model"] or row["shape"] == "qwen3-14b":
+    if (row.get("weights_mem_gb") and row.get("model") and "/" in row["model"]) or row[
+        "shape"
+    ] == "qwen3-14b":
         weights = stage.weight_bytes / GIB / row["weights_mem_gb"] - 1
     pool, tolerance = pool_error(row, settings, stage)
     tokens = slots = None

@@ -72,7 +72,9 @@ def settings_of(workload: Workload, context_tokens: int, type_k: str, type_v: st
     if n_parallel < 0:
         n_parallel, unified = AUTO_PARALLEL, bool(option("kv_unified", True))
     n_parallel = max(1, n_parallel)
-    n_ctx = whole(option("ctx_size"), 0) or context_tokens * workload.num_sequences
+    # Slots share one pool of cells when unified; otherwise each has its own part of ``-c``.
+    num_shares = workload.num_sequences if unified else max(n_parallel, workload.num_sequences)
+    n_ctx = whole(option("ctx_size"), 0) or context_tokens * num_shares
     n_batch = min(round_up(n_ctx, CELL_PADDING), whole(option("n_batch"), DEFAULT_N_BATCH))
     flash = str(option("flash_attn", "auto")).casefold()
     layers = option("n_gpu_layers")

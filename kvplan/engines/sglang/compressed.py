@@ -33,17 +33,14 @@ RINGS_SPECULATIVE = {4: 16, 128: 256}
 
 @dataclass(frozen=True, slots=True)
 class CompressedLayout:
-    """One stage's compressed layers on a rank: how many of each ratio, and their head sizes."""
+    """One stage's compressed layers on a rank: how many, of those 4 and 128 to 1, and their sizes."""
 
     num_layers: int
-    num_by_ratio: tuple[tuple[int, int], ...]
+    num_four: int
+    num_many: int
     head_dim: int
     index_head_dim: int
     sliding_window: int
-
-    def count(self, ratio: int) -> int:
-        """Return how many layers compress ``ratio`` to 1."""
-        return dict(self.num_by_ratio).get(ratio, 0)
 
 
 def layout_of(groups: tuple[LayerGroup, ...]) -> CompressedLayout:
@@ -57,7 +54,7 @@ def layout_of(groups: tuple[LayerGroup, ...]) -> CompressedLayout:
                 head_dim, window = cache.head_dim, cache.sliding_window
                 index_head_dim = max(index_head_dim, cache.index_head_dim)
                 total += group.count
-    return CompressedLayout(total, tuple(sorted(counts.items())), head_dim, index_head_dim, window)
+    return CompressedLayout(total, counts.get(4, 0), counts.get(128, 0), head_dim, index_head_dim, window)
 
 
 def page_bytes(layout: CompressedLayout, page_size: int) -> int:
@@ -70,9 +67,9 @@ def window_token_bytes(layout: CompressedLayout, settings: Settings) -> float:
     """Return the bytes of one window slot, the 4-to-1 layers' states included, all layers."""
     page = settings.page_size
     state = 4 * (layout.head_dim + layout.index_head_dim) * STATE_ELEMENT_BYTES
-    ring = _rings(settings)[4] if layout.count(4) else 0
+    ring = _rings(settings)[4] if layout.num_four else 0
     rows = page_bytes(layout, page) / page * layout.num_layers
-    return (rows + ring / page * state * layout.count(4)) * _draft_factor(layout, settings)
+    return (rows + ring / page * state * layout.num_four) * _draft_factor(layout, settings)
 
 
 def full_token_bytes(layout: CompressedLayout, settings: Settings) -> float:
@@ -82,7 +79,7 @@ def full_token_bytes(layout: CompressedLayout, settings: Settings) -> float:
     four = 1 / 4 * (page_bytes(layout, page // 4) / (page // 4)) + 1 / 4 * indexer
     many = 1 / 128 * (page_bytes(layout, page // 128) / (page // 128))
     plain = window_token_bytes(layout, settings) / _draft_factor(layout, settings)
-    amount = settings.swa_full_tokens_ratio * plain + four * layout.count(4) + many * layout.count(128)
+    amount = settings.swa_full_tokens_ratio * plain + four * layout.num_four + many * layout.num_many
     return amount * _draft_factor(layout, settings)
 
 
@@ -97,7 +94,7 @@ def _rings(settings: Settings) -> dict[int, int]:
 
 def request_state_bytes(layout: CompressedLayout, settings: Settings, max_running_requests: int) -> int:
     """Return the 128-to-1 layers' states: a ring of rows for every request slot."""
-    layers = layout.count(128)
+    layers = layout.num_many
     if not layers:
         return 0
     ring = _rings(settings)[128]
@@ -160,17 +157,17 @@ def allocated_bytes(
     window = window_tokens(settings, full_tokens)
     amount = (window + page) // page * page_bytes(layout, page) * layout.num_layers
     rings = _rings(settings)
-    if layout.count(4):
+    if layout.num_four:
         small = page // 4
-        amount += ceil_div(full_tokens // 4 + page, small) * page_bytes(layout, small) * layout.count(4)
+        amount += ceil_div(full_tokens // 4 + page, small) * page_bytes(layout, small) * layout.num_four
         indexer = layout.index_head_dim + layout.index_head_dim // 128 * 4
         indexed = full_tokens // 128 * 32
-        amount += ceil_div(indexed + page, small) * small * indexer * layout.count(4)
+        amount += ceil_div(indexed + page, small) * small * indexer * layout.num_four
         rows = round_up(window // page * rings[4] + rings[4] + 1, 4)
         state = 4 * (layout.head_dim + layout.index_head_dim) * STATE_ELEMENT_BYTES
-        amount += rows * state * layout.count(4)
-    if layout.count(128):
+        amount += rows * state * layout.num_four
+    if layout.num_many:
         small = page // 128
-        amount += ceil_div(full_tokens // 128 + page, small) * page_bytes(layout, small) * layout.count(128)
+        amount += ceil_div(full_tokens // 128 + page, small) * page_bytes(layout, small) * layout.num_many
         amount += request_state_bytes(layout, settings, max_running_requests)
     return amount

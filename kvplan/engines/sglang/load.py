@@ -42,8 +42,17 @@ def load_of(
     asked_chunk = whole_or_none(option("chunked_prefill_size"))
     chunk = chunk if asked_chunk is None else asked_chunk
     max_running = whole_or_none(option("max_running_requests"))
-    asked_graph = whole_or_none(option("cuda_graph_max_bs_decode")) or whole_or_none(
-        option("cuda_graph_max_bs")
+    asked_graph = next(
+        (
+            value
+            for value in (
+                whole_or_none(_graph_config(workload, "decode", "max_bs")),
+                whole_or_none(option("cuda_graph_max_bs_decode")),
+                whole_or_none(option("cuda_graph_max_bs")),
+            )
+            if value
+        ),
+        None,
     )
     if asked_graph:
         graph = asked_graph
@@ -58,8 +67,7 @@ def load_of(
         chunked_prefill_size=chunk,
         max_prefill_tokens=whole_or_none(option("max_prefill_tokens")) or MAX_PREFILL_TOKENS,
         decode_graph_batch=graph,
-        decode_graphs=not (option("disable_cuda_graph") or option("disable_decode_cuda_graph"))
-        and disaggregation != "prefill",
+        decode_graphs=_captures(workload, "decode") and disaggregation != "prefill",
         prefill_graphs=_captures_prefill(traits, workload, pipeline) and disaggregation != "decode",
         num_prefill_graphs=_prefill_graphs(model, traits, workload, chunk, deepep=deepep),
         max_running_requests=max_running,
@@ -89,10 +97,25 @@ def is_qwen3_vl_on_hopper(traits: Traits, device: Device | None) -> bool:
     )
 
 
+def _graph_config(workload: Workload, phase: str, key: str) -> object:
+    """Return what --cuda-graph-config says of a phase, None where it says nothing."""
+    config = workload.option("cuda_graph_config")
+    part = config.get(phase) if isinstance(config, dict) else None
+    return part.get(key) if isinstance(part, dict) else None
+
+
+def _captures(workload: Workload, phase: str) -> bool:
+    """Tell whether the command line leaves a phase's graphs on; the JSON wins over the switches."""
+    backend = _graph_config(workload, phase, "backend")
+    if backend is not None:
+        return backend != "disabled"
+    return not (workload.option("disable_cuda_graph") or workload.option(f"disable_{phase}_cuda_graph"))
+
+
 def _captures_prefill(traits: Traits, workload: Workload, pipeline: int) -> bool:
     """Tell whether prefill is captured when the reserve is worked out (cuda_graph_hook.py)."""
     option = workload.option
-    if option("disable_cuda_graph") or option("disable_prefill_cuda_graph"):
+    if not _captures(workload, "prefill"):
         return False
     if pipeline > 1 or traits.is_compressed or (whole_or_none(option("dcp_size")) or 1) > 1:
         return False
@@ -109,7 +132,9 @@ def _prefill_graphs(model: ModelSpec, traits: Traits, workload: Workload, chunk:
     if deepep:
         # Buckets of up to 2,048 tokens, rounded to multiples of 8: 4, 12, 20 and 28 merge upwards.
         return num_prefill_graphs(2048) - 4
-    limit = whole_or_none(workload.option("cuda_graph_max_bs_prefill"))
+    limit = whole_or_none(_graph_config(workload, "prefill", "max_bs"))
+    if limit is None:
+        limit = whole_or_none(workload.option("cuda_graph_max_bs_prefill"))
     if limit is None:
         limit = min(MLA_MAX_PREFILL_GRAPH, chunk) if traits.is_latent else chunk
         total = whole_or_none(workload.option("max_total_tokens"))

@@ -32,6 +32,13 @@ def notices_of(model: ModelSpec, workload: Workload, version: str) -> tuple[Noti
                 f"SGLang {NEWEST} has no class {model.architecture}: it runs transformers' or refuses",
             ),
         )
+    draft = workload.option("speculative_draft_model_path")
+    if draft:
+        notices += (
+            Notice(
+                "draft-not-planned", f"the draft model {draft} is not known here: its weights are assumed"
+            ),
+        )
     if model.structure.kind == "encoder-decoder":
         notices += (
             Notice("layer-not-modelled", "SGLang's pools for encoder-decoder models are not modelled yet"),

@@ -13,6 +13,7 @@ from kvplan.dtypes import weight_format
 from kvplan.engines.base import Engine, Parallel, Plan, context_or_limit
 from kvplan.engines.ranks import parallel_of
 from kvplan.engines.sglang.cache_use import cache_use
+from kvplan.engines.sglang.host import host_components
 from kvplan.engines.sglang.kernels import GENERIC, KV_NAMES
 from kvplan.engines.sglang.notices import (
     NEWEST,
@@ -104,6 +105,12 @@ class SglangEngine(Engine):
             sequence_limit_name="max_running_requests",
             kv_cache_tokens=tokens,
             max_concurrency=None if tokens is None else tokens / context_tokens,
+            host=host_components(
+                workload,
+                [stages[_stage_number(rank)].weight_bytes for rank in planned],
+                [rank.pools.pool_bytes if isinstance(rank.pools, Pools) else 0 for rank in planned],
+            ),
+            offloaded=bool(workload.option("cpu_offload_gb")),
             refusals=(*refusals, *kv_refusals(settings)),
             warnings=notices,
             startup_lines=() if binding is None else startup_lines(stages[binding[0]], settings, binding[1]),
@@ -177,8 +184,12 @@ def _binding(planned: tuple[RankPlan, ...]) -> tuple[int, Pools | Refused] | Non
         planned,
         key=lambda rank: rank.pools.max_total_num_tokens if isinstance(rank.pools, Pools) else -1,
     )
-    name = worst.device_plan.rank
-    return (int(name.removeprefix("pp ")) if name else 0), worst.pools
+    return _stage_number(worst), worst.pools
+
+
+def _stage_number(rank: RankPlan) -> int:
+    name = rank.device_plan.rank
+    return int(name.removeprefix("pp ")) if name else 0
 
 
 def _options(settings: Settings, parallel: Parallel, limit: int) -> tuple[tuple[str, object], ...]:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from kvplan.device import Device
 from kvplan.engines.base import Check, Component, DevicePlan, Parallel
+from kvplan.engines.sglang.adapters import adapters_of
 from kvplan.engines.sglang.asked import asked_bytes, each, states_for
 from kvplan.engines.sglang.budget import activations, before_loading, graphs, leftovers, workspaces
 from kvplan.engines.sglang.compressed import request_state_bytes, size_compressed
+from kvplan.engines.sglang.host import offloaded_bytes
 from kvplan.engines.sglang.pools import Pools, Refused, size_pools
 from kvplan.engines.sglang.settings import Settings
 from kvplan.engines.sglang.stages import Stage
@@ -67,9 +69,12 @@ def _rank_plan(
     budget = max(0, int(share * usable))
     others = workload.reserve_bytes + device.used_bytes
     before = before_loading(settings.tensor * settings.pipeline, device)
-    loading = leftovers(stage.weight_bytes)
+    weights = stage.weight_bytes - offloaded_bytes(workload, stage.weight_bytes)
+    loading = leftovers(weights)
+    adapters = adapters_of(model, workload, settings.tensor)
+    loaded = weights + loading.expected + stage.draft_weights.expected + adapters.expected
     free = (usable - before.expected - others) / GIB
-    after = free - (stage.weight_bytes + loading.expected) / GIB
+    after = free - loaded / GIB
     if stage.compressed is not None:
         pools = size_compressed(stage.compressed, settings, free, after)
     else:
@@ -82,12 +87,15 @@ def _rank_plan(
         kv += Quantity(
             rest.low * here // ranks, rest.expected * here // ranks, rest.high * here // ranks, "assumed"
         )
-    parts = [Component("weights", exact(stage.weight_bytes)), Component("kv_cache", kv)]
+    parts = [Component("weights", exact(weights)), Component("kv_cache", kv)]
     states = _state_bytes(stage, settings, pools)
     if states:
         parts.append(Component("recurrent_state", exact(states), "state slots as SGLang divides the rest"))
-    if draft:
-        parts.append(Component("draft_model", exact(draft), "the draft head's layers in the pool"))
+    drafting = stage.draft_weights + exact(draft)
+    if drafting.high:
+        parts.append(Component("draft_model", drafting, "prediction layers and their part of the pool"))
+    if adapters.high:
+        parts.append(Component("adapters", adapters))
     if settings.multimodal_reserve_mib:
         parts.append(Component("multimodal", exact(settings.multimodal_reserve_mib * MIB)))
     runtime = _scaled(before, share) + loading

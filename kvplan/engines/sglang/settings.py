@@ -4,7 +4,8 @@ SGLang 0.5.23 srt/arg_groups/pipeline.py runs the hooks in this order: card defa
 share first, then kernels and pages by model, then data parallelism, which divides the chunk.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from kvplan.device import Device
 from kvplan.engines.sglang.fraction import Load, default_mem_fraction
@@ -101,7 +102,24 @@ def settings_of(
 
     Raises InvalidValue for a share outside 0 to 1 and UnknownFormat for a cache dtype SGLang lacks.
     """
-    traits = traits_of(model)
+    context_length = workload.context_tokens or model.context_limit_tokens or 2048
+    asked = Workload(
+        kv_cache_dtype_k=workload.kv_cache_dtype_k,
+        kv_cache_dtype_v=workload.kv_cache_dtype_v,
+        engine_options=workload.engine_options,
+    )
+    try:
+        settings = _cached(model, asked, device, tensor, pipeline, data)
+    except TypeError:
+        # An option with a JSON value cannot be a key.
+        settings = _resolved(model, asked, device, tensor, pipeline, data)
+    return replace(settings, context_length=context_length)
+
+
+def _resolved(
+    model: ModelSpec, workload: Workload, device: Device | None, tensor: int, pipeline: int, data: int
+) -> Settings:
+    traits = _as_served(traits_of(model), workload)
     platform = platform_of(device)
     option = workload.option
     algorithm = algorithm_of(workload)
@@ -149,7 +167,7 @@ def settings_of(
         data=data,
         attention_dp=attention_dp,
         expert=_expert_ranks(workload, tensor),
-        context_length=workload.context_tokens or model.context_limit_tokens or 2048,
+        context_length=0,
         mem_fraction_static=_mem_fraction(workload, load, traits, device),
         chunked_prefill_size=chunk // attention_dp if chunk > 0 else chunk,
         max_total_tokens=whole_or_none(option("max_total_tokens")),
@@ -178,6 +196,18 @@ def _decode_backend(workload: Workload, traits: Traits, device: Device | None) -
     if asked or workload.option("attention_backend") or not is_qwen3_vl_on_hopper(traits, device):
         return asked
     return "flashinfer"
+
+
+def _as_served(traits: Traits, workload: Workload) -> Traits:
+    """Return the traits with images switched on or off as the command line says."""
+    if workload.option("language_only") or workload.option("language_model_only"):
+        return replace(traits, is_multimodal=False)
+    if workload.option("enable_multimodal") and traits.vision is not None:
+        return replace(traits, is_multimodal=True)
+    return traits
+
+
+_cached = lru_cache(maxsize=2048)(_resolved)
 
 
 def _mem_fraction(workload: Workload, load: Load, traits: Traits, device: Device | None) -> float:

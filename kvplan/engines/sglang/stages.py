@@ -14,11 +14,10 @@ from kvplan.engines.sglang.compressed import CompressedLayout, layout_of
 from kvplan.engines.sglang.settings import Layout
 from kvplan.layers import LayerGroup
 from kvplan.model import ModelSpec, num_layers
-from kvplan.sharding import rank_share, stage_groups, stage_weight_bytes
-from kvplan.tensors import Tensor
-from kvplan.weights import span_bytes
-
-ATTENTION_ROLES = frozenset(("attention", "indexer", "recurrent"))
+from kvplan.quantity import Quantity, exact
+from kvplan.sharding import attention_replicas, rank_share, stage_groups, stage_weight_bytes
+from kvplan.units import GIB
+from kvplan.weights import span_bytes, tensor_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +25,12 @@ class Stage:
     """One pipeline stage's rank.
 
     ``state_bytes`` are one request's states as the stage with most of them has them: SGLang charges
-    every stage alike. ``compressed`` is set for DeepSeek-V4.
+    every stage alike. ``compressed`` is set for DeepSeek-V4. ``draft_weights`` are those of the
+    prediction layers that speculation without a draft model loads, on the last stage.
     """
 
     weight_bytes: int
+    draft_weights: Quantity
     cells: Cells
     state_bytes: int
     compressed: CompressedLayout | None
@@ -71,10 +72,35 @@ def stages_of(model: ModelSpec, format_name: str, ranks: Ranks, layout: Layout) 
         if stage == 0 and ranks.tensor > 1:
             weights -= _vision_split(model, format_name, ranks.tensor)
         if ranks.attention_dp > 1:
-            weights += _attention_dp_extra(model, format_name, ranks, part, starts[stage], stage)
+            fewer = max(1, ranks.tensor // ranks.attention_dp)
+            weights += attention_replicas(model, format_name, ranks.tensor, fewer, part, starts[stage])
         compressed = layout_of(part) if is_compressed(part) else None
-        stages.append(Stage(weights, cells[stage], per_request, compressed))
+        draft = exact(0)
+        if stage == len(parts) - 1 and layout.draft_layers:
+            draft = _draft_weights(model, format_name, ranks.tensor, layout)
+        stages.append(Stage(weights, draft, cells[stage], per_request, compressed))
     return tuple(stages)
+
+
+def _draft_weights(model: ModelSpec, format_name: str, tensor: int, layout: Layout) -> Quantity:
+    """Return a rank's prediction layers; where nothing describes them, as large as the last layer.
+
+    A draft model of its own (``draft_path``) may be far larger: the upper bound is 4 GiB.
+    """
+    weight = weight_format(format_name)
+    groups = model.structure.mtp_layers or (LayerGroup(model.layers[-1].layer, layout.draft_layers),)
+    parts = [(part, group.count) for group in groups for part in group.layer.tensors]
+    parts += [(part, 1) for part in model.structure.mtp_tensors]
+    amount = sum(
+        rank_share(part, tensor_bytes(part, weight, model.dtype), tensor, 1) * count for part, count in parts
+    )
+    if layout.draft_path:
+        return Quantity(
+            0, amount, max(4 * GIB, 2 * amount), "assumed", "a draft model that is not known here"
+        )
+    if model.structure.mtp_layers:
+        return exact(amount, "the checkpoint's prediction layers")
+    return Quantity(amount // 2, amount, 2 * amount, "assumed", "as large as the last layer")
 
 
 def _vision_split(model: ModelSpec, format_name: str, tensor: int) -> int:
@@ -89,27 +115,3 @@ def _vision_split(model: ModelSpec, format_name: str, tensor: int) -> int:
         if part.role == "vision" and part.split == "none" and len(part.shape) == 2
     )
     return whole - whole // tensor
-
-
-def _attention_dp_extra(
-    model: ModelSpec, format_name: str, ranks: Ranks, groups: tuple[LayerGroup, ...], first: int, stage: int
-) -> int:
-    """Return what a rank holds more because attention is split over fewer ranks."""
-    weight = weight_format(format_name)
-    fewer = max(1, ranks.tensor // ranks.attention_dp)
-
-    def extra(tensor: Tensor, stored: int, split: int) -> int:
-        return rank_share(tensor, stored, split, 1) - rank_share(tensor, stored, ranks.tensor, 1)
-
-    amount, start = 0, first
-    for group in groups:
-        for tensor in group.layer.tensors:
-            if tensor.role in ATTENTION_ROLES:
-                stored = span_bytes(model, weight, tensor, start, group.count)
-                amount += extra(tensor, stored // group.count, fewer) * group.count
-        start += group.count
-    if stage == 0:
-        for tensor in model.structure.tensors:
-            if tensor.role == "embedding":
-                amount += extra(tensor, span_bytes(model, weight, tensor, None, 1), 1)
-    return amount
