@@ -19,6 +19,7 @@ from kvplan.report.wording import (
     speed_text,
     spilled_text,
     subject,
+    unequal_cards,
 )
 from kvplan.units import GIB, format_gib
 
@@ -50,6 +51,8 @@ def fit(answer: FitAnswer, screen: Screen) -> str:
     if answer.plan.devices:
         console.print(_bar(answer, screen))
         console.print(_components(answer, with_notes=screen.width >= MIN_WIDTH_FOR_NOTES))
+        if unequal_cards(answer.plan):
+            console.print(Text(f"  {unequal_cards(answer.plan)}"))
         for note in answer.plan.devices[max(0, answer.verdict.device_index)].device.notes[:1]:
             console.print(Text(f"  {note}"))
     if spilled_text(answer):

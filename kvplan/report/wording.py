@@ -132,6 +132,16 @@ def spilled_text(answer: FitAnswer) -> str:
     return f"{text} of {format_gib(plan.workload.cpu_memory_bytes)}"
 
 
+def unequal_cards(plan: Plan) -> str:
+    """Return what each card holds of its budget where they differ; empty where they do not."""
+    if len({item.device.name for item in plan.devices}) < 2:
+        return ""
+    return "; ".join(
+        f"{item.device.name} {item.required.expected / 2**30:,.2f} of {format_gib(item.budget_bytes)}"
+        for item in plan.devices
+    )
+
+
 def interval(amount: Quantity) -> str:
     """Return the bounds of an amount, empty when it is exact."""
     if amount.low == amount.high:
@@ -168,6 +178,8 @@ def limits_text(answer: FitAnswer) -> str:
     if limits.binding == "memory":
         return "how far it stretches depends on the memory: give --cpu-memory or --gpu"
     if limits.max_context_tokens == 0 and limits.max_sequences == 0:
+        if plan.on_devices is not None:
+            return "without spilling no context fits: the weights and overhead alone are too much"
         return "no context fits: " + (
             "refused" if plan.refusals else "the weights and overhead alone are too much"
         )
