@@ -75,7 +75,8 @@ def test_the_classes_of_real_configs_keep_what_is_planned(name, static, answer):
 def test_a_window_is_cut_by_the_class_itself():
     config = {
         "model_type": "mistral", "architectures": ["MistralForCausalLM"], "hidden_size": 64,
-        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64, "vocab_size": 128,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64,
+        "vocab_size": 128,
         "sliding_window": 16, "torch_dtype": "float32", "head_dim": 16,
     }  # fmt: skip
     held = forward(random_model(config, "mistral", "cpu"), 50, 1, "cpu")
