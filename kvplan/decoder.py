@@ -197,6 +197,7 @@ def finish(
     tied: bool,
     norm_bias: bool = False,
     final_norm: bool = True,
+    norm_name: str = "model.norm",
     head_bias: bool = False,
     extra: tuple[Tensor, ...] = (),
     mtp_layers: tuple[LayerGroup, ...] = (),
@@ -220,7 +221,7 @@ def finish(
         layers=layers,
         tensors=(
             embedding("model.embed_tokens", shape.vocab_size, size),
-            *(norm("model.norm", shape.hidden_size, bias=norm_bias) if final_norm else ()),
+            *(norm(norm_name, shape.hidden_size, bias=norm_bias) if final_norm else ()),
             *output_head(config, shape.vocab_size, size, tied=is_tied, bias=head_bias),
             *extra,
         ),

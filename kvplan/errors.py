@@ -5,6 +5,7 @@
     │   ├── UnknownModel  UnknownGpu  UnknownFormat  UnknownEngine
     │   ├── InvalidValue              a size, a count, an option
     │   ├── InvalidSpec               a model spec, config or policy file
+    │   ├── UnreadableDeployment      a file to check that cannot be read, with its line
     │   ├── OptionClash               two options that contradict each other
     │   └── OutputError               the report cannot be written
     └── CannotTell                    exit 3   the facts are not there
@@ -74,6 +75,23 @@ class InvalidSpec(InputError):
     """A model spec, config or policy file with a wrong shape."""
 
     code = "invalid-spec"
+
+
+class UnreadableDeployment(InputError):
+    """A file to check that is no text, too large, or not what it should be; ``line`` 0 where unknown."""
+
+    code = "unreadable-deployment"
+
+    def __init__(self, file: str, line: int, problem: str) -> None:
+        where = f"{file}:{line}" if line else file
+        super().__init__(
+            f"{where}: {problem}",
+            why="a file that cannot be read is not a file that fits",
+            hint=f"mend {file}, or leave it out",
+        )
+        self.file = file
+        self.line = line
+        self.problem = problem
 
 
 class OptionClash(InputError):

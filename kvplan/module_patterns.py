@@ -17,37 +17,59 @@ _GLOB = re.compile(r"[*?\[]")
 
 
 class ModulePatterns:
-    """Patterns made ready to ask; those of one layer are only tried for that layer."""
+    """Patterns made ready to ask: plain names as sets, the rest as expressions, by the layer they name.
 
-    __slots__ = ("_anywhere", "_of_layer")
+    ``differ_by_layer`` tells whether any may mean some layers and not others.
+    """
+
+    __slots__ = ("_expressions", "_names", "differ_by_layer")
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
-        self._anywhere: list[re.Pattern[str]] = []
-        self._of_layer: dict[int, list[re.Pattern[str]]] = {}
+        # Under None stand those that may mean any layer.
+        self._names: dict[int | None, set[str]] = {}
+        self._expressions: dict[int | None, list[re.Pattern[str]]] = {}
         for pattern in patterns:
-            compiled = _compiled(pattern)
-            plain = _PREFIX.sub("", pattern)
-            layer = _LAYER.match(plain)
-            if layer and not pattern.startswith("re:"):
-                self._of_layer.setdefault(int(layer.group(1)), []).append(compiled)
+            layer = _LAYER.match(_PREFIX.sub("", pattern))
+            key = int(layer.group(1)) if layer and not pattern.startswith("re:") else None
+            name = _plain_name(pattern)
+            if name is not None:
+                self._names.setdefault(key, set()).add(name)
             else:
-                self._anywhere.append(compiled)
+                self._expressions.setdefault(key, []).append(_compiled(pattern))
+        anywhere = [expression.pattern for expression in self._expressions.get(None, ())]
+        self.differ_by_layer = any(key is not None for key in (*self._names, *self._expressions)) or any(
+            "layers" in text for text in (*self._names.get(None, ()), *anywhere)
+        )
 
     def match(self, tensor_name: str, layer: int | None) -> bool:
         """Tell whether a tensor's module is meant; ``layer`` is None outside the layers."""
         module = _PREFIX.sub("", tensor_name.removesuffix(".weight"))
         name = module if layer is None else f"layers.{layer}.{module}"
-        names = (name, name.replace("self_attn.", "attn.").replace("mlp.", "ffn."))
-        own = self._of_layer.get(layer, ()) if layer is not None else ()
+        names = {name, name.replace("self_attn.", "attn.").replace("mlp.", "ffn.")}
+        keys = (None,) if layer is None else (layer, None)
         return any(
-            pattern.search(candidate)
-            for pattern in (*own, *self._anywhere)
-            for candidate in (names if names[0] != names[1] else names[:1])
+            not _parts(candidate).isdisjoint(self._names.get(key, ()))
+            or any(pattern.search(candidate) for pattern in self._expressions.get(key, ()))
+            for candidate in names
+            for key in keys
         )
 
-    def differ_by_layer(self) -> bool:
-        """Tell whether any pattern may mean some layers and not others."""
-        return bool(self._of_layer) or any("layers" in pattern.pattern for pattern in self._anywhere)
+
+@lru_cache(maxsize=65_536)
+def _parts(name: str) -> frozenset[str]:
+    """Return every run of whole components of a path: ``a.b.c`` has a, b, c, a.b, b.c and a.b.c."""
+    words = name.split(".")
+    return frozenset(
+        ".".join(words[start:end]) for start in range(len(words)) for end in range(start + 1, len(words) + 1)
+    )
+
+
+def _plain_name(pattern: str) -> str | None:
+    """Return the name that must match whole components, None for an expression or a glob."""
+    if pattern.startswith("re:"):
+        return None
+    plain = _PREFIX.sub("", pattern.removesuffix(".weight"))
+    return None if _GLOB.search(plain) else plain
 
 
 @lru_cache(maxsize=256)
@@ -61,13 +83,13 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         # The file's expression starts at the module's full path, of which the front is left out.
         return re.compile(r"\A(?:" + _PREFIX.sub("", pattern.removeprefix("re:")) + ")")
     plain = _PREFIX.sub("", pattern.removesuffix(".weight"))
-    if _GLOB.search(plain):
-        return re.compile(r"\A" + translate(plain) + r"|\A" + translate(f"{plain}.*"))
-    return re.compile(rf"(?:\A|\.){re.escape(plain)}(?:\.|\Z)")
+    return re.compile(r"\A" + translate(plain) + r"|\A" + translate(f"{plain}.*"))
 
 
 def is_pattern(text: str) -> bool:
     """Tell whether a pattern can be read: its regular expression, where it is one, is sound."""
+    if _plain_name(text) is not None:
+        return True
     try:
         _compiled(text)
     except re.error:

@@ -117,7 +117,7 @@ def _span(
 
 def _differs_by_layer(quantization: Quantization) -> bool:
     patterns = (quantization.unquantized, *((pattern,) for pattern, _ in quantization.formats))
-    return any(patterns_of(some).differ_by_layer() for some in patterns)
+    return any(patterns_of(some).differ_by_layer for some in patterns)
 
 
 @lru_cache(maxsize=65_536)

@@ -19,11 +19,18 @@ from kvplan.errors import InputError, did_you_mean
 COMMANDS: dict[str, str] = {
     "fit": "fit",
     "show": "show",
+    "compare": "compare",
+    "find": "find",
+    "sweep": "sweep",
+    "capacity": "capacity",
+    "check": "check",
     "verify": "verify",
+    "diff": "diff",
+    "doctor": "doctor",
     "list": "listing",
     "schema": "schema",
 }
-TAKES_ENGINE_FLAGS = ("fit", "show", "verify")
+TAKES_ENGINE_FLAGS = ("fit", "show", "compare", "sweep", "capacity", "verify")
 
 Job = Callable[[tuple[str, ...]], Outcome]
 _jobs: list[Job] = []

@@ -11,6 +11,10 @@ ModelArgument = Annotated[
         help="A bundled id or alias, org/repo[@revision], a folder, config.json, .gguf, .safetensors, or -.",
     ),
 ]
+ModelsArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="MODEL...", help="Models: bundled ids, org/repo, folders or files."),
+]
 GpuOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -77,6 +81,9 @@ AssumeOption = Annotated[
     ),
 ]
 FormatOption = Annotated[str, typer.Option("--format", metavar="FORMAT", help="auto, table, plain, json.")]
+SheetFormatOption = Annotated[
+    str, typer.Option("--format", metavar="FORMAT", help="auto, table, plain, json, markdown, csv.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
 OutputOption = Annotated[str | None, typer.Option("-o", "--output", metavar="FILE", help="Write to a file.")]
 ExportOption = Annotated[

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from shlex import quote
-from typing import cast
 
 from kvplan.device import Device
 from kvplan.dtypes import weight_format
@@ -17,20 +16,6 @@ from kvplan.units import parse_size, parse_tokens
 from kvplan.workload import Workload
 
 MAX_SEQUENCES = 2**20
-
-# What an engine's own flag means in kvplan's words: option -> (kvplan's flag, workload field).
-LIFTED: dict[str, tuple[str, str]] = {
-    "max_model_len": ("--ctx", "context_tokens"),
-    "context_length": ("--ctx", "context_tokens"),
-    "max_seq_len": ("--ctx", "context_tokens"),
-    "tensor_parallel_size": ("--tp", "tensor_parallel"),
-    "tp_size": ("--tp", "tensor_parallel"),
-    "pipeline_parallel_size": ("--pp", "pipeline_parallel"),
-    "pp_size": ("--pp", "pipeline_parallel"),
-    "kv_cache_dtype": ("--kv", "kv_cache_dtype_k"),
-    "cache_type_k": ("--kv-k", "kv_cache_dtype_k"),
-    "cache_type_v": ("--kv-v", "kv_cache_dtype_v"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,31 +100,40 @@ def multiplied(gpu: str, count: int) -> str:
     return f"{count}x{name.strip()}"
 
 
-def question(asked: Asked) -> Question:
-    """Read what was asked. Raises KvplanError naming the option that cannot be."""
+def question(asked: Asked, model: ModelSpec | None = None) -> Question:
+    """Read what was asked; ``model`` where it is open already.
+
+    Raises KvplanError naming the option that cannot be.
+    """
     from kvplan.sources import check_assumption, open_model
 
-    workload = _workload(asked)
-    devices, gpu_is_many = _devices(asked)
+    workload = workload_of(asked)
+    devices, gpu_is_many = devices_of(asked)
     engine = engine_named(asked.engine) if asked.engine else None
     if asked.weights is not None:
         weight_format(asked.weights)
     check_assumption(asked.assume)
-    model = open_model(asked.model, offline=asked.offline, assume=asked.assume)
+    if model is None:
+        model = open_model(asked.model, offline=asked.offline, assume=asked.assume)
     has_gpu = bool(devices) or not asked.gpus
     chosen = engine or default_engine(model, asked.weights, has_gpu=has_gpu)
-    workload, unknown = _with_engine_flags(asked, workload, chosen)
+    workload, unknown = with_engine_flags(asked, workload, chosen)
     devices = spread(devices, workload.tensor_parallel, workload.pipeline_parallel, multiplied=gpu_is_many)
-    rules = Rules(
+    return Question(asked, model, workload, devices, chosen, rules_of(asked), unknown)
+
+
+def rules_of(asked: Asked) -> Rules:
+    """Return what counts as success."""
+    return Rules(
         strict=asked.strict,
         allow_offload=asked.allow_offload,
         allow_unknown=asked.allow_unknown,
         min_headroom_bytes=parse_size(asked.min_headroom).num_bytes if asked.min_headroom else 0,
     )
-    return Question(asked, model, workload, devices, chosen, rules, unknown)
 
 
-def _devices(asked: Asked) -> tuple[tuple[Device, ...], bool]:
+def devices_of(asked: Asked) -> tuple[tuple[Device, ...], bool]:
+    """Return the devices that ``--gpu`` names, and whether it names several."""
     if not asked.gpus:
         return (), False
     from kvplan.hardware.parse import parse_gpus
@@ -149,7 +143,8 @@ def _devices(asked: Asked) -> tuple[tuple[Device, ...], bool]:
     return devices, many or len(devices) > 1
 
 
-def _workload(asked: Asked) -> Workload:
+def workload_of(asked: Asked) -> Workload:
+    """Return what is asked of any model. Raises KvplanError for a value that cannot be read."""
     if asked.kv and (asked.kv_k or asked.kv_v):
         raise OptionClash(
             "--kv and --kv-k/--kv-v are both given",
@@ -159,7 +154,7 @@ def _workload(asked: Asked) -> Workload:
     return Workload(
         context_tokens=parse_tokens(asked.ctx) if asked.ctx is not None else 0,
         context_source="flag" if asked.ctx is not None else "model",
-        num_sequences=_count(asked.batch) if asked.batch is not None else 1,
+        num_sequences=number_of_sequences(asked.batch) if asked.batch is not None else 1,
         weights_format=asked.weights,
         kv_cache_dtype_k=(asked.kv or asked.kv_k or "auto").casefold(),
         kv_cache_dtype_v=(asked.kv or asked.kv_v or "auto").casefold(),
@@ -172,7 +167,8 @@ def _workload(asked: Asked) -> Workload:
     )
 
 
-def _count(text: str) -> int:
+def number_of_sequences(text: str) -> int:
+    """Read ``--batch``. Raises InvalidValue for anything but 1 to 2**20."""
     try:
         count = int(text.replace(",", ""))
     except ValueError:
@@ -186,14 +182,20 @@ def _count(text: str) -> int:
     return count
 
 
-def _with_engine_flags(asked: Asked, workload: Workload, engine: Engine) -> tuple[Workload, tuple[str, ...]]:
+def with_engine_flags(asked: Asked, workload: Workload, engine: Engine) -> tuple[Workload, tuple[str, ...]]:
+    """Return the workload with the engine's own flags read into it, and the flags not known.
+
+    Raises OptionClash where a flag says again what an option of kvplan says.
+    """
     if not asked.engine_words:
         return workload, ()
     from kvplan.deploy.flags import read_flags
+    from kvplan.deploy.lifting import LIFTED, lift
 
     flags = read_flags(engine.name, asked.engine_words)
     given = {
         "--ctx": asked.ctx is not None,
+        "--batch": asked.batch is not None,
         "--tp": asked.tp is not None,
         "--pp": asked.pp is not None,
         "--kv": bool(asked.kv or asked.kv_k or asked.kv_v),
@@ -203,28 +205,17 @@ def _with_engine_flags(asked: Asked, workload: Workload, engine: Engine) -> tupl
     for name, value in flags.options:
         if name not in LIFTED:
             continue
-        flag, field = LIFTED[name]
+        flag = LIFTED[name][0]
         if given[flag]:
             raise OptionClash(
                 f"{flag} and the engine's own {name} are both given",
                 why="they say the same thing twice",
                 hint=f"leave out {flag}, or {name} behind --",
             )
-        workload = _lift(workload, name, field, value)
-    return replace(workload, engine_options=flags.options), flags.unknown
+        workload = lift(workload, name, value)
+    options = flags.options
+    from kvplan.sources.side_files import SIZED, sizes_of
 
-
-def _lift(workload: Workload, name: str, field: str, value: object) -> Workload:
-    if field == "context_tokens":
-        tokens = cast(int, value)
-        return workload if tokens <= 0 else replace(workload, context_tokens=tokens, context_source="flag")
-    if name == "kv_cache_dtype":
-        text = str(value).casefold()
-        return replace(workload, kv_cache_dtype_k=text, kv_cache_dtype_v=text)
-    if field == "kv_cache_dtype_k":
-        return replace(workload, kv_cache_dtype_k=str(value).casefold())
-    if field == "kv_cache_dtype_v":
-        return replace(workload, kv_cache_dtype_v=str(value).casefold())
-    if field == "tensor_parallel":
-        return replace(workload, tensor_parallel=cast(int, value))
-    return replace(workload, pipeline_parallel=cast(int, value))
+    if any(name in SIZED for name, _ in options):
+        options += sizes_of(options)
+    return replace(workload, engine_options=options), flags.unknown

@@ -10,6 +10,7 @@ from kvplan.attention_pattern import unknown_layer_type
 from kvplan.blocks import attention, experts, gated_mlp, latent_attention, router
 from kvplan.config import Config
 from kvplan.decoder import Shape, attention_cache, by_index, finish, shape_of
+from kvplan.errors import UnsupportedArchitecture
 from kvplan.layers import LatentAttention, Layer, LayerGroup
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm
@@ -89,8 +90,13 @@ def _is_sparse(config: Config, index: int) -> bool:
     freq = config.raw("moe_layer_freq")
     if isinstance(freq, list | tuple):
         return bool(index < len(freq) and freq[index])
-    step = config.positive("moe_layer_freq", 1)
-    return index >= config.integer("first_k_dense_replace", 0) and index % step == 0
+    if config.positive("moe_layer_freq", 1) != 1:
+        raise UnsupportedArchitecture(
+            f"{config.origin}: moe_layer_freq {config.integer('moe_layer_freq')} is not known",
+            why="vLLM routes every such layer, transformers 5.23 ignores the key",
+            hint="report the model",
+        )
+    return index >= config.integer("first_k_dense_replace", 0)
 
 
 def deepseek_v2(config: Config) -> Structure:
@@ -136,10 +142,32 @@ def _indexer(config: Config, shape: Shape) -> tuple[Tensor, ...]:
     )
 
 
-def _mla_model(config: Config, indexes: Callable[[Config, int], bool]) -> Structure:
+def axk1(config: Config) -> Structure:
+    """Read A.X K1: DeepSeek-V3 with a norm after each routed MLP; the first layer is dense."""
+    usual = config.behind({"first_k_dense_replace": 1})
+    after = norm("mlp.post_mlp_layernorm", config.positive("hidden_size"))
+    return _mla_model(usual, _no_indexer, sparse_norms=after)
+
+
+def pangu_ultra_moe(config: Config) -> Structure:
+    """Read openPangu Ultra MoE (modeling_openpangu_moe.py): V3 with ``sandwich_norm`` around the MLP."""
+    around: tuple[Tensor, ...] = ()
+    if config.flag("sandwich_norm", False):
+        hidden = config.positive("hidden_size")
+        around = (*norm("pre_mlp_layernorm", hidden), *norm("post_mlp_layernorm", hidden))
+    return _mla_model(config, _no_indexer, more_norms=around)
+
+
+def _mla_model(
+    config: Config,
+    indexes: Callable[[Config, int], bool],
+    *,
+    more_norms: tuple[Tensor, ...] = (),
+    sparse_norms: tuple[Tensor, ...] = (),
+) -> Structure:
     shape = _shape(config)
     latent = _latent(config, shape)
-    norms = _norms(shape.hidden_size)
+    norms = (*_norms(shape.hidden_size), *more_norms)
     made: dict[tuple[bool, bool], Layer] = {}
 
     def make(index: int) -> Layer:
@@ -148,6 +176,8 @@ def _mla_model(config: Config, indexes: Callable[[Config, int], bool]) -> Struct
             is_sparse, has_index = key
             index_tensors = _indexer(config, shape) if has_index else ()
             feed_forward = _feed_forward(config, shape.hidden_size, is_sparse=is_sparse)
+            if is_sparse:
+                feed_forward += sparse_norms
             index_head_dim = config.positive("index_head_dim") if has_index else 0
             made[key] = Layer(
                 (_cache(config, index_head_dim),), (*latent, *index_tensors, *feed_forward, *norms)

@@ -162,7 +162,7 @@ def mimo_v2(config: Config) -> Structure:
         )
         if in_window:
             heads = config.positive("swa_num_attention_heads", heads)
-            kv_heads = config.positive("swa_num_key_value_heads", kv_heads)
+            kv_heads = config.positive("swa_num_key_value_heads", 2 * kv_heads)
             head_dim = config.positive("swa_head_dim", head_dim)
             v_dim = config.positive("swa_v_head_dim", v_dim)
         cache: FullAttention | SlidingWindow = FullAttention(heads, kv_heads, head_dim, v_dim)
@@ -182,6 +182,25 @@ def mimo_v2(config: Config) -> Structure:
         return Layer((cache,), tensors)
 
     return finish(config, shape, by_index(shape.num_layers, make), tied=False)
+
+
+def minimax_m3_flat(config: Config) -> Structure:
+    """Read MiniMax-M3's text model from a file that states it at the top, in the older spelling.
+
+    transformers 5.23 configuration_minimax_m3_vl.py maps ``sparse_attention_config`` and
+    ``moe_layer_freq`` to layer types in the same way.
+    """
+    sparse = config.sub("sparse_attention_config")
+    if sparse is None:
+        return minimax_m3(config)
+    marks = sparse.integers("sparse_attention_freq")
+    read: dict[str, object] = {}
+    if marks is not None and not config.has("layer_types"):
+        read["layer_types"] = ["minimax_m3_sparse" if mark else FULL for mark in marks]
+    for key, older in (("index_n_heads", "sparse_num_index_heads"), ("index_head_dim", "sparse_index_dim")):
+        if sparse.has(older):
+            read[key] = sparse.positive(older)
+    return minimax_m3(config.override(read))
 
 
 def minimax_m3(config: Config) -> Structure:

@@ -6,15 +6,13 @@ lfm2_moe, olmo_hybrid. Full layers of the Qwen line double the query projection 
 """  # noqa: D205
 
 from kvplan.attention_pattern import unknown_layer_type
-from kvplan.blocks import attention, experts, gated_mlp, latent_attention, router
+from kvplan.blocks import attention, experts, gated_mlp, router
 from kvplan.config import Config
 from kvplan.decoder import Shape, by_index, finish, shape_of
 from kvplan.layers import (
     Cache,
     FullAttention,
     GatedDeltaState,
-    KimiDeltaState,
-    LatentAttention,
     Layer,
     LayerGroup,
     LightningState,
@@ -212,145 +210,6 @@ def olmo_hybrid(config: Config) -> Structure:
         return Layer((cache,), (*mixer, *mlp, *_norms(hidden, "input_layernorm", "post_attention_layernorm")))
 
     return finish(config, shape, by_index(shape.num_layers, make), tied=False)
-
-
-def _latent(config: Config, hidden: int, heads: int) -> tuple[tuple[Tensor, ...], LatentAttention]:
-    rank, rope = config.positive("kv_lora_rank"), config.positive("qk_rope_head_dim")
-    nope, v_dim = config.positive("qk_nope_head_dim"), config.positive("v_head_dim")
-    tensors = latent_attention(
-        hidden,
-        heads,
-        kv_lora_rank=rank,
-        qk_rope_head_dim=rope,
-        qk_nope_head_dim=nope,
-        v_head_dim=v_dim,
-        # Kimi-Linear's class has no low-rank query even where the file names a rank.
-        q_lora_rank=None,
-    )
-    return tensors, LatentAttention(heads, rank, rope, nope, v_dim)
-
-
-def _kimi_kinds(config: Config, num_layers: int) -> tuple[str, ...]:
-    kinds = _kinds(config, num_layers, (FULL, LINEAR))
-    if kinds is not None:
-        return kinds
-    section = config.sub("linear_attn_config")
-    full = section.integers("full_attn_layers") if section is not None else None
-    if full is None:
-        raise config.invalid("linear_attn_config", "does not list full_attn_layers")
-    # The lists count layers from one.
-    return tuple(FULL if index + 1 in full else LINEAR for index in range(num_layers))
-
-
-def _linear_shape(config: Config) -> KimiDeltaState:
-    section = config.sub("linear_attn_config")
-    if section is not None:
-        return KimiDeltaState(
-            section.positive("num_heads"),
-            section.positive("head_dim"),
-            section.positive("short_conv_kernel_size", 4),
-        )
-    return KimiDeltaState(
-        config.positive("linear_num_heads"),
-        config.positive("linear_head_dim"),
-        config.positive("linear_conv_kernel_dim", 4),
-    )
-
-
-def _feed_forward(config: Config, hidden: int, *, is_sparse: bool) -> tuple[Tensor, ...]:
-    if not is_sparse:
-        return gated_mlp(hidden, config.positive("intermediate_size"))
-    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
-    if active > num_experts:
-        raise config.invalid("num_experts_per_token", f"is {active}, more than {num_experts} experts")
-    width = config.positive("moe_intermediate_size")
-    tensors = (*experts(hidden, width, num_experts, active), *router(hidden, num_experts))
-    num_shared = config.integer("num_shared_experts", 0)
-    if num_shared:
-        tensors += gated_mlp(hidden, width * num_shared, name="mlp.shared_experts", role="shared_expert")
-    return tensors
-
-
-def _is_sparse(config: Config, num_layers: int) -> tuple[bool, ...]:
-    kinds = config.per_layer("mlp_layer_types", num_layers)
-    if kinds is not None:
-        return tuple(kind == "sparse" for kind in kinds)
-    first = config.integer("first_k_dense_replace", 1)
-    step = config.positive("moe_layer_freq", 1)
-    return tuple(index >= first and index % step == 0 for index in range(num_layers))
-
-
-def kimi_linear(config: Config) -> Structure:
-    """Read Kimi-Linear: KDA with latent attention on every fourth layer."""
-    return _kda_model(config, low_rank_gates=True)
-
-
-def bailing_hybrid(config: Config) -> Structure:
-    """Read Bailing's hybrid (Ring, Ling 2.5): KDA in groups that end with latent attention."""
-    return _kda_model(config, low_rank_gates=False)
-
-
-def _kda_model(config: Config, *, low_rank_gates: bool) -> Structure:
-    hidden, heads = config.positive("hidden_size"), config.positive("num_attention_heads")
-    shape = Shape(
-        hidden, config.layers(), heads, heads, max(1, hidden // heads), config.positive("vocab_size")
-    )
-    if low_rank_gates:
-        kinds = _kimi_kinds(config, shape.num_layers)
-    else:
-        listed = _kinds(config, shape.num_layers, (FULL, LINEAR))
-        step = config.positive("layer_group_size", 1)
-        kinds = listed or tuple(
-            FULL if (index + 1) % step == 0 else LINEAR for index in range(shape.num_layers)
-        )
-    cache = _linear_shape(config)
-    inner = cache.num_heads * cache.head_dim
-    latent, latent_cache = _latent(config, hidden, heads)
-    if not low_rank_gates:
-        latent += linear("self_attn.g_proj", heads, hidden, "attention", split="out")
-    mixer = _kda_mixer(hidden, cache, inner, low_rank_gates=low_rank_gates)
-    sparse = _is_sparse(config, shape.num_layers)
-    norms = _norms(hidden, "input_layernorm", "post_attention_layernorm")
-
-    def make(index: int) -> Layer:
-        own: Cache = latent_cache if kinds[index] == FULL else cache
-        tensors = latent if kinds[index] == FULL else mixer
-        return Layer((own,), (*tensors, *_feed_forward(config, hidden, is_sparse=sparse[index]), *norms))
-
-    return finish(config, shape, by_index(shape.num_layers, make), tied=False)
-
-
-def _kda_mixer(hidden: int, cache: KimiDeltaState, inner: int, *, low_rank_gates: bool) -> tuple[Tensor, ...]:
-    head_dim, heads = cache.head_dim, cache.num_heads
-    name = "self_attn"
-    gates: tuple[Tensor, ...]
-    if low_rank_gates:
-        gates = (
-            *linear(f"{name}.forget_gate.f_a_proj", head_dim, hidden, "recurrent"),
-            *linear(f"{name}.forget_gate.f_b_proj", inner, head_dim, "recurrent", split="out"),
-            *linear(f"{name}.g_a_proj", head_dim, hidden, "recurrent"),
-            *linear(f"{name}.g_b_proj", inner, head_dim, "recurrent", split="out"),
-        )
-    else:
-        gates = (
-            *linear(f"{name}.forget_gate.f_proj", inner, hidden, "recurrent", split="out"),
-            *linear(f"{name}.g_proj", inner, hidden, "recurrent", split="out"),
-        )
-    projections = tuple(
-        tensor
-        for part in ("q_proj", "k_proj", "v_proj")
-        for tensor in linear(f"{name}.{part}", inner, hidden, "recurrent", split="out")
-    )
-    return (
-        *projections,
-        Tensor(f"{name}.conv1d.weight", (3 * inner, 1, cache.conv_kernel), "recurrent", split="out"),
-        Tensor(f"{name}.forget_gate.dt_bias", (inner,), "recurrent", split="out"),
-        Tensor(f"{name}.forget_gate.A_log", (heads,), "recurrent", split="out"),
-        *gates,
-        *linear(f"{name}.b_proj", heads, hidden, "recurrent", split="out"),
-        *norm(f"{name}.o_norm", head_dim),
-        *linear(f"{name}.o_proj", hidden, inner, "recurrent", split="in"),
-    )
 
 
 def minimax(config: Config) -> Structure:

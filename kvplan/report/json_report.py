@@ -2,43 +2,32 @@
 
 import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from kvplan import __version__
 from kvplan.engines.base import DevicePlan, Plan
 from kvplan.errors import KvplanError
+from kvplan.judge import Verdict
 from kvplan.model import ModelSpec, num_active_parameters, num_layers, num_parameters
-from kvplan.quantity import Quantity
-from kvplan.report.answer import FitAnswer, ListAnswer, Screen, ShowAnswer
+from kvplan.quantity import Quantity, total
+from kvplan.report.answer import FitAnswer, ListAnswer, Offload, Screen, ShowAnswer, Speed
+from kvplan.solve import Limits
+
+if TYPE_CHECKING:
+    from kvplan.speed import Rate
 
 SCHEMA = "kvplan/1"
 
 
 def fit(answer: FitAnswer, screen: Screen) -> str:  # noqa: ARG001 - every format takes the screen
     """Return the whole fit answer."""
-    plan = answer.plan
     return _dump(
         {
             **_head(answer.command),
-            "verdict": answer.verdict.status,
             "exit_code": answer.exit_code,
-            **_plan(plan, answer.context_source),
-            "devices": [_device(device) for device in plan.devices],
-            "host": [
-                {
-                    "name": part.name,
-                    "bytes": _bounds(part.bytes),
-                    "basis": part.bytes.basis,
-                    "note": part.note,
-                }
-                for part in plan.host
-            ],
-            "limits": {
-                "max_context_tokens": answer.limits.max_context_tokens,
-                "max_sequences": answer.limits.max_sequences,
-                "kv_cache_tokens": answer.limits.kv_cache_tokens,
-                "max_concurrency": answer.limits.max_concurrency,
-                "binding": answer.limits.binding,
-            },
+            **planned(answer.plan, answer.verdict, answer.limits, answer.context_source),
+            "speed": _speed(answer.speed),
+            "offload": _offload(answer.offload),
             "suggestions": [
                 {
                     "changes": dict(proposal.changes),
@@ -48,13 +37,50 @@ def fit(answer: FitAnswer, screen: Screen) -> str:  # noqa: ARG001 - every forma
                 }
                 for proposal in answer.proposals
             ],
-            "refusals": [
-                {"code": refusal.code, "message": refusal.message, "fix": refusal.fix}
-                for refusal in plan.refusals
-            ],
-            **_remarks(plan),
         }
     )
+
+
+def document(command: str, exit_code: int, **data: object) -> str:
+    """Return the answer of a command as one object, head first."""
+    return _dump({**_head(command), "exit_code": exit_code, **data})
+
+
+def planned(plan: Plan, verdict: Verdict, limits: Limits, context_source: str) -> dict[str, object]:
+    """Return a plan with its verdict and limits: what every answer about one plan holds."""
+    return {
+        "verdict": verdict.status,
+        **whole_plan(plan, context_source),
+        "limits": limits_as_json(limits),
+    }
+
+
+def whole_plan(plan: Plan, context_source: str) -> dict[str, object]:
+    """Return a plan without its verdict: model, workload, engine, devices, cache, remarks."""
+    return {
+        **_plan(plan, context_source),
+        "devices": [_device(device) for device in plan.devices],
+        "host": [
+            {"name": part.name, "bytes": bounds(part.bytes), "basis": part.bytes.basis, "note": part.note}
+            for part in plan.host
+        ],
+        "refusals": [
+            {"code": refusal.code, "message": refusal.message, "fix": refusal.fix}
+            for refusal in plan.refusals
+        ],
+        **_remarks(plan),
+    }
+
+
+def limits_as_json(limits: Limits) -> dict[str, object]:
+    """Return how far a plan stretches."""
+    return {
+        "max_context_tokens": limits.max_context_tokens,
+        "max_sequences": limits.max_sequences,
+        "kv_cache_tokens": limits.kv_cache_tokens,
+        "max_concurrency": limits.max_concurrency,
+        "binding": limits.binding,
+    }
 
 
 def show(answer: ShowAnswer, screen: Screen) -> str:  # noqa: ARG001
@@ -85,13 +111,7 @@ def show(answer: ShowAnswer, screen: Screen) -> str:  # noqa: ARG001
         **_remarks(answer.plan),
     }
     if answer.limits is not None:
-        data["limits"] = {
-            "max_context_tokens": answer.limits.max_context_tokens,
-            "max_sequences": answer.limits.max_sequences,
-            "kv_cache_tokens": answer.limits.kv_cache_tokens,
-            "max_concurrency": answer.limits.max_concurrency,
-            "binding": answer.limits.binding,
-        }
+        data["limits"] = limits_as_json(answer.limits)
     return _dump(data)
 
 
@@ -115,6 +135,19 @@ def error(problem: KvplanError) -> str:
             "exit_code": problem.exit_code,
         }
     )
+
+
+def rate(amount: "Rate | None") -> dict[str, object] | None:
+    """Return tokens a second with their bounds; None where they are not known."""
+    if amount is None:
+        return None
+    return {
+        "low": round(amount.low, 3),
+        "expected": round(amount.expected, 3),
+        "high": round(amount.high, 3),
+        "basis": amount.basis,
+        "why": amount.why,
+    }
 
 
 def _dump(data: Mapping[str, object]) -> str:
@@ -153,7 +186,7 @@ def _plan(plan: Plan, context_source: str) -> dict[str, object]:
             "bytes_per_sequence": cache.bytes_per_sequence,
             "state_bytes_per_sequence": cache.state_bytes_per_sequence,
             "total_bytes": cache.total.expected,
-            "bytes": _bounds(cache.total),
+            "bytes": bounds(cache.total),
             "basis": cache.total.basis,
             "peak_bytes": cache.peak_bytes,
             "block_size": cache.block_size,
@@ -196,13 +229,13 @@ def _device(device: DevicePlan) -> dict[str, object]:
         "usable_bytes": device.device.usable_bytes,
         "usable_basis": device.device.usable_basis,
         "budget_bytes": device.budget_bytes,
-        "required_bytes": _bounds(device.required),
+        "required_bytes": bounds(device.required),
         "headroom_bytes": device.headroom_bytes,
         "binding": device.binding,
         "components": [
             {
                 "name": component.name,
-                "bytes": _bounds(component.bytes),
+                "bytes": bounds(component.bytes),
                 "basis": component.bytes.basis,
                 "note": component.note or component.bytes.why,
             }
@@ -211,7 +244,7 @@ def _device(device: DevicePlan) -> dict[str, object]:
         "checks": [
             {
                 "name": check.name,
-                "required_bytes": _bounds(check.required),
+                "required_bytes": bounds(check.required),
                 "limit_bytes": check.limit_bytes,
                 "note": check.note,
             }
@@ -221,8 +254,27 @@ def _device(device: DevicePlan) -> dict[str, object]:
     }
 
 
-def _bounds(amount: Quantity) -> dict[str, int]:
+def bounds(amount: Quantity) -> dict[str, int]:
+    """Return an amount's interval."""
     return {"low": amount.low, "expected": amount.expected, "high": amount.high}
+
+
+def _speed(speed: Speed) -> dict[str, object]:
+    return {
+        "decode_tokens_per_second": rate(speed.decode),
+        "decode_on_devices_tokens_per_second": rate(speed.decode_on_devices),
+        "prefill_tokens_per_second": rate(speed.prefill),
+    }
+
+
+def _offload(offload: Offload | None) -> dict[str, object] | None:
+    if offload is None:
+        return None
+    return {
+        "host_bytes": bounds(total(part.bytes for part in offload.plan.host)),
+        "command_lines": list(offload.plan.command_lines),
+        "speed": _speed(offload.speed),
+    }
 
 
 def _cache(cache: object) -> dict[str, object]:

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from kvplan.dtypes import format_of_dtype
 from kvplan.layers import (
+    RECURRENT_STATES,
     Cache,
     ChunkedAttention,
     CompressedAttention,
@@ -27,8 +29,12 @@ from kvplan.textbook import state_bytes
 
 
 def layout_text(model: ModelSpec) -> str:
-    """Return the layers in words: ``48 layers: 12 full attention (2 KV heads × 256), 36 …``."""
-    parts = [f"{count} {cache_text(cache, model)}" for cache, count in cache_kinds(model)]
+    """Return the layers in words: ``48 layers: 12 full attention (2 KV heads × 256), 36 …``.
+
+    What grows with the text comes first, states of a fixed size after it.
+    """
+    kinds = sorted(cache_kinds(model), key=lambda kind: isinstance(kind[0], RECURRENT_STATES))
+    parts = [f"{count} {cache_text(cache, model)}" for cache, count in kinds]
     bare = sum(count for layer, count in layer_kinds(model) if not layer.caches)
     if bare:
         parts.append(f"{bare} without a cache")
@@ -40,7 +46,8 @@ def cache_text(cache: Cache, model: ModelSpec) -> str:
     writer: Callable[[Any], str] | None = _WRITERS.get(type(cache))
     if writer is not None:
         return writer(cache)
-    return f"{_STATES[type(cache)]} (state {_size(state_bytes(cache, model.dtype))} a sequence)"
+    state = _size(state_bytes(cache, model.dtype))
+    return f"{_STATES[type(cache)]} (state {state} a sequence, {_state_dtype(cache, model)})"
 
 
 def formula(cache: Cache) -> str:
@@ -79,6 +86,13 @@ def multi_head_ratio(model: ModelSpec) -> tuple[int, int] | None:
         return None
     query, kv = next(iter(pairs))
     return (query, kv) if query > kv else None
+
+
+def _state_dtype(cache: Cache, model: ModelSpec) -> str:
+    """Return what the state's matrices are kept in: fp32, but for rows that follow the model's type."""
+    if isinstance(cache, ShortConvState | XlstmState):
+        return format_of_dtype(model.dtype)
+    return "fp32"
 
 
 def _size(num_bytes: int) -> str:

@@ -1,0 +1,170 @@
+"""What ``check`` and ``diff`` share: their options as settings, and the policy that applies."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kvplan.deploy.check import SettingsOf
+from kvplan.deploy.env_files import read_env
+from kvplan.deploy.model_names import Models
+from kvplan.deploy.policy import Loaded, find_policy, load_policy
+from kvplan.deploy.policy_settings import layered
+from kvplan.deploy.settings import Budget, Settings, parse_model_choice
+from kvplan.deploy.words import Word
+from kvplan.errors import InputError, InvalidValue
+from kvplan.judge import Rules
+from kvplan.units import GIB, parse_size, parse_tokens
+
+ModelMapping = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="NAME=ID",
+        help="What a model's name in a file stands for: /model=qwen3-32b, a.gguf=qwen3-8b,weights=q4_k_m.",
+    ),
+]
+EnvOption = Annotated[
+    list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="Define a variable that files use.")
+]
+EnvFileOption = Annotated[
+    list[str] | None, typer.Option("--env-file", metavar="FILE", help="Define variables from a file.")
+]
+PolicyOption = Annotated[
+    str | None,
+    typer.Option("--policy", metavar="FILE", help="A kvplan.yaml; default: the nearest, going up."),
+]
+MaxKvOption = Annotated[
+    float | None, typer.Option("--max-kv-gib", metavar="GIB", help="Most GiB the KV cache may take.")
+]
+MinConcurrencyOption = Annotated[
+    float | None,
+    typer.Option("--min-concurrency", metavar="N", help="Requests of full length that must run at once."),
+]
+MinContextOption = Annotated[
+    str | None, typer.Option("--min-context", metavar="TOKENS", help="Tokens that must be configured.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckAsked:
+    """The options of a check as typed."""
+
+    gpus: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    env_files: tuple[str, ...] = ()
+    engine: str | None = None
+    policy: str | None = None
+    batch: str | None = None
+    reserve: str | None = None
+    cpu_memory: str | None = None
+    min_headroom: str | None = None
+    max_kv_gib: float | None = None
+    min_concurrency: float | None = None
+    min_context: str | None = None
+    strict: bool = False
+    allow_offload: bool = False
+    allow_unknown: bool = False
+    offline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Checker:
+    """Everything a check needs beside its files."""
+
+    settings_of: SettingsOf
+    models: Models
+    variables: dict[str, Word] = field(default_factory=dict)
+    loaded: Loaded | None = None
+
+
+def checker(asked: CheckAsked, paths: Sequence[str]) -> Checker:
+    """Read the options and the policy. Raises KvplanError for what cannot be read."""
+    from kvplan.sources import open_model
+
+    settings = settings_from(asked)
+    loaded = _policy(asked.policy, paths)
+    models = Models(lambda ref, offline: open_model(ref, offline=offline))
+    return Checker(lambda launch: layered(launch, loaded, settings), models, _variables(asked), loaded)
+
+
+def settings_from(asked: CheckAsked) -> Settings:
+    """Return the options as settings. Raises KvplanError naming the one that cannot be read."""
+    from kvplan.cli.question import number_of_sequences
+
+    if asked.gpus:
+        from kvplan.hardware.parse import parse_gpus
+
+        parse_gpus(asked.gpus)
+    if asked.engine is not None:
+        from kvplan.engines import engine_named
+
+        engine_named(asked.engine)
+    for name, value in (("--max-kv-gib", asked.max_kv_gib), ("--min-concurrency", asked.min_concurrency)):
+        if value is not None and not 0 < value < 1e9:
+            raise InvalidValue(
+                f"{name} {value:g} is no budget",
+                why="it takes a number above 0",
+                hint=f"write it like {name} 8",
+            )
+    return Settings(
+        gpus=asked.gpus,
+        models=dict(parse_model_choice(text) for text in asked.models),
+        engine=asked.engine,
+        offline=asked.offline,
+        rules=Rules(asked.strict, asked.allow_offload, asked.allow_unknown),
+        budget=Budget(
+            min_headroom_bytes=_size(asked.min_headroom),
+            max_kv_bytes=int(asked.max_kv_gib * GIB) if asked.max_kv_gib is not None else None,
+            min_concurrency=asked.min_concurrency,
+            min_context_tokens=parse_tokens(asked.min_context) if asked.min_context else None,
+        ),
+        reserve_bytes=_size(asked.reserve) or 0,
+        cpu_memory_bytes=_size(asked.cpu_memory),
+        num_sequences=number_of_sequences(asked.batch) if asked.batch is not None else None,
+    )
+
+
+def _size(text: str | None) -> int | None:
+    return parse_size(text).num_bytes if text else None
+
+
+def _policy(given: str | None, paths: Sequence[str]) -> Loaded | None:
+    if given is not None:
+        if not Path(given).is_file():
+            raise InputError(
+                f"--policy {given} is not there", why="no file has that name", hint="check the path"
+            )
+        return load_policy(Path(given), given)
+    first = next((Path(path) for path in paths if path != "-"), Path())
+    start = first if first.is_dir() else first.parent
+    found = find_policy(start)
+    if found is None:
+        return None
+    try:
+        shown = str(found.relative_to(Path.cwd()))
+    except ValueError:
+        shown = str(found)
+    return load_policy(found, shown)
+
+
+def _variables(asked: CheckAsked) -> dict[str, Word]:
+    found: dict[str, Word] = {}
+    for name in asked.env_files:
+        try:
+            found |= read_env(Path(name).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read {name}", why=str(error), hint="check the path") from None
+    for text in asked.env:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise InvalidValue(
+                f"--env {text} cannot be read",
+                why="it defines a variable: NAME=VALUE",
+                hint="write it like --env MODEL_ID=qwen3-32b",
+            )
+        found[name] = Word(value)
+    return found

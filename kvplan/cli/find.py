@@ -1,0 +1,201 @@
+"""``kvplan find``: which models, and in which precision, fit here."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kvplan.cli import options as opt
+from kvplan.cli.app import submit
+from kvplan.cli.outcome import Outcome, Output
+
+if TYPE_CHECKING:
+    from kvplan.cli.question import Asked
+    from kvplan.find import Candidate
+    from kvplan.model import ModelSpec
+    from kvplan.report.find_answer import Found
+
+MAX_ROWS = 10_000
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("find")(find)
+
+
+@dataclass(frozen=True, slots=True)
+class _Filters:
+    words: tuple[str, ...]
+    families: tuple[str, ...]
+    weights: tuple[str, ...]
+    tokens_per_second: float | None
+    every_format: bool
+    top: int
+
+
+def find(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILTER]...", help="Only models that have all these words.")
+    ] = None,
+    gpu: opt.GpuOption = None,
+    ctx: opt.CtxOption = None,
+    batch: opt.BatchOption = None,
+    weights: Annotated[
+        list[str] | None, typer.Option("--weights", metavar="FORMAT", help="Only this format; repeatable.")
+    ] = None,
+    kv: opt.KvOption = None,
+    engine: opt.EngineOption = None,
+    family: Annotated[
+        list[str] | None,
+        typer.Option("--family", metavar="TYPE", help="Only this model_type (qwen3, llama); repeatable."),
+    ] = None,
+    min_tokens_per_second: Annotated[
+        float | None,
+        typer.Option(
+            "--min-tokens-per-second", metavar="N", min=0, help="Only what decodes this fast, a sequence."
+        ),
+    ] = None,
+    every_format: Annotated[
+        bool, typer.Option("--every-format", help="Every precision that fits, not the best a model.")
+    ] = False,
+    top: Annotated[
+        int, typer.Option("--top", metavar="N", min=1, max=MAX_ROWS, help="How many rows to show.")
+    ] = 20,
+    reserve: opt.ReserveOption = None,
+    cpu_memory: opt.CpuMemoryOption = None,
+    overhead: opt.OverheadOption = None,
+    min_headroom: opt.MinHeadroomOption = None,
+    strict: opt.StrictOption = False,
+    allow_offload: opt.AllowOffloadOption = False,
+    format_: opt.SheetFormatOption = "auto",
+    json_: opt.JsonOption = False,
+    output: opt.OutputOption = None,
+    export: opt.ExportOption = None,
+) -> None:
+    """Find the bundled models and precisions that fit on the GPU, best first.
+
+    Best means: fits before tight, four bits and more before fewer, then most parameters, then the
+    format that loses least. No benchmark scores are used. Exit code 1 when nothing fits.
+    """
+
+    def job(_: tuple[str, ...]) -> Outcome:
+        from kvplan.cli.question import Asked
+        from kvplan.errors import InvalidValue
+
+        if not gpu:
+            raise InvalidValue(
+                "no --gpu is given",
+                why="what fits depends on the card",
+                hint="add --gpu h100, --gpu 24GB or --gpu local",
+            )
+        asked = Asked(
+            model="",
+            gpus=tuple(gpu),
+            ctx=ctx or "8k",
+            batch=batch,
+            kv=kv,
+            engine=engine,
+            reserve=reserve,
+            cpu_memory=cpu_memory,
+            overhead=overhead,
+            min_headroom=min_headroom,
+            strict=strict,
+            allow_offload=allow_offload,
+        )
+        filters = _Filters(
+            tuple(words or ()),
+            tuple(family or ()),
+            tuple(weights or ()),
+            min_tokens_per_second,
+            every_format,
+            top,
+        )
+        return _answer(asked, filters, Output("json" if json_ else format_, output, tuple(export or ())))
+
+    submit(job)
+
+
+def _answer(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
+    from kvplan.cli.question import devices_of, rules_of, workload_of
+    from kvplan.dtypes import weight_format
+    from kvplan.engines import engine_named
+    from kvplan.find import candidates, fast_enough, ranked
+    from kvplan.report.find_answer import FindAnswer
+
+    workload, rules = workload_of(asked), rules_of(asked)
+    devices, _ = devices_of(asked)
+    engine = engine_named(asked.engine) if asked.engine else None
+    for name in filters.weights:
+        weight_format(name)
+    models = _models(filters)
+    fitting = list(
+        candidates(models, workload, devices, formats=filters.weights or None, engine=engine, rules=rules)
+    )
+    wanted = filters.tokens_per_second
+    fast = [found for found in fitting if wanted is None or fast_enough(found, wanted)]
+    best = ranked(fast, every_format=filters.every_format)
+    answer = FindAnswer(
+        asked=_asked_text(asked, filters),
+        found=tuple(_row(asked, found) for found in best[: filters.top]),
+        num_fitting=len(best),
+        num_models=len(models),
+        num_too_slow=len(fitting) - len(fast),
+        num_unknown=sum(found.rate is None for found in fitting) if wanted is not None else 0,
+        exit_code=0 if best else 1,
+    )
+    return Outcome(answer.exit_code, answer, output)
+
+
+def _models(filters: _Filters) -> tuple["ModelSpec", ...]:
+    from kvplan.errors import InvalidValue, did_you_mean
+    from kvplan.sources.catalog import entries, model_from_spec
+
+    wanted = [word.casefold() for word in filters.words]
+    families = [name.casefold() for name in filters.families]
+    specs = list(entries())
+    known = sorted({str(spec["config"].get("model_type", "")) for spec in specs})
+    for name in families:
+        if name not in known:
+            raise InvalidValue(
+                f"'{name}' is not a family of any bundled model",
+                why=did_you_mean(name, known) or "a family is a config's model_type",
+                hint="see: kvplan show MODEL",
+            )
+    return tuple(
+        model_from_spec(spec)
+        for spec in specs
+        if all(word in f"{spec['id']} {spec.get('repo') or ''}".casefold() for word in wanted)
+        and (not families or spec["config"].get("model_type") in families)
+    )
+
+
+def _row(asked: "Asked", found: "Candidate") -> "Found":
+    from dataclasses import replace
+
+    from kvplan.cli.question import devices_of, rules_of
+    from kvplan.engines import engine_named
+    from kvplan.report.find_answer import Found
+    from kvplan.solve import max_context
+
+    plan = found.plan
+    devices, _ = devices_of(asked)
+    longest = max_context(
+        plan.model,
+        plan.workload,
+        devices,
+        engine_named(f"{plan.engine_name}@{plan.engine_version}"),
+        rules_of(asked),
+    )
+    command = replace(asked, model=plan.model.name, weights=plan.weights_format).command("fit")
+    return Found(found, longest, command)
+
+
+def _asked_text(asked: "Asked", filters: _Filters) -> str:
+    parts = [f"on {' + '.join(asked.gpus)}", f"{asked.ctx} tokens"]
+    if asked.batch:
+        parts.append(f"× {asked.batch}")
+    if asked.kv:
+        parts.append(f"kv {asked.kv}")
+    if filters.tokens_per_second is not None:
+        parts.append(f"at least {filters.tokens_per_second:g} tokens a second")
+    return ", ".join(parts)

@@ -1,0 +1,104 @@
+"""Flags that change nothing in memory, so that the list of unread flags stays worth reading.
+
+By engine: how many values each takes; 0 for a switch, -1 for any number up to the next flag. Sources:
+vLLM 0.33 engine/arg_utils.py and entrypoints/openai/cli_args.py, SGLang 0.5.23 srt/server_args.py,
+llama.cpp common/arg.cpp, TensorRT-LLM commands/serve.py.
+"""
+
+Harmless = dict[str, int]
+
+
+def _flags(switches: str, one: str, many: str = "") -> Harmless:
+    return {
+        **dict.fromkeys(switches.split(), 0),
+        **dict.fromkeys(one.split(), 1),
+        **dict.fromkeys(many.split(), -1),
+    }
+
+
+WITHOUT_EFFECT: dict[str, Harmless] = {
+    "vllm": _flags(
+        "--trust-remote-code --enable-auto-tool-choice --disable-log-requests --no-enable-log-requests "
+        "--enable-log-requests --disable-log-stats --disable-uvicorn-access-log --disable-fastapi-docs "
+        "--disable-custom-all-reduce --enable-reasoning --return-tokens-as-token-ids --headless "
+        "--enable-prompt-tokens-details --enable-force-include-usage --enable-server-load-tracking "
+        "--enable-request-id-headers --allow-credentials --disable-frontend-multiprocessing "
+        "--exclude-tools-when-tool-choice-none --data-parallel-hybrid-lb --data-parallel-external-lb "
+        "--enable-sleep-mode --use-tqdm-on-load --trust-request-chat-template --log-config-file-json "
+        "--no-enable-flashinfer-autotune --enable-flashinfer-autotune --enable-ssl-refresh "
+        "--disable-async-output-proc --enable-tokenizer-info-endpoint --skip-tokenizer-init",
+        "--host --port --uds --api-key --root-path --tokenizer --tokenizer-mode --tokenizer-revision "
+        "--revision --code-revision --hf-token --hf-config-path --download-dir --chat-template "
+        "--chat-template-content-format --response-role --tool-call-parser --tool-parser-plugin "
+        "--reasoning-parser --reasoning-parser-plugin --seed --load-format --config-format --ssl-keyfile "
+        "--ssl-certfile --ssl-ca-certs --ssl-cert-reqs --uvicorn-log-level --log-config-file --max-log-len "
+        "--distributed-executor-backend --override-generation-config --generation-config --tool-server "
+        "--default-chat-template-kwargs --scheduling-policy --guided-decoding-backend --allowed-origins "
+        "--structured-outputs-config --otlp-traces-endpoint --collect-detailed-traces --max-logprobs "
+        "--data-parallel-address --data-parallel-rpc-port --data-parallel-start-rank --data-parallel-rank "
+        "--data-parallel-size-local --data-parallel-backend --nnodes --node-rank --master-addr "
+        "--master-port --api-server-count --disable-access-log-for-endpoints --all2all-backend "
+        "--moe-backend --kv-events-config --prefix-caching-hash-algo --model-loader-extra-config "
+        "--long-prefill-token-threshold --max-num-partial-prefills --max-long-partial-prefills "
+        "--num-scheduler-steps --worker-cls --logits-processor-pattern --fully-sharded-loras "
+        "--allowed-methods --allowed-headers --ignore-patterns --stream-interval --mm-encoder-tp-mode "
+        "--shutdown-timeout --profiler-config --disable-chunked-mm-input --lora-dtype",
+        "--served-model-name --middleware --lora-modules --logits-processors --allowed-local-media-path",
+    ),
+    "sglang": _flags(
+        "--trust-remote-code --enable-metrics --log-requests --skip-server-warmup --skip-tokenizer-init "
+        "--disable-custom-all-reduce --enable-torch-compile --enable-p2p-check --show-time-cost "
+        "--enable-cache-report --decode-log-interval-json --enable-multimodal --enable-mixed-chunk "
+        "--disable-overlap-schedule --prefill-round-robin-balance --allow-auto-truncate "
+        "--disable-fast-image-processor --enable-metrics-for-all-schedulers",
+        "--host --port --nccl-port --api-key --tokenizer-path --tokenizer-mode --served-model-name "
+        "--revision --load-format --chat-template --completion-template --tool-call-parser "
+        "--reasoning-parser --log-level --log-level-http --dist-init-addr --nnodes --node-rank "
+        "--schedule-policy --schedule-conservativeness --random-seed --watchdog-timeout --dist-timeout "
+        "--download-dir --base-gpu-id --gpu-id-step --sampling-backend --grammar-backend "
+        "--disaggregation-bootstrap-port --disaggregation-transfer-backend --disaggregation-ib-device "
+        "--load-balance-method --stream-interval --torch-compile-max-bs "
+        "--constrained-json-whitespace-pattern "
+        "--model-loader-extra-config --decode-log-interval --deepep-mode --enable-request-time-stats-logging "
+        "--bucket-time-to-first-token --warmups --max-queued-requests --crash-dump-folder --weight-version "
+        "--preferred-sampling-params --file-storage-path --kv-events-config --metrics-http-port",
+        "--lora-paths",
+    ),
+    "llama.cpp": _flags(
+        "--jinja --no-jinja --verbose -v --no-warmup --metrics --slots --no-slots --props --embedding "
+        "--embeddings --reranking --rerank --cont-batching -cb --no-cont-batching --no-webui --webui "
+        "--mlock --log-disable --log-colors --log-prefix --log-timestamps --context-shift --no-context-shift "
+        "--cache-prompt --no-cache-prompt --special --ignore-eos --verbose-prompt -e --escape --no-escape "
+        "--prefill-assistant --parallel-tool-calls --offline --no-perf --perf --check-tensors --spm-infill "
+        "--direct-io -dio --no-direct-io --simple-io --color -cnv --conversation -no-cnv -i --interactive "
+        "--models-autoload --no-models-autoload --api-prefix-json -h --help --version --endpoint-metrics "
+        "-khad -vhad --merge-qkv --mmap --repack --no-repack -nr",
+        "--host --port --alias -a --api-key --api-key-file --ssl-key-file --ssl-cert-file --timeout -to "
+        "--threads -t --threads-batch -tb --threads-http --prio --poll --cpu-mask -C --cpu-range -Cr "
+        "--seed -s --temp --temperature --top-k --top-p --min-p --typical --repeat-penalty --repeat-last-n "
+        "--presence-penalty --frequency-penalty --dry-multiplier --dry-base --dry-allowed-length "
+        "--dry-penalty-last-n --dry-sequence-breaker --dynatemp-range --dynatemp-exp --mirostat "
+        "--mirostat-lr --mirostat-ent --xtc-probability --xtc-threshold --samplers --sampling-seq "
+        "--sampler-seq --top-nsigma --grammar --grammar-file --json-schema -j --json-schema-file "
+        "--chat-template --chat-template-file --chat-template-kwargs --reasoning-format --reasoning-budget "
+        "--reasoning -rea --reasoning-preserve --slot-save-path --slot-prompt-similarity -sps --path "
+        "--api-prefix --log-file --log-verbosity -lv --verbosity --numa --keep -n --predict --n-predict "
+        "--draft-max --draft --draft-n --draft-min --draft-n-min --draft-p-min --draft-p-split "
+        "--spec-draft-n-max --spec-draft-n-min --image-min-tokens --image-max-tokens --lookup-cache-static "
+        "--cache-reuse --pooling --embd-normalize --rope-scaling --rope-scale --rope-freq-base "
+        "--rope-freq-scale --yarn-orig-ctx --yarn-ext-factor --yarn-attn-factor --yarn-beta-slow "
+        "--yarn-beta-fast --hf-token -hft --hf-repo -hf -hfr --hf-file -hff --model-url -mu "
+        "--models-dir --models-preset --models-max --tags --system-prompt-file -sysf -p --prompt -f --file "
+        "--logit-bias -l --tools --media-path --adaptive-target --adaptive-decay --slots-debug "
+        "--sleep-idle-seconds --webui-config --webui-config-file --recurrent-ckpt-mode",
+    ),
+    "tensorrt-llm": _flags(
+        "--trust_remote_code --trust-remote-code --fail_fast_on_attention_window_too_large "
+        "--enable_chunked_prefill "
+        "--disable_fast_image_processor",
+        "--host --port --backend --tokenizer --log_level --reasoning_parser --tool_parser "
+        "--metadata_server_config_file "
+        "--server_role --cluster_size --num_postprocess_workers --served_model_name --chat_template "
+        "--custom_tokenizer",
+    ),
+}

@@ -1,0 +1,71 @@
+"""Container images: which engine one starts by itself, and which version its tag names."""
+
+import re
+
+# (pattern in the image's name, engine). Forks come before what they are forks of.
+_ENGINES: tuple[tuple[str, str], ...] = (
+    (r"ik[-_]llama", "ik_llama.cpp"),
+    (r"llama[-_]swap", ""),
+    (r"text-generation-inference|(^|/)tgi\b", "tgi"),
+    (r"text-embeddings-inference", "text-embeddings-inference"),
+    (r"sglang", "sglang"),
+    (r"llama[-_.]?cpp|llama-server", "llama.cpp"),
+    (r"tensorrt[-_]?llm|trt-?llm", "tensorrt-llm"),
+    (r"lmdeploy", "lmdeploy"),
+    (r"ollama/ollama|(^|/)ollama\b", "ollama"),
+    (r"vllm", "vllm"),
+)
+# Images of other products that carry an engine under their own version numbers.
+_OWN_NUMBERS = re.compile(r"nvcr\.io|-runtime|dynamo|ray-llm|huggingface-|lmcache|lmstack|djl")
+_VERSIONS: dict[str, str] = {
+    "vllm": r"v?(0\.\d+(?:\.\d+)?|1\.\d+(?:\.\d+)?)(?!\d)",
+    "sglang": r"v?(0\.\d+(?:\.\d+)?)(?!\d)",
+    "llama.cpp": r"(?:.*-)?(b\d{4,6})",
+    "ollama": r"v?(0\.\d+(?:\.\d+)?)(?!\d)",
+    "tensorrt-llm": r"v?(\d\.\d+(?:\.\d+)?)(?!\d)",
+}
+# What tells engines apart when only their flags are there.
+_SIGNATURES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("sglang", ("--mem-fraction-static", "--model-path", "--context-length", "--chunked-prefill-size")),
+    (
+        "vllm",
+        (
+            "--max-model-len",
+            "--gpu-memory-utilization",
+            "--tensor-parallel-size",
+            "--max-num-seqs",
+            "--max-num-batched-tokens",
+            "--served-model-name",
+            "--enforce-eager",
+            "--kv-transfer-config",
+        ),
+    ),
+    ("llama.cpp", ("-ngl", "--n-gpu-layers", "--ctx-size", "--cache-type-k", "--n-cpu-moe")),
+    ("tgi", ("--num-shard", "--max-batch-prefill-tokens", "--max-input-tokens", "--max-input-length")),
+)
+
+
+def engine_of_image(image: str) -> str:
+    """Return the engine that an image starts, empty for one that is none."""
+    name = image.casefold()
+    for pattern, engine in _ENGINES:
+        if re.search(pattern, name):
+            return engine
+    return ""
+
+
+def engine_of_flags(words: list[str]) -> str:
+    """Return the engine that these flags belong to, empty where none is typical of one."""
+    spelled = {word.partition("=")[0].replace("_", "-") for word in words if word.startswith("-")}
+    best = max(_SIGNATURES, key=lambda row: len(spelled.intersection(row[1])))
+    return best[0] if spelled.intersection(best[1]) else ""
+
+
+def version_of_image(image: str, engine: str) -> str:
+    """Return the engine's version that a tag names, empty where it names none."""
+    name = image.split("@", maxsplit=1)[0].casefold()
+    repository, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag or engine not in _VERSIONS or _OWN_NUMBERS.search(repository):
+        return ""
+    match = re.match(_VERSIONS[engine], tag)
+    return match.group(1) if match else ""

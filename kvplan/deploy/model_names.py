@@ -1,0 +1,206 @@
+"""What a model's name in a deployment file means: a Hub id, an Ollama tag, a path of the server's.
+
+Bundled models are looked up first and never touch the network. A path of the server's own says
+nothing that can be relied on: it needs a mapping, and where its last part looks like a known model the
+mapping is proposed, not made.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from kvplan.deploy.launch import Launch
+from kvplan.deploy.settings import ModelChoice, Settings
+from kvplan.errors import CannotTell, HubError, KvplanError, UnknownFormat
+from kvplan.model import ModelSpec
+
+Opener = Callable[[str, bool], ModelSpec]
+
+GGUF_QUANT = re.compile(
+    r"(?<![A-Za-z0-9])(?P<dynamic>UD-)?(?P<quant>I?Q\d_[A-Z0-9]+(?:_[A-Z]+)?|T?Q\d_\d|BF16|F16|F32|MXFP4(?:_MOE)?)"
+    r"(?=[.\-_]|$)",
+    re.IGNORECASE,
+)
+# Words in a folder's name that say its weights are not the published 16-bit ones.
+QUANTIZED = re.compile(
+    r"fp8|nvfp4|mxfp4|fp4|awq|gptq|int4|int8|w4a16|w8a8|w8a16|autoround|bnb|4bit|8bit|nf4|exl[23]|mlx|gguf",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """Why a launch's model is not known, and what to type."""
+
+    why: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A launch's model, opened; ``weights`` where the mapping or a file's name says which format."""
+
+    model: ModelSpec
+    weights: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Models:
+    """Opens models, each once; the Hub is left alone after it was out of reach."""
+
+    open_model: Opener
+    opened: dict[tuple[str, bool], ModelSpec | KvplanError] = field(default_factory=dict)
+    hub_is_out: bool = False
+
+    def open(self, ref: str, *, offline: bool) -> ModelSpec:
+        """Return a model. Raises KvplanError as opening it did."""
+        key = (ref, offline or self.hub_is_out)
+        if key not in self.opened:
+            try:
+                self.opened[key] = self.open_model(*key)
+            except KvplanError as error:
+                self.opened[key] = error
+                if isinstance(error, HubError) and re.search(
+                    r"reach|timed? ?out|connect", error.message + error.why
+                ):
+                    self.hub_is_out = True
+        found = self.opened[key]
+        if isinstance(found, KvplanError):
+            raise found
+        return found
+
+    def resolve(self, launch: Launch, settings: Settings) -> Resolved | Unresolved:
+        """Return the model of a launch, or why it is not known."""
+        choice = next((settings.models[name] for name in _names(launch) if name in settings.models), None)
+        if choice is not None:
+            return self._chosen(choice, launch, settings)
+        word = launch.model
+        if word is None:
+            return Unresolved("no model is named", f"--model {launch.name}=ID")
+        if word.undefined:
+            names = ", ".join(word.undefined)
+            first = word.undefined[0]
+            return Unresolved(
+                f"{names} is not defined",
+                f"--env {first}=VALUE" if first.isidentifier() else _mapping(launch),
+            )
+        if is_local(word.text, launch.engine):
+            return self._local(word.text, launch)
+        return self._opened(ModelChoice(_hub_name(word.text, launch.engine)), launch, settings)
+
+    def _chosen(self, choice: ModelChoice, launch: Launch, settings: Settings) -> Resolved | Unresolved:
+        written = launch.model.text if launch.model else ""
+        found = self._opened(choice, launch, settings)
+        if isinstance(found, Unresolved) or choice.weights is not None:
+            return found
+        quant = gguf_format(written)
+        if quant is not None:
+            return Resolved(found.model, quant[0], quant[1])
+        last = written.rstrip("/").rpartition("/")[2]
+        if QUANTIZED.search(last) and found.model.quantization is None and not QUANTIZED.search(choice.ref):
+            return Unresolved(
+                f"'{last}' sounds quantized, {found.model.name} is {found.model.weights_format}",
+                f"--model {written}={choice.ref},weights=FORMAT",
+            )
+        return found
+
+    def _opened(self, choice: ModelChoice, launch: Launch, settings: Settings) -> Resolved | Unresolved:
+        try:
+            model = self.open(choice.ref, offline=settings.offline)
+        except HubError as error:
+            return Unresolved(f"{choice.ref} is not bundled; {error.why or error.message}", _mapping(launch))
+        except CannotTell as error:
+            return Unresolved(f"{error.message}: {error.why}" if error.why else error.message, error.hint)
+        except UnknownFormat as error:
+            return Unresolved(error.message, error.hint)
+        except KvplanError as error:
+            return Unresolved(error.message, _mapping(launch))
+        return Resolved(model, choice.weights)
+
+    def _local(self, written: str, launch: Launch) -> Unresolved:
+        guess = next((name for name in _candidates(written) if self._is_bundled(name)), None)
+        if guess is not None:
+            return Unresolved(
+                f"'{written}' is a path of the server's own; its name looks like {guess}",
+                f"--model {written}={guess}",
+            )
+        return Unresolved(f"'{written}' is a path of the server's own", _mapping(launch))
+
+    def _is_bundled(self, name: str) -> bool:
+        try:
+            self.open(name, offline=True)
+        except KvplanError:
+            return False
+        return True
+
+
+def _mapping(launch: Launch) -> str:
+    return f"--model {launch.model.text if launch.model and launch.model.known else launch.name}=ID"
+
+
+def _names(launch: Launch) -> Iterator[str]:
+    """Yield the names by which a mapping may mean a launch's model, the most specific first."""
+    yield launch.name
+    yield from launch.aliases
+    if launch.model is not None:
+        written = launch.model.text
+        yield written
+        yield written.rstrip("/").rpartition("/")[2]
+
+
+def is_local(written: str, engine: str) -> bool:
+    """Tell whether a model is named by a path or a place that only the server knows."""
+    if written.startswith(("/", ".", "~", "\\")) or "://" in written or "{{" in written:
+        return True
+    parts = written.split("@", maxsplit=1)[0].split("/")
+    if written.casefold().endswith((".gguf", ".safetensors", ".json", ".bin")):
+        return len(parts) < 3 or parts[0] in ("path", "models", "model")
+    if engine == "ollama":
+        return False
+    if len(parts) > 2:
+        return True
+    return len(parts) == 2 and parts[0] in ("models", "model", "weights", "checkpoints", "data")
+
+
+def _hub_name(written: str, engine: str) -> str:
+    """Spell a name as kvplan opens it: cache folders and Ollama's namespaces undone."""
+    if written.startswith("models--"):
+        return written.removeprefix("models--").replace("--", "/", 1)
+    if engine == "ollama":
+        return written.removeprefix("library/").removesuffix(":latest")
+    return written
+
+
+def _candidates(written: str) -> Iterator[str]:
+    """Yield what the last part of a path may be a name of, without its quantization."""
+    last = written.rstrip("/").rpartition("/")[2]
+    last = re.sub(r"\.gguf$|-\d{5}-of-\d{5}", "", last, flags=re.IGNORECASE)
+    last = GGUF_QUANT.sub("", last)
+    stripped = re.sub(rf"[-_.]*(?:{QUANTIZED.pattern})[-_.]*", "-", last, flags=re.IGNORECASE).strip("-_.")
+    for name in (last.strip("-_."), stripped):
+        yield name
+        yield re.sub(r"^[A-Za-z]+_", "", name)
+        yield re.sub(r"-(instruct|it|chat|hf|base)$", "", name, flags=re.IGNORECASE)
+
+
+def gguf_format(written: str) -> tuple[str, tuple[str, ...]] | None:
+    """Return (weight format, notes) that a GGUF file's name states, None for other names."""
+    from kvplan.dtypes import weight_format
+
+    last = written.rpartition("/")[2]
+    if not last.casefold().endswith(".gguf"):
+        return None
+    match = GGUF_QUANT.search(last)
+    if match is None:
+        return None
+    quant = match.group("quant").casefold()
+    name = {"bf16": "gguf-bf16", "f16": "gguf-f16", "f32": "gguf-f32", "mxfp4": "mxfp4_moe"}.get(quant, quant)
+    try:
+        weight_format(name)
+    except UnknownFormat:
+        return None
+    note = f"weights read as {quant} by the file's name"
+    if match.group("dynamic"):
+        note += " (UD: Unsloth's own mix, a little larger or smaller)"
+    return name, (note,)

@@ -1,0 +1,129 @@
+"""Engines that share a card: what they ask of it together, in the order in which they start.
+
+vLLM looks at what is free when it starts and takes its share of the whole card; so of two that fit
+alone the second may find too little. Where the cards are chosen by a variable nothing is summed.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from kvplan.deploy.launch import Launch
+from kvplan.deploy.planning import TAKES_ALL, Command
+from kvplan.deploy.rows import Place, Row, SharedGpu
+from kvplan.engines import engine_named
+from kvplan.engines.base import Plan
+from kvplan.judge import exit_code, judge
+from kvplan.plan import plan
+from kvplan.units import format_gib
+
+# Engines that take a fixed share of the card, whatever they need of it.
+SHARES = ("vllm", "sglang")
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A launch with its flags and its row."""
+
+    launch: Launch
+    command: Command
+    row: Row
+
+
+def shared_gpus(checked: Sequence[Checked]) -> tuple[SharedGpu, ...]:
+    """Return what engines ask together, one entry a card that several of one file share."""
+    groups: dict[tuple[str, str], list[Checked]] = {}
+    for item in checked:
+        for group in item.launch.groups:
+            if not item.launch.gpus.exclusive and not item.launch.gpus.cpu:
+                groups.setdefault((item.launch.file, group), []).append(item)
+    found: list[SharedGpu] = []
+    for (file, group), members in groups.items():
+        if len(members) < 2 or any(item.launch.gpus.chosen_elsewhere for item in members):
+            continue
+        for index in sorted({number for item in members for number in _cards(item)}):
+            together = [item for item in members if index in _cards(item)]
+            if len(together) > 1:
+                together.sort(key=lambda item: item.launch.order)
+                found.append(_on_one_card(file, group, index, together))
+    return tuple(found)
+
+
+def _cards(item: Checked) -> tuple[int, ...]:
+    """Return the numbers of the cards that an engine uses."""
+    in_all, _ = item.command.ranks()
+    hint = item.launch.gpus
+    if item.launch.engine in TAKES_ALL:
+        count = len(item.row.plan.devices) if item.row.plan is not None else hint.count or 1
+        return hint.indices or tuple(range(max(1, count)))
+    return hint.indices[:in_all] or tuple(range(in_all))
+
+
+def _on_one_card(file: str, group: str, index: int, together: Sequence[Checked]) -> SharedGpu:
+    names = tuple(item.row.name for item in together)
+    at = Place(file, together[-1].launch.line)
+    plans = [item.row.plan for item in together]
+    gpu = next((part.devices[0].device.name for part in plans if part is not None and part.devices), "")
+    blank = SharedGpu(file, group, gpu, index, names, "unknown", 3, at=at)
+    known = [part for part in plans if part is not None and part.devices]
+    same_card = len({part.devices[0].device.memory_bytes for part in known}) == 1
+    if len(known) == len(together) and same_card:
+        return _in_order(blank, together, known)
+    share = _asked_share(together)
+    if share is not None and share > 1:
+        why = f"together they ask for {share:.2f} of the card's memory"
+        return replace(blank, status="does_not_fit", exit_code=1, why=why)
+    return replace(blank, why="one of them is not known", exit_code=_allowed(together))
+
+
+def _allowed(together: Iterable[Checked]) -> int:
+    return 0 if all(item.row.exit_code == 0 for item in together) else 3
+
+
+def _asked_share(together: Iterable[Checked]) -> float | None:
+    """Return the sum of the shares that are written down, None where none is."""
+    shares = [
+        item.command.options.get("gpu_memory_utilization")
+        for item in together
+        if item.launch.engine == "vllm"
+    ]
+    given = [float(share) for share in shares if isinstance(share, int | float)]
+    return sum(given) if given else None
+
+
+def _in_order(blank: SharedGpu, together: Sequence[Checked], plans: Sequence[Plan]) -> SharedGpu:
+    """Start one after the other: each finds what the earlier ones left."""
+    taken = 0
+    limit = plans[0].devices[0].device.usable_bytes
+    worst: SharedGpu | None = None
+    for item, alone in zip(together, plans, strict=True):
+        after = _again(alone, taken)
+        verdict = judge(after)
+        if taken and verdict.status in ("does_not_fit", "refused", "offload") and worst is None:
+            earlier = ", ".join(other.row.name for other in together[: together.index(item)])
+            left = format_gib(max(0, limit - taken))
+            why = f"{item.row.name} starts after {earlier}, which leaves it {left}"
+            worst = replace(blank, status=verdict.status, exit_code=exit_code(verdict.status), why=why)
+        taken += _used(alone)
+    if worst is not None:
+        return replace(worst, required_bytes=taken, limit_bytes=limit)
+    if taken > limit:
+        why = "together they exceed the card"
+        return replace(
+            blank, status="does_not_fit", exit_code=1, required_bytes=taken, limit_bytes=limit, why=why
+        )
+    return replace(blank, status="fits", exit_code=0, required_bytes=taken, limit_bytes=limit)
+
+
+def _again(alone: Plan, taken: int) -> Plan:
+    if not taken:
+        return alone
+    engine = engine_named(f"{alone.engine_name}@{alone.engine_version}")
+    workload = replace(alone.workload, reserve_bytes=alone.workload.reserve_bytes + taken)
+    return plan(alone.model, workload, [part.device for part in alone.devices], engine)
+
+
+def _used(alone: Plan) -> int:
+    """Return what an engine holds on its first card once it runs."""
+    first = alone.devices[0]
+    needed = first.required.expected
+    return max(first.budget_bytes, needed) if alone.engine_name in SHARES else needed

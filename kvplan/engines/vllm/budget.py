@@ -1,0 +1,91 @@
+"""vLLM: what lies beside weights, cache and activations on a rank, as intervals.
+
+What the process holds beside torch, captured CUDA graphs, and what is taken before vLLM looks at free
+memory. Constants come from start-up logs of real servers: see ``_vllm_calibration``.
+"""
+
+from functools import lru_cache
+
+from kvplan.device import Device
+from kvplan.engines import _vllm_calibration as fit
+from kvplan.model import ModelSpec, num_layers
+from kvplan.quantity import Basis, Quantity, exact
+from kvplan.units import GIB
+
+NO_GRAPHS = exact(0, "enforce_eager")
+# Sizes captured up to 512 sequences: 1, 2, 4, every 8 to 256, every 16 to 512 (config/vllm.py).
+MOST_CAPTURE_SIZES = 51
+SEQUENCES_CAPTURED_TWICE = 2
+LARGEST_CAPTURE = 512
+SMALL_STEP, LARGE_STEP, STEP_CHANGES_AT = 8, 16, 256
+
+
+def gib(low: float, expected: float, high: float, why: str, basis: Basis = "calibrated") -> Quantity:
+    """Return an interval given in GiB."""
+    return Quantity(int(low * GIB), int(expected * GIB), int(high * GIB), basis, why)
+
+
+@lru_cache(maxsize=256)
+def num_capture_sizes(max_num_seqs: int) -> int:
+    """Return how many batch sizes are captured: up to twice the sequences, at most 512."""
+    largest = min(SEQUENCES_CAPTURED_TWICE * max_num_seqs, LARGEST_CAPTURE)
+    small = sum(1 for size in (1, 2, 4) if size <= largest)
+    return (
+        small + min(largest, STEP_CHANGES_AT) // SMALL_STEP + max(0, largest - STEP_CHANGES_AT) // LARGE_STEP
+    )
+
+
+@lru_cache(maxsize=2048)
+def cuda_graphs(model: ModelSpec, max_num_seqs: int, architecture: str, version: tuple[int, int]) -> Quantity:
+    """Return the memory of captured CUDA graphs on a rank: a base and a part for every layer.
+
+    With few sequences fewer sizes are captured. Graphs of experts and of ranks that talk over PCIe
+    vary more.
+    """
+    layers = num_layers(model.structure)
+    is_moe = any(t.role == "expert" for group in model.layers for t in group.layer.tensors)
+    base = fit.GRAPHS_BASE_GIB + fit.GRAPHS_PER_LAYER_GIB * layers
+    if is_moe:
+        base += fit.GRAPHS_EXPERTS_GIB
+    expected = base * num_capture_sizes(max_num_seqs) / MOST_CAPTURE_SIZES
+    low, high = fit.GRAPHS_MOE_RANGE if is_moe else fit.GRAPHS_DENSE_RANGE
+    if architecture != fit.GRAPHS_ARCHITECTURE or version < (0, 17):
+        low, high = fit.GRAPHS_ELSEWHERE_RANGE
+    return gib(expected * low, expected, expected * high + fit.GRAPHS_FLOOR_GIB, fit.GRAPHS_WHY)
+
+
+def _class_of(device: Device) -> str:
+    """Return the class of card that communication memory depends on."""
+    if device.architecture == "hopper":
+        return "hopper"
+    if device.architecture == "blackwell" and device.memory_bytes > fit.DATACENTER_BYTES:
+        return "blackwell"
+    if device.architecture == "ampere" and device.memory_bytes > fit.AMPERE_DATACENTER_BYTES:
+        return "ampere"
+    return "pcie"
+
+
+def non_torch(ranks: int, device: Device, weight_bytes: int, version: tuple[int, int]) -> Quantity:
+    """Return what a rank holds beside torch after the profile run: context growth, NCCL, workspaces.
+
+    On unified memory what loading left in the page cache counts as used (assumed: up to a third of
+    the weights).
+    """
+    if ranks == 1:
+        amounts = fit.NON_TORCH_ONE_RANK if version >= (0, 18) else fit.NON_TORCH_ONE_RANK_BEFORE_0_18
+    else:
+        amounts = fit.NON_TORCH[_class_of(device)]
+        if version < (0, 18):
+            amounts = fit.NON_TORCH_BEFORE_0_18
+    low, expected, high = amounts
+    found = gib(low, expected, high, fit.NON_TORCH_WHY)
+    if not device.unified_memory:
+        return found
+    cached = weight_bytes * fit.PAGE_CACHE_PERCENT // 100
+    return Quantity(found.low, found.expected + cached // 2, found.high + cached, "assumed", fit.UNIFIED_WHY)
+
+
+def before_snapshot(ranks: int, device: Device) -> Quantity:
+    """Return what is taken before vLLM looks at free memory: CUDA context and NCCL."""
+    amounts = fit.SNAPSHOT_ONE_RANK if ranks == 1 else fit.SNAPSHOT[_class_of(device)]
+    return gib(*amounts, fit.SNAPSHOT_WHY)

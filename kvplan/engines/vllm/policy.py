@@ -1,0 +1,128 @@
+"""vLLM: a share of the card for everything, the rest of that share a pool of blocks.
+
+vLLM 0.33 v1/worker/gpu_worker.py: the budget is ``ceil(total x gpu_memory_utilization)`` of what CUDA
+shows; weights, activation peak, non-torch memory and (since 0.21) captured graphs come off, the
+remainder is the KV pool. Every rank is planned; the one with the least room binds.
+"""
+
+from collections.abc import Sequence
+
+from kvplan.device import Device
+from kvplan.engines.base import Engine, Notice, Plan, context_or_limit
+from kvplan.engines.vllm.cache_use import cache_use
+from kvplan.engines.vllm.formats import KV_NAMES, WEIGHT_FAMILIES
+from kvplan.engines.vllm.offload import host_components
+from kvplan.engines.vllm.pool import PoolLayout
+from kvplan.engines.vllm.ranks import available_bytes, loaded_plans
+from kvplan.engines.vllm.server import server_of
+from kvplan.engines.vllm.settings import engine_options
+from kvplan.engines.vllm.startup import Startup, startup_of
+from kvplan.engines.vllm.versions import KNOWN, NEWEST
+from kvplan.errors import InvalidValue
+from kvplan.model import ModelSpec
+from kvplan.weights import weight_bytes
+from kvplan.workload import Workload
+
+
+class VllmEngine(Engine):
+    """vLLM at one version."""
+
+    name = "vllm"
+    versions = KNOWN
+    kv_formats = KV_NAMES
+    weight_families = WEIGHT_FAMILIES
+    about = "a share of the card; windows, latents and states in one pool of blocks"
+
+    def __init__(self, version: str = NEWEST) -> None:
+        self.version = version
+        parts = version.split(".")
+        self._version = (int(parts[0]), int(parts[1]))
+
+    def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
+        """Price every rank. Raises UnknownFormat for formats vLLM does not take."""
+        context_tokens, _ = context_or_limit(model, workload)
+        server = server_of(self._version, model, workload, tuple(devices), context_tokens)
+        settings, parallel, layout = server.settings, server.parallel, server.layout
+        limit = settings.max_num_seqs * parallel.data
+        capped = min(workload.num_sequences, limit)
+        notices = server.notices
+        if capped < workload.num_sequences:
+            text = f"{workload.num_sequences:,} sequences asked, {capped:,} run at once (max_num_seqs)"
+            notices += (Notice("batch-capped", text),)
+        plans = loaded_plans(
+            model, server.ranks, settings, server.rules, layout, parallel, context_tokens, capped
+        )
+        rooms = available_bytes(layout, settings, server.ranks, plans)
+        startup = None
+        if rooms is not None and layout.is_modelled and layout.pool.groups:
+            startup = startup_of(layout.pool, settings, server.rules, rooms, context_tokens, plans)
+        weights = weight_bytes(model, server.format_name)
+        host = host_components(workload, weights.expected, len(devices) or 1)
+        return Plan(
+            model=model,
+            workload=workload,
+            engine_name=self.name,
+            engine_version=self.version,
+            engine_options=engine_options(settings, context_tokens, server.dtype, parallel),
+            parallel=parallel,
+            weights_format=server.format_name,
+            weights=weights,
+            kv_dtype_k=server.dtype,
+            kv_dtype_v=server.dtype,
+            context_tokens=context_tokens,
+            num_sequences=capped,
+            devices=plans,
+            cache=cache_use(
+                model,
+                server.dtype,
+                settings,
+                server.whole.pool,
+                context_tokens,
+                capped,
+                server,
+                startup.num_blocks if startup else None,
+            ),
+            sequence_limit=limit,
+            sequence_limit_name="max_num_seqs",
+            kv_cache_tokens=startup.tokens if startup else None,
+            max_concurrency=startup.concurrency if startup else None,
+            host=host,
+            offloaded=bool(workload.option("cpu_offload_gb")) and bool(host),
+            refusals=server.refusals,
+            warnings=notices,
+            startup_lines=startup.lines if startup else (),
+            details=_details(layout.pool, startup),
+        )
+
+
+def _details(pool: PoolLayout, startup: Startup | None) -> tuple[tuple[str, object], ...]:
+    """Return the planner's own figures: groups (layers, block, page), blocks, the error and its way out."""
+    groups = tuple((group.num_layers, group.block_size, group.page_size_bytes) for group in pool.groups)
+    facts: tuple[tuple[str, object], ...] = (
+        ("pool_bytes_per_block", max(pool.stage_bytes_per_block)),
+        ("groups", groups),
+    )
+    if startup is None:
+        return facts
+    return (
+        *facts,
+        ("blocks_per_request", startup.blocks_per_request),
+        ("request_bytes", startup.request_bytes),
+        ("estimated_max_model_len", startup.estimated_max_model_len),
+        ("error", startup.error),
+        ("fix", startup.fix),
+    )
+
+
+def engine(version: str | None) -> VllmEngine:
+    """Return the policy of a version; between known versions the nearest older one's rules hold."""
+    if version is None:
+        return VllmEngine(NEWEST)
+    parts = version.removeprefix("v").split(".")
+    if len(parts) < 2 or not (parts[0].isdigit() and parts[1].isdigit()):
+        raise InvalidValue(
+            f"'vllm@{version}' is not a version",
+            why=f"known are {', '.join(KNOWN)}",
+            hint="write it like --engine vllm@0.19",
+        )
+    return VllmEngine(f"{parts[0]}.{parts[1]}")

@@ -1,0 +1,174 @@
+"""Which models, and in which precision, fit on given devices: planned one by one, then ranked.
+
+Ranking, best first: what fits before what is tight; formats that lose little (four bits and more)
+before the rest; then the most parameters, since no measure of quality is shipped; then the smaller
+loss of the format. A model that is published in few bits is never unpacked into more.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from kvplan.device import Device
+from kvplan.dtypes import weight_format
+from kvplan.engines.base import Engine, Plan
+from kvplan.errors import KvplanError
+from kvplan.judge import DEFAULT_RULES, Rules, Verdict, exit_code, judge
+from kvplan.model import ModelSpec, num_active_parameters, num_parameters
+from kvplan.plan import default_engine, plan
+from kvplan.quality import Loss, weight_loss
+from kvplan.speed import Rate, decode_rate
+from kvplan.weights import format_name_of, weight_bytes
+from kvplan.workload import Workload
+
+# What is tried beside the published format: one of each width that people use.
+FORMATS: tuple[str, ...] = ("fp8", "q8_0", "q6_k", "q5_k_m", "awq", "q4_k_m")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model in a format that fits: its plan, how fast it decodes, what the format loses.
+
+    ``rate`` is of all sequences together; None where a bandwidth is not known.
+    """
+
+    plan: Plan
+    verdict: Verdict
+    rate: Rate | None
+    loss: Loss
+
+    @property
+    def num_parameters(self) -> int:
+        """The model's parameters, the stand-in for its quality."""
+        return _num_parameters(self.plan.model)
+
+    @property
+    def num_active_parameters(self) -> int:
+        """The parameters that one token uses."""
+        return _num_active_parameters(self.plan.model)
+
+
+def candidates(
+    models: Iterable[ModelSpec],
+    workload: Workload,
+    devices: Sequence[Device],
+    *,
+    formats: Sequence[str] | None = None,
+    engine: Engine | None = None,
+    rules: Rules = DEFAULT_RULES,
+) -> Iterator[Candidate]:
+    """Yield every model and format that fits, in the order of the models.
+
+    ``formats`` None tries the published one and those of ``FORMATS`` that are smaller; ``engine``
+    None takes the one the weights call for. A model that the engine cannot plan is left out, as is
+    one whose limit is below the asked context.
+    """
+    every = tuple(models)
+    memory = sum(device.memory_bytes for device in devices)
+    originals = {_shape(model) for model in every if _least_bits(format_name_of(model, None)) >= 16}
+    for model in every:
+        limit = model.context_limit_tokens
+        if limit and workload.context_tokens > limit:
+            continue
+        has_original = _shape(model) in originals
+        for name in _formats_of(model, formats, engine, has_original=has_original):
+            if _cannot_fit(model, name, memory):
+                continue
+            found = _planned(model, name, workload, devices, engine, rules)
+            if found is not None:
+                yield found
+
+
+@lru_cache(maxsize=4096)
+def _num_parameters(model: ModelSpec) -> int:
+    return num_parameters(model.structure)
+
+
+@lru_cache(maxsize=4096)
+def _num_active_parameters(model: ModelSpec) -> int:
+    return num_active_parameters(model.structure)
+
+
+def _shape(model: ModelSpec) -> tuple[str, int, int]:
+    return model.model_type, _num_parameters(model), model.context_limit_tokens
+
+
+def _formats_of(
+    model: ModelSpec, asked: Sequence[str] | None, engine: Engine | None, *, has_original: bool
+) -> Iterator[str]:
+    published = format_name_of(model, None)
+    bits = _least_bits(published)
+    if asked is not None:
+        names = tuple(weight_format(name).name for name in asked)
+    elif bits < 16 and has_original:
+        # A quantized release of a model that is bundled in 16 bits: its other formats are listed there.
+        names = (published,)
+    else:
+        names = (published, *(name for name in FORMATS if _least_bits(name) < bits))
+    for name in dict.fromkeys(names):
+        if engine is None or weight_format(name).family in engine.weight_families:
+            yield name
+
+
+def _least_bits(name: str) -> int:
+    """Return a lower bound on the bits a packed element takes: a mix is named after its smallest type."""
+    weight = weight_format(name)
+    if weight.family != "gguf":
+        return weight.bits or 1
+    if weight.name in ("gguf-f16", "gguf-bf16", "gguf-f32"):
+        return 16
+    return int(next((letter for letter in weight.name if letter.isdigit()), "1"))
+
+
+def _cannot_fit(model: ModelSpec, name: str, memory_bytes: int) -> bool:
+    # The bound first: exact bytes of a mix go tensor by tensor.
+    if _num_parameters(model) * _least_bits(name) // 8 >= memory_bytes:
+        return True
+    return weight_bytes(model, name).low >= memory_bytes
+
+
+def _planned(
+    model: ModelSpec,
+    name: str,
+    workload: Workload,
+    devices: Sequence[Device],
+    engine: Engine | None,
+    rules: Rules,
+) -> Candidate | None:
+    try:
+        policy = engine or default_engine(model, name, has_gpu=bool(devices))
+        result = plan(model, replace(workload, weights_format=name), devices, policy)
+    except KvplanError:
+        return None
+    verdict = judge(result, rules)
+    if exit_code(verdict.status, rules) != 0 or verdict.status == "unknown":
+        return None
+    return Candidate(result, verdict, decode_rate(result), weight_loss(name))
+
+
+def ranked(found: Iterable[Candidate], *, every_format: bool = False) -> tuple[Candidate, ...]:
+    """Return candidates best first, one a model unless ``every_format``."""
+    order = sorted(found, key=_rank)
+    if every_format:
+        return tuple(order)
+    best: dict[str, Candidate] = {}
+    for candidate in order:
+        best.setdefault(candidate.plan.model.name, candidate)
+    return tuple(best.values())
+
+
+def _rank(candidate: Candidate) -> tuple[bool, bool, int, int, str]:
+    return (
+        candidate.verdict.status != "fits",
+        candidate.loss.tier == "large",
+        -candidate.num_parameters,
+        candidate.loss.rank,
+        candidate.plan.model.name,
+    )
+
+
+def fast_enough(candidate: Candidate, tokens_per_second: float) -> bool:
+    """Tell whether one sequence decodes at that rate, by the expected value; not if it is unknown."""
+    if candidate.rate is None:
+        return False
+    return candidate.rate.expected / max(1, candidate.plan.num_sequences) >= tokens_per_second

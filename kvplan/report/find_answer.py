@@ -1,0 +1,30 @@
+"""The answer of ``kvplan find``."""
+
+from dataclasses import dataclass
+
+from kvplan.find import Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One row: a candidate, the longest context it could have, and the command that asks for it."""
+
+    candidate: Candidate
+    max_context_tokens: int
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class FindAnswer:
+    """What fits, best first. ``num_fitting`` counts all of it, ``found`` may be its beginning.
+
+    ``num_too_slow`` were left out by the wanted rate, of which ``num_unknown`` have none.
+    """
+
+    asked: str
+    found: tuple[Found, ...]
+    num_fitting: int
+    num_models: int
+    num_too_slow: int
+    num_unknown: int
+    exit_code: int

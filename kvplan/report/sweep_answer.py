@@ -1,0 +1,16 @@
+"""The answer of ``kvplan sweep``."""
+
+from dataclasses import dataclass
+
+from kvplan.sweep import Grid
+
+
+@dataclass(frozen=True, slots=True)
+class SweepAnswer:
+    """A grid of one model, with what all its points share in words (``shared``)."""
+
+    model_name: str
+    shared: str
+    grid: Grid
+    notes: tuple[str, ...] = ()
+    exit_code: int = 0
