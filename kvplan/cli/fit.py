@@ -10,6 +10,8 @@ from kvplan.cli.outcome import Outcome, Output
 
 if TYPE_CHECKING:
     from kvplan.cli.question import Asked
+    from kvplan.report.answer import Proposal
+    from kvplan.suggest import Suggestion
 
 
 def register(app: typer.Typer) -> None:
@@ -96,7 +98,7 @@ def _answer(asked: "Asked", output: Output) -> Outcome:
     from kvplan.engines.base import Notice
     from kvplan.judge import exit_code, judge
     from kvplan.plan import plan
-    from kvplan.report.answer import FitAnswer, Proposal
+    from kvplan.report.answer import FitAnswer
     from kvplan.solve import limits
     from kvplan.suggest import Situation, suggestions
 
@@ -107,38 +109,49 @@ def _answer(asked: "Asked", output: Output) -> Outcome:
         result = replace(result, warnings=(*result.warnings, Notice("unknown-engine-flags", unread)))
     verdict = judge(result, asking.rules)
     code = exit_code(verdict.status, asking.rules)
+    reach = limits(result, asking.devices, asking.engine, asking.rules)
+    situation = Situation(
+        asking.model,
+        asking.workload,
+        asking.devices,
+        asking.engine,
+        asked.engine is not None,
+        asking.rules,
+    )
     proposals: tuple[Proposal, ...] = ()
+    gains: tuple[Proposal, ...] = ()
     if verdict.status in ("does_not_fit", "offload", "tight"):
-        situation = Situation(
-            asking.model,
-            asking.workload,
-            asking.devices,
-            asking.engine,
-            asked.engine is not None,
-            asking.rules,
-        )
-        proposals = tuple(
-            Proposal(
-                item.changes,
-                asked.command("fit", item.changes),
-                item.verdict.status,
-                item.verdict.headroom_bytes,
-            )
-            for item in suggestions(result, situation)
-        )
+        proposals = tuple(_proposal(asked, item) for item in suggestions(result, situation))
+    elif verdict.status == "fits":
+        from kvplan.upgrades import upgrades
+
+        gains = tuple(_proposal(asked, item) for item in upgrades(result, situation, reach))
     answer = FitAnswer(
         command="fit",
         plan=result,
         verdict=verdict,
         exit_code=code,
-        limits=limits(result, asking.devices, asking.engine, asking.rules),
+        limits=reach,
         gpu_text=_gpu_text(asked, len(asking.devices)),
         proposals=proposals,
         context_source=asking.workload.context_source
         if asked.ctx
         else _source(result.workload.context_tokens),
+        upgrades=gains,
     )
     return Outcome(code, answer, output)
+
+
+def _proposal(asked: "Asked", item: "Suggestion") -> "Proposal":
+    from kvplan.report.answer import Proposal
+
+    return Proposal(
+        item.changes,
+        asked.command("fit", item.changes),
+        item.verdict.status,
+        item.verdict.headroom_bytes,
+        item.prices,
+    )
 
 
 def _source(context_tokens: int) -> str:

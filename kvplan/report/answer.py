@@ -7,6 +7,7 @@ from kvplan.engines.base import Plan
 from kvplan.judge import Verdict
 from kvplan.model import ModelSpec
 from kvplan.solve import Limits
+from kvplan.suggest import Price
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +22,13 @@ class Screen:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A change that makes it fit, as a command to copy, with its computed outcome."""
+    """A change as a command to copy, with its computed outcome and what it costs in quality."""
 
     changes: tuple[tuple[str, str], ...]
     command: str
     status: str
     headroom_bytes: int
+    prices: tuple[Price, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class FitAnswer:
     """The answer of ``kvplan fit``.
 
     ``gpu_text`` is the device as it was asked for; ``proposals`` the ways to make it fit;
-    ``proposals_why`` says why there are none.
+    ``upgrades`` are what the free memory could buy.
     """
 
     command: str
@@ -45,6 +47,7 @@ class FitAnswer:
     gpu_text: str
     proposals: tuple[Proposal, ...] = ()
     context_source: str = "flag"
+    upgrades: tuple[Proposal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

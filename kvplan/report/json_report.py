@@ -10,7 +10,7 @@ from kvplan.errors import KvplanError
 from kvplan.judge import Verdict
 from kvplan.model import ModelSpec, num_active_parameters, num_layers, num_parameters
 from kvplan.quantity import Quantity
-from kvplan.report.answer import FitAnswer, ListAnswer, Screen, ShowAnswer
+from kvplan.report.answer import FitAnswer, ListAnswer, Proposal, Screen, ShowAnswer
 from kvplan.solve import Limits
 
 if TYPE_CHECKING:
@@ -26,17 +26,28 @@ def fit(answer: FitAnswer, screen: Screen) -> str:  # noqa: ARG001 - every forma
             **_head(answer.command),
             "exit_code": answer.exit_code,
             **planned(answer.plan, answer.verdict, answer.limits, answer.context_source),
-            "suggestions": [
-                {
-                    "changes": dict(proposal.changes),
-                    "command": proposal.command,
-                    "verdict": proposal.status,
-                    "headroom_bytes": proposal.headroom_bytes,
-                }
-                for proposal in answer.proposals
-            ],
+            "suggestions": [_proposal(proposal) for proposal in answer.proposals],
+            "upgrades": [_proposal(proposal) for proposal in answer.upgrades],
         }
     )
+
+
+def _proposal(proposal: Proposal) -> dict[str, object]:
+    return {
+        "changes": dict(proposal.changes),
+        "command": proposal.command,
+        "verdict": proposal.status,
+        "headroom_bytes": proposal.headroom_bytes,
+        "quality": [
+            {
+                "change": price.key,
+                "value": price.value,
+                "text": price.text or None,
+                "source": price.source or None,
+            }
+            for price in proposal.prices
+        ],
+    }
 
 
 def document(command: str, exit_code: int, **data: object) -> str:

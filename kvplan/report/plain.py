@@ -1,7 +1,15 @@
 """The fit answer as stable, greppable lines: ``name: value``, no drawing, no colour."""
 
 from kvplan.report.answer import FitAnswer, Screen
-from kvplan.report.wording import COMPONENTS, VERDICTS, component_note, headroom, limits_text, subject
+from kvplan.report.wording import (
+    COMPONENTS,
+    VERDICTS,
+    component_note,
+    headroom,
+    limits_text,
+    quality_lines,
+    subject,
+)
 from kvplan.units import format_gib
 
 
@@ -33,5 +41,10 @@ def fit(answer: FitAnswer, screen: Screen) -> str:
         f"to make it fit: {proposal.command} # {proposal.status}, {format_gib(proposal.headroom_bytes)} free"
         for proposal in answer.proposals
     ]
+    lines += [
+        f"the free memory could buy: {proposal.command} # {format_gib(proposal.headroom_bytes)} free"
+        for proposal in answer.upgrades
+    ]
+    lines += [f"quality: {line}" for line in quality_lines((*answer.proposals, *answer.upgrades))]
     text = "\n".join(lines) + "\n"
     return text if screen.unicode else text.replace("×", "x").encode("ascii", "replace").decode("ascii")

@@ -1,8 +1,10 @@
 """The words reports share: verdicts, components, amounts."""
 
+from collections.abc import Sequence
+
 from kvplan.engines.base import Component, Plan
 from kvplan.quantity import Quantity
-from kvplan.report.answer import FitAnswer
+from kvplan.report.answer import FitAnswer, Proposal
 from kvplan.units import format_gib, format_tokens
 
 VERDICTS: dict[str, str] = {
@@ -26,6 +28,7 @@ COMPONENTS: dict[str, str] = {
     "multimodal": "multimodal",
     "other_processes": "other processes",
 }
+NOUNS: dict[str, str] = {"kv": "KV cache", "weights": "weights"}
 ENGINES: dict[str, str] = {
     "vllm": "vLLM",
     "sglang": "SGLang",
@@ -107,6 +110,23 @@ def num_parameters_text(plan: Plan) -> str:
     from kvplan.model import num_parameters
 
     return f"{num_parameters(plan.model.structure) / 1e9:,.2f} B parameters"
+
+
+def quality_lines(proposals: Sequence[Proposal]) -> list[str]:
+    """Return what each proposed format costs, with its source; that none was found where it is so."""
+    prices = dict.fromkeys(price for proposal in proposals for price in proposal.prices)
+    return [
+        f"{price.value} {NOUNS[price.key]}: {price.text} ({price.source})"
+        if price.text
+        else f"{price.value} {NOUNS[price.key]}: no published figure is known"
+        for price in prices
+    ]
+
+
+def quality_text(proposals: Sequence[Proposal]) -> str:
+    """Return the same in one line, without sources; empty where nothing is known."""
+    prices = dict.fromkeys(price for proposal in proposals for price in proposal.prices)
+    return "; ".join(f"{price.value} {NOUNS[price.key]} {price.text}" for price in prices if price.text)
 
 
 def limits_text(answer: FitAnswer) -> str:
