@@ -194,8 +194,3 @@ def _pool_tokens(one: Plan) -> int | None:
     if one.kv_cache_tokens is None or any(group.kind not in GROWING for group in one.cache.groups):
         return None
     return one.kv_cache_tokens
-
-
-def usd_per_million_tokens(usd_per_hour: float, tokens_per_second: float) -> float:
-    """Return what a million decoded tokens cost at a price an hour and a rate."""
-    return usd_per_hour / (tokens_per_second * 3600) * 1e6

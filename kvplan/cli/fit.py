@@ -9,8 +9,9 @@ from kvplan.cli.app import submit
 from kvplan.cli.outcome import Outcome, Output
 
 if TYPE_CHECKING:
-    from kvplan.cli.question import Asked
-    from kvplan.report.answer import Proposal
+    from kvplan.cli.question import Asked, Question
+    from kvplan.engines.base import Plan
+    from kvplan.report.answer import Prices, Proposal
     from kvplan.suggest import Suggestion
 
 
@@ -46,6 +47,7 @@ def fit(
     output: opt.OutputOption = None,
     export: opt.ExportOption = None,
     quiet: opt.QuietOption = False,
+    price: opt.PriceOption = False,
 ) -> None:
     """Say whether MODEL fits on the GPU, and what makes it fit.
 
@@ -86,12 +88,13 @@ def fit(
             assume=assume,
             engine_words=engine_words,
         )
-        return _answer(asked, Output("json" if json_ else format_, output, tuple(export or ()), quiet))
+        where = Output("json" if json_ else format_, output, tuple(export or ()), quiet)
+        return _answer(asked, where, price=price)
 
     submit(job)
 
 
-def _answer(asked: "Asked", output: Output) -> Outcome:
+def _answer(asked: "Asked", output: Output, *, price: bool) -> Outcome:
     from dataclasses import replace
 
     from kvplan.cli.question import question
@@ -138,8 +141,33 @@ def _answer(asked: "Asked", output: Output) -> Outcome:
         if asked.ctx
         else _source(result.workload.context_tokens),
         upgrades=gains,
+        rents=_rents(asking, result) if price else None,
     )
     return Outcome(code, answer, output)
+
+
+def _rents(asking: "Question", result: "Plan") -> "Prices":
+    from kvplan.hardware.cloud import cheapest, instances, machines
+    from kvplan.pricing import cheapest_machine, price_per_million
+    from kvplan.report.answer import Prices, Rent
+
+    table = instances()
+    own = None
+    if len(set(asking.devices)) == 1:
+        offer = cheapest(asking.devices[0], len(asking.devices), result.parallel.tensor, table)
+        dollars = offer.price_usd_per_hour if offer else None
+        if offer is not None and dollars is not None:
+            name = f"{offer.num_instances} × {offer.instance.provider} {offer.instance.name}"
+            own = Rent(name, dollars, price_per_million(result, dollars), offer.source)
+    found = cheapest_machine(asking.model, asking.workload, asking.engine, machines(table), asking.rules)
+    least = None
+    if found is not None:
+        instance = next(each for each in table if f"{each.provider} {each.name}" == found.machine.name)
+        source = f"{instance.provider} {instance.region} on demand, {instance.date}"
+        least = Rent(
+            f"1 × {found.machine.name}", found.machine.usd_per_hour, found.usd_per_million_tokens, source
+        )
+    return Prices(own, least)
 
 
 def _proposal(asked: "Asked", item: "Suggestion") -> "Proposal":

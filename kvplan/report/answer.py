@@ -32,11 +32,29 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
+class Rent:
+    """What machines cost an hour, what a million tokens cost there, and where the price is from."""
+
+    name: str
+    usd_per_hour: float
+    usd_per_million_tokens: float | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """The rent of the devices that were asked for, and of the cheapest machine on which it succeeds."""
+
+    asked: Rent | None
+    cheapest: Rent | None
+
+
+@dataclass(frozen=True, slots=True)
 class FitAnswer:
     """The answer of ``kvplan fit``.
 
     ``gpu_text`` is the device as it was asked for; ``proposals`` the ways to make it fit;
-    ``upgrades`` are what the free memory could buy.
+    ``upgrades`` are what the free memory could buy; ``rents`` what machines cost, where asked.
     """
 
     command: str
@@ -48,6 +66,7 @@ class FitAnswer:
     proposals: tuple[Proposal, ...] = ()
     context_source: str = "flag"
     upgrades: tuple[Proposal, ...] = ()
+    rents: Prices | None = None
 
 
 @dataclass(frozen=True, slots=True)

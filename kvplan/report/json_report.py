@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from kvplan import __version__
@@ -10,7 +11,7 @@ from kvplan.errors import KvplanError
 from kvplan.judge import Verdict
 from kvplan.model import ModelSpec, num_active_parameters, num_layers, num_parameters
 from kvplan.quantity import Quantity
-from kvplan.report.answer import FitAnswer, ListAnswer, Proposal, Screen, ShowAnswer
+from kvplan.report.answer import FitAnswer, ListAnswer, Proposal, Rent, Screen, ShowAnswer
 from kvplan.solve import Limits
 
 if TYPE_CHECKING:
@@ -28,8 +29,17 @@ def fit(answer: FitAnswer, screen: Screen) -> str:  # noqa: ARG001 - every forma
             **planned(answer.plan, answer.verdict, answer.limits, answer.context_source),
             "suggestions": [_proposal(proposal) for proposal in answer.proposals],
             "upgrades": [_proposal(proposal) for proposal in answer.upgrades],
+            **(
+                {"price": {"asked": _rent(answer.rents.asked), "cheapest": _rent(answer.rents.cheapest)}}
+                if answer.rents
+                else {}
+            ),
         }
     )
+
+
+def _rent(rent: Rent | None) -> dict[str, object] | None:
+    return asdict(rent) if rent else None
 
 
 def _proposal(proposal: Proposal) -> dict[str, object]:

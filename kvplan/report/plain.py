@@ -8,6 +8,7 @@ from kvplan.report.wording import (
     headroom,
     limits_text,
     quality_lines,
+    rent_lines,
     subject,
 )
 from kvplan.units import format_gib
@@ -45,6 +46,7 @@ def fit(answer: FitAnswer, screen: Screen) -> str:
         f"the free memory could buy: {proposal.command} # {format_gib(proposal.headroom_bytes)} free"
         for proposal in answer.upgrades
     ]
+    lines += rent_lines(answer)
     lines += [f"quality: {line}" for line in quality_lines((*answer.proposals, *answer.upgrades))]
     text = "\n".join(lines) + "\n"
     return text if screen.unicode else text.replace("×", "x").encode("ascii", "replace").decode("ascii")

@@ -17,6 +17,7 @@ from kvplan.report.wording import (
     headroom,
     limits_text,
     quality_text,
+    rent_lines,
     subject,
 )
 from kvplan.units import GIB, format_gib
@@ -55,6 +56,8 @@ def fit(answer: FitAnswer, screen: Screen) -> str:
         console.print(Text.assemble(("! ", "yellow"), warning.message))
     if len(answer.plan.warnings) > 2:
         console.print(Text(f"! and {len(answer.plan.warnings) - 2} more: see --format plain", style="yellow"))
+    for line in rent_lines(answer):
+        console.print(Text(line))
     _proposals(console, answer)
     return _finish(console, screen)
 

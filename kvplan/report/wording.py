@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from kvplan.engines.base import Component, Plan
 from kvplan.quantity import Quantity
-from kvplan.report.answer import FitAnswer, Proposal
+from kvplan.report.answer import FitAnswer, Proposal, Rent
 from kvplan.units import format_gib, format_tokens
 
 VERDICTS: dict[str, str] = {
@@ -110,6 +110,23 @@ def num_parameters_text(plan: Plan) -> str:
     from kvplan.model import num_parameters
 
     return f"{num_parameters(plan.model.structure) / 1e9:,.2f} B parameters"
+
+
+def rent_lines(answer: FitAnswer) -> list[str]:
+    """Return what the asked devices and the cheapest machine cost; that nobody says where it is so."""
+    if answer.rents is None:
+        return []
+    asked, least = answer.rents.asked, answer.rents.cheapest
+    lines = [f"price: {_rent(asked)}" if asked else f"price: none known for {answer.gpu_text}"]
+    lines.append(f"cheapest: {_rent(least)}" if least else "cheapest: no priced instance holds it")
+    return lines
+
+
+def _rent(rent: Rent) -> str:
+    text = f"{rent.name}, ${rent.usd_per_hour:,.2f} an hour"
+    if rent.usd_per_million_tokens is not None:
+        text += f", about ${rent.usd_per_million_tokens:,.2f} a million tokens"
+    return f"{text} ({rent.source})"
 
 
 def quality_lines(proposals: Sequence[Proposal]) -> list[str]:
