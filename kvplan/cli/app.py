@@ -25,6 +25,8 @@ COMMANDS: dict[str, str] = {
     "capacity": "capacity",
     "check": "check",
     "verify": "verify",
+    "diff": "diff",
+    "doctor": "doctor",
     "list": "listing",
     "schema": "schema",
 }

@@ -23,7 +23,7 @@ ModelMapping = Annotated[
     typer.Option(
         "--model",
         metavar="NAME=ID",
-        help="What a model's name in a file stands for: /model=qwen3-32b, x.gguf=llama-3.1-8b,weights=q4_k_m.",
+        help="What a model's name in a file stands for: /model=qwen3-32b, a.gguf=qwen3-8b,weights=q4_k_m.",
     ),
 ]
 EnvOption = Annotated[
@@ -106,7 +106,9 @@ def settings_from(asked: CheckAsked) -> Settings:
     for name, value in (("--max-kv-gib", asked.max_kv_gib), ("--min-concurrency", asked.min_concurrency)):
         if value is not None and not 0 < value < 1e9:
             raise InvalidValue(
-                f"{name} {value:g} is no budget", why="it takes a number above 0", hint=f"write it like {name} 8"
+                f"{name} {value:g} is no budget",
+                why="it takes a number above 0",
+                hint=f"write it like {name} 8",
             )
     return Settings(
         gpus=asked.gpus,
@@ -133,7 +135,9 @@ def _size(text: str | None) -> int | None:
 def _policy(given: str | None, paths: Sequence[str]) -> Loaded | None:
     if given is not None:
         if not Path(given).is_file():
-            raise InputError(f"--policy {given} is not there", why="no file has that name", hint="check the path")
+            raise InputError(
+                f"--policy {given} is not there", why="no file has that name", hint="check the path"
+            )
         return load_policy(Path(given), given)
     first = next((Path(path) for path in paths if path != "-"), Path())
     start = first if first.is_dir() else first.parent

@@ -11,7 +11,7 @@ from kvplan.cli.outcome import Outcome, Output
 if TYPE_CHECKING:
     from kvplan.cli.question import Asked, Question
     from kvplan.engines.base import Plan
-    from kvplan.report.answer import Prices, Proposal
+    from kvplan.report.answer import Offload, Prices, Proposal, Speed
     from kvplan.suggest import Suggestion
 
 
@@ -100,13 +100,13 @@ def _answer(asked: "Asked", output: Output, *, price: bool) -> Outcome:
     from kvplan.cli.question import question
     from kvplan.engines.base import Notice
     from kvplan.judge import exit_code, judge
-    from kvplan.plan import plan
+    from kvplan.offload import alternative, plan_or_offload
     from kvplan.report.answer import FitAnswer
     from kvplan.solve import limits
     from kvplan.suggest import Situation, suggestions
 
     asking = question(asked)
-    result = plan(asking.model, asking.workload, asking.devices, asking.engine)
+    result = plan_or_offload(asking.model, asking.workload, asking.devices, asking.engine, asking.rules)
     if asking.unknown_flags:
         unread = f"not read: {' '.join(asking.unknown_flags)}"
         result = replace(result, warnings=(*result.warnings, Notice("unknown-engine-flags", unread)))
@@ -137,9 +137,9 @@ def _answer(asked: "Asked", output: Output, *, price: bool) -> Outcome:
         limits=reach,
         gpu_text=_gpu_text(asked, len(asking.devices)),
         proposals=proposals,
-        context_source=asking.workload.context_source
-        if asked.ctx
-        else _source(result.workload.context_tokens),
+        speed=_speed(result, runs=verdict.status in ("fits", "tight", "offload")),
+        offload=_offload(alternative(result, asking.devices, asking.engine, asking.rules)),
+        context_source=result.workload.context_source if result.workload.context_tokens else "model",
         upgrades=gains,
         rents=_rents(asking, result) if price else None,
     )
@@ -182,8 +182,23 @@ def _proposal(asked: "Asked", item: "Suggestion") -> "Proposal":
     )
 
 
-def _source(context_tokens: int) -> str:
-    return "flag" if context_tokens else "model"
+def _speed(result: "Plan", *, runs: bool) -> "Speed":
+    from kvplan.report.answer import Speed
+    from kvplan.speed import decode_rate, prefill_rate
+
+    if not runs:
+        return Speed()
+    return Speed(
+        decode=decode_rate(result),
+        prefill=prefill_rate(result),
+        decode_on_devices=decode_rate(result.on_devices) if result.on_devices else None,
+    )
+
+
+def _offload(spilled: "Plan | None") -> "Offload | None":
+    from kvplan.report.answer import Offload
+
+    return Offload(spilled, _speed(spilled, runs=True)) if spilled is not None else None
 
 
 def _gpu_text(asked: "Asked", num_devices: int) -> str:

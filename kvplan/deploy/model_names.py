@@ -61,7 +61,9 @@ class Models:
                 self.opened[key] = self.open_model(*key)
             except KvplanError as error:
                 self.opened[key] = error
-                if isinstance(error, HubError) and re.search(r"reach|timed? ?out|connect", error.message + error.why):
+                if isinstance(error, HubError) and re.search(
+                    r"reach|timed? ?out|connect", error.message + error.why
+                ):
                     self.hub_is_out = True
         found = self.opened[key]
         if isinstance(found, KvplanError):
@@ -80,7 +82,8 @@ class Models:
             names = ", ".join(word.undefined)
             first = word.undefined[0]
             return Unresolved(
-                f"{names} is not defined", f"--env {first}=VALUE" if first.isidentifier() else _mapping(launch)
+                f"{names} is not defined",
+                f"--env {first}=VALUE" if first.isidentifier() else _mapping(launch),
             )
         if is_local(word.text, launch.engine):
             return self._local(word.text, launch)

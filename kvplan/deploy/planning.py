@@ -132,8 +132,10 @@ def engine_of(launch: Launch, settings: Settings) -> tuple[Engine, tuple[str, ..
 
 
 def workload_of(command: Command, resolved: Resolved, settings: Settings) -> Workload:
-    """Return what a launch asks of its model: one request of full length, unless its engine reserves
-    more (llama.cpp's slots) or the policy asks for more.
+    """Return what a launch asks of its model.
+
+    That is one request of full length, unless its engine reserves more (llama.cpp's slots) or the
+    policy asks for more.
     """
     options = command.options
     num_sequences = settings.num_sequences or 1
@@ -149,12 +151,16 @@ def workload_of(command: Command, resolved: Resolved, settings: Settings) -> Wor
     if command.launch.engine in TAKES_ALL:
         n_ctx, slots = _count(options.get("ctx_size")), max(1, _count(options.get("parallel")))
         if n_ctx > 1:
-            per_slot = n_ctx if options.get("kv_unified") or command.launch.engine == "ollama" else n_ctx // slots
+            per_slot = (
+                n_ctx if options.get("kv_unified") or command.launch.engine == "ollama" else n_ctx // slots
+            )
             workload = replace(workload, context_tokens=max(1, per_slot), num_sequences=slots)
-    if command.launch.engine in RANKS:
+    if command.launch.engine in RANKS and not command.launch.spreads:
         # What is not said is 1: an engine does not spread by itself.
         tensor = workload.tensor_parallel or 1
-        workload = replace(workload, tensor_parallel=tensor, pipeline_parallel=workload.pipeline_parallel or 1)
+        workload = replace(
+            workload, tensor_parallel=tensor, pipeline_parallel=workload.pipeline_parallel or 1
+        )
     return workload
 
 

@@ -96,7 +96,9 @@ class Policy(Machine):
         default_factory=dict,
         description="Settings by file: a glob of its path, or glob#name for one deployment in it.",
     )
-    deployments: dict[str, Deployment] = Field(default_factory=dict, description="Deployments as data, by name.")
+    deployments: dict[str, Deployment] = Field(
+        default_factory=dict, description="Deployments as data, by name."
+    )
 
 
 class Loaded:
@@ -137,7 +139,9 @@ def _text(path: Path, origin: str) -> str:
         return decoded(path.read_bytes(), origin)
     except OSError as error:
         raise InvalidSpec(
-            f"{origin}: cannot be read", why=error.strerror or str(error), hint="check the path and its permissions"
+            f"{origin}: cannot be read",
+            why=error.strerror or str(error),
+            hint="check the path and its permissions",
         ) from None
 
 
@@ -154,7 +158,11 @@ def policy_of(document: Value, origin: str) -> Loaded:
     except ValidationError as error:
         raise _invalid(error, origin, lambda path: _line_of(document, path)) from None
     deployments = document.get("deployments")
-    lines = {str(key): key.line for key in deployments if isinstance(key, Text)} if isinstance(deployments, Table) else {}
+    lines = (
+        {str(key): key.line for key in deployments if isinstance(key, Text)}
+        if isinstance(deployments, Table)
+        else {}
+    )
     return Loaded(policy, origin, lines)
 
 

@@ -60,7 +60,7 @@ def commands_of(
     return ScriptRun(tuple(follower.commands), flat)
 
 
-class _Ended(Exception):  # noqa: N818 - the script's own end is no error
+class _Ended(Exception):
     """The script exits here."""
 
 

@@ -10,6 +10,11 @@ from kvplan.deploy.yaml_values import Text
 LineOf = Callable[[int], int]
 
 
+def always(line: int) -> LineOf:
+    """Return a LineOf for a text whose lines are not known any more."""
+    return lambda _offset: line
+
+
 def split_words(text: str, line_of: LineOf) -> list[Word]:
     """Cut a text at its blanks, quotes respected and removed. Raises ShellError for an open quote."""
     words: list[Word] = []
@@ -32,7 +37,7 @@ def interpolated_words(text: Text, variables: Mapping[str, Word]) -> list[Word]:
             found.append(Word(_unquoted(value.text), line, value.undefined))
             continue
         found += [
-            Word(word.text, line, (), value.defaulted) for word in split_words(value.text, lambda _: line)
+            Word(word.text, line, (), value.defaulted) for word in split_words(value.text, always(line))
         ]
     return found
 

@@ -7,6 +7,7 @@ from kvplan.engines.base import Plan
 from kvplan.judge import Verdict
 from kvplan.model import ModelSpec
 from kvplan.solve import Limits
+from kvplan.speed import Rate
 from kvplan.suggest import Price
 
 
@@ -50,8 +51,30 @@ class Prices:
 
 
 @dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast the plan runs, all sequences together; None where a bandwidth is not known.
+
+    ``decode_on_devices`` is the rate with nothing in system memory, where the plan spills.
+    """
+
+    decode: Rate | None = None
+    prefill: Rate | None = None
+    decode_on_devices: Rate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offload:
+    """How a plan that does not fit would run with a part in system memory, and how fast."""
+
+    plan: Plan
+    speed: Speed
+
+
+@dataclass(frozen=True, slots=True)
 class FitAnswer:
     """The answer of ``kvplan fit``.
+
+    ``offload`` is the way out through system memory where the machine's is not known, or too small.
 
     ``gpu_text`` is the device as it was asked for; ``proposals`` the ways to make it fit;
     ``upgrades`` are what the free memory could buy; ``rents`` what machines cost, where asked.
@@ -67,6 +90,8 @@ class FitAnswer:
     context_source: str = "flag"
     upgrades: tuple[Proposal, ...] = ()
     rents: Prices | None = None
+    speed: Speed = Speed()
+    offload: Offload | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,11 @@ from kvplan.report.wording import (
     component_note,
     headroom,
     limits_text,
+    offload_text,
     quality_text,
     rent_lines,
+    speed_text,
+    spilled_text,
     subject,
 )
 from kvplan.units import GIB, format_gib
@@ -51,7 +54,17 @@ def fit(answer: FitAnswer, screen: Screen) -> str:
         console.print(_components(answer, with_notes=screen.width >= MIN_WIDTH_FOR_NOTES))
         for note in answer.plan.devices[max(0, answer.verdict.device_index)].device.notes[:1]:
             console.print(Text(f"  {note}"))
+    if spilled_text(answer):
+        console.print(Text(spilled_text(answer)))
     console.print(Text(limits_text(answer)))
+    if answer.verdict.status in ("fits", "tight", "offload") and speed_text(answer):
+        console.print(Text(f"decodes {speed_text(answer)}"))
+    if offload_text(answer):
+        console.print(Text(offload_text(answer)))
+    if answer.verdict.status in ("fits", "tight", "offload"):
+        for line in answer.plan.command_lines[:3]:
+            # A command is never broken, so that it can be copied.
+            console.print(Text(line, no_wrap=True, overflow="ignore"), soft_wrap=True)
     for warning in answer.plan.warnings[:2]:
         console.print(Text.assemble(("! ", "yellow"), warning.message))
     if len(answer.plan.warnings) > 2:
@@ -90,6 +103,7 @@ def to_ascii(text: str) -> str:
         ("×", "x"),
         ("┃", "|"),
         ("–", "-"),
+        ("→", "->"),
     ):
         text = text.replace(symbol, plain)
     return text.encode("ascii", "replace").decode("ascii")
@@ -134,7 +148,8 @@ def _components(answer: FitAnswer, *, with_notes: bool) -> Table:
         name = Text.assemble((mark, MARK_STYLES[_group(component)]), " ", COMPONENTS[component.name])
         note = (component_note(component, answer.plan),) if with_notes else ()
         table.add_row(name, format_gib(component.bytes.expected), component.bytes.basis, *note)
-    budget = f"of {format_gib(device.device.memory_bytes)} on the card"
+    where = "in the machine" if device.device.unified_memory else "on the card"
+    budget = f"of {format_gib(device.device.memory_bytes)} {where}"
     options = dict(answer.plan.engine_options)
     share = options.get("gpu_memory_utilization") or options.get("mem_fraction_static")
     if share is not None:

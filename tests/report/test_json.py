@@ -55,7 +55,8 @@ def test_amounts_are_integers(answer):
     def walk(value, key=""):
         if isinstance(value, dict):
             for name, item in value.items():
-                walk(item, name)
+                if name != "speed":  # tokens a second, not bytes
+                    walk(item, name)
         elif isinstance(value, list):
             for item in value:
                 walk(item, key)
