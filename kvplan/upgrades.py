@@ -67,10 +67,14 @@ def _context(base: Plan, situation: Situation, limits: Limits) -> Iterator[Optio
     ceiling = min(limits.max_context_tokens, context_ceiling(situation.model, situation.workload))
     if ceiling >= WORTHWHILE * base.context_tokens:
         for percent in (100, 90, 75):
-            yield Option("ctx", str(max(1024, ceiling * percent // 100 // 1024 * 1024)))
+            longer = ceiling * percent // 100 // 1024 * 1024
+            if longer > base.context_tokens:
+                yield Option("ctx", str(longer))
 
 
 def _sequences(base: Plan, limits: Limits) -> Iterator[Option]:
     if limits.max_sequences >= WORTHWHILE * base.num_sequences:
         for percent in (100, 90, 75):
-            yield Option("batch", str(limits.max_sequences * percent // 100))
+            more = limits.max_sequences * percent // 100
+            if more > base.num_sequences:
+                yield Option("batch", str(more))

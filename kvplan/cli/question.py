@@ -20,7 +20,6 @@ MAX_SEQUENCES = 2**20
 OWN_CHANGES = ("gpu", "ctx", "batch", "weights", "kv", "allow_offload")
 
 
-
 @dataclass(frozen=True, slots=True)
 class Asked:
     """The options of one command as typed."""
