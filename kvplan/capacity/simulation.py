@@ -163,20 +163,8 @@ class _Blocks:
     """The paged pool: requests that take a block when their last one is full."""
 
     __slots__ = (
-        "block_size",
-        "events",
-        "free",
-        "held",
-        "max_running",
-        "now",
-        "num_preemptions",
-        "order",
-        "queue",
-        "recomputed",
-        "running",
-        "sums",
-        "used",
-        "version",
+        "block_size", "events", "free", "max_running", "now", "num_preemptions", "order", "queue",
+        "recomputed", "running", "sums", "used", "held", "version",
     )  # fmt: skip
 
     def __init__(self, num_blocks: int, block_size: int, max_running: int) -> None:

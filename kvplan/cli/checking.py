@@ -1,7 +1,8 @@
 """What ``check`` and ``diff`` share: their options as settings, and the policy that applies."""
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,10 +85,39 @@ class Checker:
     loaded: "Loaded | None" = None
 
 
+def with_environment(asked: CheckAsked) -> CheckAsked:
+    """Return the options with ``KVPLAN_*`` variables where nothing was typed."""
+    changes: dict[str, object] = {}
+    for name in ("gpus", "engine", "policy", "batch", "reserve", "cpu_memory", "min_headroom", "min_context"):
+        value = os.environ.get(f"KVPLAN_{name.removesuffix('s').upper()}", "").strip()
+        if value and not getattr(asked, name):
+            changes[name] = tuple(value.split(",")) if name == "gpus" else value
+    for name in ("max_kv_gib", "min_concurrency"):
+        value = os.environ.get(f"KVPLAN_{name.upper()}", "").strip()
+        if value and getattr(asked, name) is None:
+            changes[name] = _number(name, value)
+    for name in ("strict", "allow_offload", "allow_unknown", "offline"):
+        if os.environ.get(f"KVPLAN_{name.upper()}", "").casefold() in ("1", "true", "yes", "on"):
+            changes[name] = True
+    return replace(asked, **changes)  # type: ignore[arg-type]
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidValue(
+            f"KVPLAN_{name.upper()}={text} is not a number",
+            why="it is a budget",
+            hint=f"write it like KVPLAN_{name.upper()}=8",
+        ) from None
+
+
 def checker(asked: CheckAsked, paths: Sequence[str]) -> Checker:
     """Read the options and the policy. Raises KvplanError for what cannot be read."""
     from kvplan.sources import open_model
 
+    asked = with_environment(asked)
     settings = settings_from(asked)
     loaded = _policy(asked.policy, paths)
     models = Models(lambda ref, offline: open_model(ref, offline=offline))

@@ -17,6 +17,7 @@ from kvplan.workload import Workload
 
 MAX_SEQUENCES = 2**20
 
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """The options of one command as typed."""

@@ -21,7 +21,12 @@ SPELLED: dict[str, dict[str, str]] = {
     },
     "sglang": {"ctx": "--context-length", "tp": "--tp-size", "pp": "--pp-size", "kv": "--kv-cache-dtype"},
     "tensorrt-llm": {"ctx": "--max_seq_len", "tp": "--tp_size", "pp": "--pp_size", "kv": "--kv_cache_dtype"},
-    "llama.cpp": {"ctx": "--ctx-size", "kv_k": "--cache-type-k", "kv_v": "--cache-type-v"},
+    "llama.cpp": {
+        "ctx": "--ctx-size",
+        "slots": "--parallel",
+        "kv_k": "--cache-type-k",
+        "kv_v": "--cache-type-v",
+    },
     "ollama": {"ctx": "--ctx-size", "kv_k": "--cache-type-k", "kv_v": "--cache-type-v"},
 }
 GGUF_PREFIXES = ("q", "iq", "gguf", "mxfp4_moe", "tq")
@@ -137,6 +142,7 @@ def _words(entry: Deployment, engine: str) -> Mapping[str, str]:
         tokens = parse_tokens(str(entry.ctx))
         # llama.cpp shares its context among its slots.
         found["ctx"] = str(tokens * slots if engine == "llama.cpp" else tokens)
+        found["slots"] = str(slots)
     if entry.kv is not None:
         found["kv"] = found["kv_k"] = found["kv_v"] = entry.kv
     found |= {
