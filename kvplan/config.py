@@ -241,6 +241,11 @@ class Config:
             {**self._data, **data}, architecture=self.architecture, origin=self.origin, path=self.path
         )
 
+    def without(self, key: str) -> "Config":
+        """Return the config without one of its parts."""
+        data = {name: value for name, value in self._data.items() if name != key}
+        return Config(data, architecture=self.architecture, origin=self.origin, path=self.path)
+
     def with_only(self, data: Mapping[str, object]) -> "Config":
         """Return a config of other data with this one's origin, for parts a file leaves out."""
         return Config(data, architecture=self.architecture, origin=self.origin, path=self.path)
@@ -253,6 +258,10 @@ class Config:
         if len(kinds) < num_layers:
             raise self.invalid(key, f"names {len(kinds)} layers, but there are {num_layers}")
         return kinds[:num_layers]
+
+    def missing(self, key: str) -> MissingFact:
+        """Return the error for a key that must be there."""
+        return self._missing(key)
 
     def invalid(self, key: str, problem: str) -> InvalidSpec:
         """Return the error for a key whose value cannot be."""

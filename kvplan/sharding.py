@@ -16,6 +16,7 @@ from kvplan.units import ceil_div, round_up
 from kvplan.weights import span_bytes, weight_bytes
 
 VOCAB_PADDING = 64
+ATTENTION_ROLES = frozenset(("attention", "indexer", "recurrent"))
 
 
 def pipeline_split(num_hidden_layers: int, pipeline: int) -> tuple[int, ...]:
@@ -65,38 +66,92 @@ def rank_share(tensor: Tensor, num_bytes: int, tensor_ranks: int, expert_ranks: 
 
 @lru_cache(maxsize=4096)
 def stage_weight_bytes(
-    model: ModelSpec, format_name: str, tensor_ranks: int, pipeline: int, expert_ranks: int, stage: int
+    model: ModelSpec,
+    format_name: str,
+    tensor_ranks: int,
+    pipeline: int,
+    expert_ranks: int,
+    stage: int,
+    sizes: tuple[int, ...] = (),
 ) -> int:
     """Return the weight bytes of one rank of pipeline ``stage``.
 
     The first stage holds the embedding and what lies before the layers, the last the head and the
     final norm; a tied embedding lies on both. GGUF mixes and headers are divided by layer bytes.
+    ``sizes`` are the layers of each stage where the engine does not split as vLLM does.
     """
     total_layers = num_layers(model.structure)
-    sizes = pipeline_split(total_layers, pipeline)
+    sizes = sizes or pipeline_split(total_layers, pipeline)
     start = sum(sizes[:stage])
     weight = weight_format(format_name)
     if weight.family == "gguf":
         return _mix_share(model, format_name, tensor_ranks, start, sizes[stage], total_layers)
     if model.stored and weight.name == model.weights_format and tensor_ranks * pipeline == 1:
         return weight_bytes(model, format_name).expected
-    amount, first = 0, start
-    for group in stage_groups(model.layers, start, sizes[stage]):
+    return sum(
+        each * times
+        for _, each, times in stage_tensors(model, format_name, tensor_ranks, pipeline, expert_ranks, stage)
+    )
+
+
+@lru_cache(maxsize=1024)
+def stage_tensors(
+    model: ModelSpec, format_name: str, tensor_ranks: int, pipeline: int, expert_ranks: int, stage: int
+) -> tuple[tuple[Tensor, int, int], ...]:
+    """Return (tensor, bytes on one rank, how often) of every tensor that a rank of ``stage`` holds."""
+    weight = weight_format(format_name)
+    sizes = pipeline_split(num_layers(model.structure), pipeline)
+    first = sum(sizes[:stage])
+    held: list[tuple[Tensor, int, int]] = []
+    for group in stage_groups(model.layers, first, sizes[stage]):
         for tensor in group.layer.tensors:
             stored = span_bytes(model, weight, tensor, first, group.count)
             if stored % group.count == 0:
-                amount += rank_share(tensor, stored // group.count, tensor_ranks, expert_ranks) * group.count
+                each = rank_share(tensor, stored // group.count, tensor_ranks, expert_ranks)
+                held.append((tensor, each, group.count))
             else:
-                amount += rank_share(tensor, stored, tensor_ranks, expert_ranks)
+                held.append((tensor, rank_share(tensor, stored, tensor_ranks, expert_ranks), 1))
         first += group.count
     is_first, is_last = stage == 0, stage == pipeline - 1
     for tensor in model.structure.tensors:
-        if not _on_stage(
+        if _on_stage(
             tensor, is_first=is_first, is_last=is_last, tied=model.structure.tie_word_embeddings
         ):
-            continue
-        stored = span_bytes(model, weight, tensor, None, 1)
-        amount += rank_share(tensor, stored, tensor_ranks, expert_ranks)
+            stored = span_bytes(model, weight, tensor, None, 1)
+            held.append((tensor, rank_share(tensor, stored, tensor_ranks, expert_ranks), 1))
+    return tuple(held)
+
+
+def attention_replicas(
+    model: ModelSpec,
+    format_name: str,
+    tensor_ranks: int,
+    attention_ranks: int,
+    groups: tuple[LayerGroup, ...],
+    first: int,
+) -> int:
+    """Return what a rank holds more where attention is split over fewer ranks than the rest.
+
+    Data-parallel attention keeps whole heads for its own requests: attention, indexers and states
+    are split over ``attention_ranks``, the embedding (with the first layer) not at all, experts and
+    MLPs over all. ``groups`` are the stage's layers from ``first`` on.
+    """
+    weight = weight_format(format_name)
+
+    def extra(tensor: Tensor, stored: int, ranks: int) -> int:
+        return rank_share(tensor, stored, ranks, 1) - rank_share(tensor, stored, tensor_ranks, 1)
+
+    amount, start = 0, first
+    for group in groups:
+        for tensor in group.layer.tensors:
+            if tensor.role in ATTENTION_ROLES:
+                stored = span_bytes(model, weight, tensor, start, group.count)
+                amount += extra(tensor, stored // group.count, attention_ranks) * group.count
+        start += group.count
+    if first == 0:
+        for tensor in model.structure.tensors:
+            if tensor.role == "embedding":
+                amount += extra(tensor, span_bytes(model, weight, tensor, None, 1), 1)
     return amount
 
 

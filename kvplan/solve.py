@@ -13,6 +13,7 @@ from kvplan.device import Device
 from kvplan.engines.base import Engine, Plan
 from kvplan.judge import DEFAULT_RULES, Rules, spare_bytes, succeeds
 from kvplan.model import ModelSpec
+from kvplan.offload import plan_or_offload
 from kvplan.plan import plan
 from kvplan.workload import Workload
 
@@ -103,7 +104,7 @@ def max_context(
 
     def attempt(context_tokens: int) -> tuple[bool, int]:
         asked = replace(workload, context_tokens=context_tokens, context_source="flag")
-        return _outcome(plan(model, asked, devices, engine), rules)
+        return _outcome(_planned(model, asked, devices, engine, rules), rules)
 
     block_size = plan(model, workload, devices, engine).cache.block_size or 1
     return largest(attempt, context_ceiling(model, workload), block_size)
@@ -121,9 +122,18 @@ def max_sequences(
 
     def attempt(num_sequences: int) -> tuple[bool, int]:
         asked = replace(workload, num_sequences=num_sequences)
-        return _outcome(plan(model, asked, devices, engine), rules)
+        return _outcome(_planned(model, asked, devices, engine, rules), rules)
 
     return largest(attempt, MAX_SEQUENCES if ceiling is None else ceiling)
+
+
+def _planned(
+    model: ModelSpec, workload: Workload, devices: Sequence[Device], engine: Engine, rules: Rules
+) -> Plan:
+    """Plan, and where spilling is allowed, with what does not fit in system memory."""
+    if rules.allow_offload:
+        return plan_or_offload(model, workload, devices, engine, rules)
+    return plan(model, workload, devices, engine)
 
 
 def _outcome(result: Plan, rules: Rules) -> tuple[bool, int]:

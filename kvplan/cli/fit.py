@@ -10,6 +10,8 @@ from kvplan.cli.outcome import Outcome, Output
 
 if TYPE_CHECKING:
     from kvplan.cli.question import Asked
+    from kvplan.engines.base import Plan
+    from kvplan.report.answer import Offload, Speed
 
 
 def register(app: typer.Typer) -> None:
@@ -95,13 +97,13 @@ def _answer(asked: "Asked", output: Output) -> Outcome:
     from kvplan.cli.question import question
     from kvplan.engines.base import Notice
     from kvplan.judge import exit_code, judge
-    from kvplan.plan import plan
+    from kvplan.offload import alternative, plan_or_offload
     from kvplan.report.answer import FitAnswer, Proposal
     from kvplan.solve import limits
     from kvplan.suggest import Situation, suggestions
 
     asking = question(asked)
-    result = plan(asking.model, asking.workload, asking.devices, asking.engine)
+    result = plan_or_offload(asking.model, asking.workload, asking.devices, asking.engine, asking.rules)
     if asking.unknown_flags:
         unread = f"not read: {' '.join(asking.unknown_flags)}"
         result = replace(result, warnings=(*result.warnings, Notice("unknown-engine-flags", unread)))
@@ -134,15 +136,30 @@ def _answer(asked: "Asked", output: Output) -> Outcome:
         limits=limits(result, asking.devices, asking.engine, asking.rules),
         gpu_text=_gpu_text(asked, len(asking.devices)),
         proposals=proposals,
-        context_source=asking.workload.context_source
-        if asked.ctx
-        else _source(result.workload.context_tokens),
+        speed=_speed(result, runs=verdict.status in ("fits", "tight", "offload")),
+        offload=_offload(alternative(result, asking.devices, asking.engine, asking.rules)),
+        context_source=result.workload.context_source if result.workload.context_tokens else "model",
     )
     return Outcome(code, answer, output)
 
 
-def _source(context_tokens: int) -> str:
-    return "flag" if context_tokens else "model"
+def _speed(result: "Plan", *, runs: bool) -> "Speed":
+    from kvplan.report.answer import Speed
+    from kvplan.speed import decode_rate, prefill_rate
+
+    if not runs:
+        return Speed()
+    return Speed(
+        decode=decode_rate(result),
+        prefill=prefill_rate(result),
+        decode_on_devices=decode_rate(result.on_devices) if result.on_devices else None,
+    )
+
+
+def _offload(spilled: "Plan | None") -> "Offload | None":
+    from kvplan.report.answer import Offload
+
+    return Offload(spilled, _speed(spilled, runs=True)) if spilled is not None else None
 
 
 def _gpu_text(asked: "Asked", num_devices: int) -> str:

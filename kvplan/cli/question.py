@@ -195,6 +195,7 @@ def with_engine_flags(asked: Asked, workload: Workload, engine: Engine) -> tuple
     flags = read_flags(engine.name, asked.engine_words)
     given = {
         "--ctx": asked.ctx is not None,
+        "--batch": asked.batch is not None,
         "--tp": asked.tp is not None,
         "--pp": asked.pp is not None,
         "--kv": bool(asked.kv or asked.kv_k or asked.kv_v),
@@ -212,4 +213,9 @@ def with_engine_flags(asked: Asked, workload: Workload, engine: Engine) -> tuple
                 hint=f"leave out {flag}, or {name} behind --",
             )
         workload = lift(workload, name, value)
-    return replace(workload, engine_options=flags.options), flags.unknown
+    options = flags.options
+    from kvplan.sources.side_files import SIZED, sizes_of
+
+    if any(name in SIZED for name, _ in options):
+        options += sizes_of(options)
+    return replace(workload, engine_options=options), flags.unknown

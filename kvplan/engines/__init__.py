@@ -11,7 +11,10 @@ from kvplan.errors import UnknownEngine, did_you_mean
 
 ENGINES: dict[str, str] = {
     "vllm": "vllm",
+    "sglang": "sglang",
+    "tensorrt-llm": "tensorrt_llm",
     "llama.cpp": "llama_cpp",
+    "ollama": "ollama",
     "transformers": "transformers",
     "ideal": "ideal",
 }
@@ -21,6 +24,9 @@ ALIASES: dict[str, str] = {
     "llama_cpp": "llama.cpp",
     "llama-server": "llama.cpp",
     "hf": "transformers",
+    "trtllm": "tensorrt-llm",
+    "trt-llm": "tensorrt-llm",
+    "tensorrt_llm": "tensorrt-llm",
 }
 
 

@@ -54,38 +54,38 @@ def footprint_of(
     """Return what ``num_sequences`` of ``context_tokens`` take, each beam or sample a sequence."""
     kind, encoder = asked.kind, workload.encoder_tokens
     batch = workload.num_sequences * asked.num_copies
-    one, _, state_bytes, groups = _sizes(model, context_tokens, 1, dtype, kind, encoder)
-    more, _, _, longer = _sizes(model, context_tokens + 1, 1, dtype, kind, encoder)
-    whole, peak, states, _ = _sizes(model, context_tokens, batch, dtype, kind, encoder)
+    one = _sizes(model, context_tokens, 1, dtype, kind, encoder)
+    longer = _sizes(model, context_tokens + 1, 1, dtype, kind, encoder)
+    all_of_them = _sizes(model, context_tokens, batch, dtype, kind, encoder)
     bounds = _bounds(model, context_tokens, batch, dtype, kind, encoder, version)
     cache = CacheUse(
-        bytes_per_token=max(0, more - one),
-        bytes_per_sequence=one,
-        state_bytes_per_sequence=state_bytes,
+        bytes_per_token=max(0, longer.whole - one.whole),
+        bytes_per_sequence=one.whole,
+        state_bytes_per_sequence=one.states,
         total=bounds,
-        peak_bytes=peak,
+        peak_bytes=all_of_them.peak,
         groups=tuple(
             CacheGroup(name, count, max(0, after - now), now)
-            for (name, count, now), (_, _, after) in zip(groups, longer, strict=True)
+            for (name, count, now), (_, _, after) in zip(one.groups, longer.groups, strict=True)
         ),
     )
-    attention = _at_peak(cache, peak, states, whole, asked)
+    attention = _at_peak(cache, all_of_them, asked)
     if kind.implementation == "quantized" and not kind.num_residual and kind.residual_length > 1:
         # Up to a residual of generated tokens waits unpacked, where the prompt would be packed.
         waiting = replace(kind, num_residual=kind.residual_length - 1)
-        unpacked, _, _, _ = _sizes(model, context_tokens, batch, dtype, waiting, encoder)
+        unpacked = _sizes(model, context_tokens, batch, dtype, waiting, encoder).whole
         attention = Quantity(
             attention.low,
             attention.expected,
-            attention.high + max(0, unpacked - whole),
+            attention.high + max(0, unpacked - all_of_them.whole),
             "assumed",
             "packed prompt; up to residual_length generated tokens in the model's dtype",
         )
-    return Footprint(cache, attention, states)
+    return Footprint(cache, attention, all_of_them.states)
 
 
-def _at_peak(cache: CacheUse, peak: int, states: int, whole: int, asked: Generation) -> Quantity:
-    most = max(peak, whole) - states
+def _at_peak(cache: CacheUse, sizes: "_Sizes", asked: Generation) -> Quantity:
+    most, whole, states = sizes.growing, sizes.whole, sizes.states
     if asked.offloads_cache:
         # The layer at work and the one fetched ahead (cache_utils.py Cache.prefetch).
         widest = max(
@@ -100,30 +100,46 @@ def _at_peak(cache: CacheUse, peak: int, states: int, whole: int, asked: Generat
     return Quantity(min(low, most), most, most + cache.total.high - whole, "assumed", cache.total.why)
 
 
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """What all layers hold: the cache object, its storage at the peak, the parts of both kinds.
+
+    ``growing`` is the storage that follows the length, ``states`` what does not; ``groups`` are
+    (kind, layers, bytes held).
+    """
+
+    whole: int
+    peak: int
+    growing: int
+    states: int
+    groups: tuple[tuple[str, int, int], ...]
+
+
 @lru_cache(maxsize=4096)
 def _sizes(
     model: ModelSpec, num_tokens: int, num_sequences: int, dtype: str, kind: CacheKind, encoder_tokens: int
-) -> tuple[int, int, int, tuple[tuple[str, int, int], ...]]:
-    whole = peak = states = 0
+) -> _Sizes:
+    whole = peak = growing = states = 0
     if any(isinstance(cache, XlstmState) for cache, _ in cache_kinds(model)):
         whole = peak = XLSTM_COUNTER_BYTES
     groups: list[tuple[str, int, int]] = []
     for cache, count in cache_kinds(model):
         part = held(cache, num_tokens, num_sequences, dtype, kind, encoder_tokens)
         # RG-LRU's states lie in the modules: a static cache, made beforehand, does not hold them.
-        outside = kind.implementation == "static" and isinstance(cache, RgLruState)
-        whole += 0 if outside else part.held_bytes * count
-        peak += part.peak_bytes * count
+        outside = isinstance(cache, RgLruState)
+        whole += 0 if outside and kind.implementation == "static" else part.held_bytes * count
+        peak += 0 if outside else part.peak_bytes * count
+        growing += (max(part.peak_bytes, part.held_bytes) - part.state_bytes) * count
         states += part.state_bytes * count
         groups.append((kind_name(cache), count, part.held_bytes * count))
-    return whole, peak, states, tuple(groups)
+    return _Sizes(whole, peak, growing, states, tuple(groups))
 
 
 def _bounds(
     model: ModelSpec, num_tokens: int, batch: int, dtype: str, kind: CacheKind, encoder: int, version: str
 ) -> Quantity:
     release = release_of(version)
-    low = high = whole = _sizes(model, num_tokens, batch, dtype, kind, encoder)[0]
+    low = high = whole = _sizes(model, num_tokens, batch, dtype, kind, encoder).whole
     if release >= NEWEST:
         return exact(whole, "transformers 5.23 cache_utils.py")
     for cache, count in cache_kinds(model):

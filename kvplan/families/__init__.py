@@ -10,7 +10,7 @@ from importlib import import_module
 from kvplan.config import Config
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.families.class_defaults import with_class_defaults
-from kvplan.families.registry import FAMILIES
+from kvplan.families.registry import FAMILIES, TYPE_OF_ARCHITECTURE
 from kvplan.model import Structure
 
 Family = Callable[[Config], Structure]
@@ -24,6 +24,13 @@ def family_of(model_type: str) -> Family | None:
     module, function = target.split(":")
     family: Family = getattr(import_module(f"kvplan.families.{module}"), function)
     return family
+
+
+def type_of_class(name: str) -> str:
+    """Return the model type that a class reads, or an empty string for a class nobody here knows."""
+    from kvplan.families._class_names import TYPE_OF_CLASS
+
+    return TYPE_OF_ARCHITECTURE.get(name) or TYPE_OF_CLASS.get(name, "")
 
 
 def structure_of(config: Config, model_type: str) -> Structure:

@@ -10,6 +10,7 @@ from kvplan.attention_pattern import unknown_layer_type
 from kvplan.blocks import attention, experts, gated_mlp, latent_attention, router
 from kvplan.config import Config
 from kvplan.decoder import Shape, attention_cache, by_index, finish, shape_of
+from kvplan.errors import UnsupportedArchitecture
 from kvplan.layers import LatentAttention, Layer, LayerGroup
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm
@@ -89,8 +90,13 @@ def _is_sparse(config: Config, index: int) -> bool:
     freq = config.raw("moe_layer_freq")
     if isinstance(freq, list | tuple):
         return bool(index < len(freq) and freq[index])
-    step = config.positive("moe_layer_freq", 1)
-    return index >= config.integer("first_k_dense_replace", 0) and index % step == 0
+    if config.positive("moe_layer_freq", 1) != 1:
+        raise UnsupportedArchitecture(
+            f"{config.origin}: moe_layer_freq {config.integer('moe_layer_freq')} is not known",
+            why="vLLM routes every such layer, transformers 5.23 ignores the key",
+            hint="report the model",
+        )
+    return index >= config.integer("first_k_dense_replace", 0)
 
 
 def deepseek_v2(config: Config) -> Structure:

@@ -162,7 +162,7 @@ def mimo_v2(config: Config) -> Structure:
         )
         if in_window:
             heads = config.positive("swa_num_attention_heads", heads)
-            kv_heads = config.positive("swa_num_key_value_heads", kv_heads)
+            kv_heads = config.positive("swa_num_key_value_heads", 2 * kv_heads)
             head_dim = config.positive("swa_head_dim", head_dim)
             v_dim = config.positive("swa_v_head_dim", v_dim)
         cache: FullAttention | SlidingWindow = FullAttention(heads, kv_heads, head_dim, v_dim)

@@ -1,15 +1,17 @@
-"""MiniCPM-V 4.6: a SigLIP tower that merges patches half way, a merger, and a Qwen3.5 text model.
+"""MiniCPM-V: a SigLIP tower and a resampler (2.5 to 4.5), or one that merges half way (4.6).
 
-Source: transformers 5.23 models/minicpmv4_6.
+Source: transformers 5.23 models/minicpmv4_6; openbmb modeling_minicpmv.py and resampler.py for the
+older ones, whose text model follows from ``version``.
 """
 
 from dataclasses import replace
 
 from kvplan.config import Config
+from kvplan.errors import UnsupportedArchitecture
 from kvplan.families.reading import text_structure
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm
-from kvplan.vision import as_vision, siglip
+from kvplan.vision import as_vision, siglip_encoder
 
 
 def minicpmv4_6(config: Config) -> Structure:
@@ -50,5 +52,34 @@ def minicpmv4_6(config: Config) -> Structure:
             *linear(f"merger.mlp.{index}.linear_1", merged, merged, "projector", bias=True),
             *linear(f"merger.mlp.{index}.linear_2", out, merged, "projector", bias=True),
         )
-    tower = (*siglip(vision), *as_vision(inside), *as_vision(outside, "projector"))
+    tower = (*siglip_encoder(vision), *as_vision(inside), *as_vision(outside, "projector"))
     return replace(structure, tensors=(*structure.tensors, *tower))
+
+
+# modeling_minicpmv.py: each version names the text model it was built on.
+TEXT_OF_VERSION = {2.0: "minicpm", 2.5: "llama", 2.6: "qwen2", 4.0: "llama", 4.5: "qwen3"}
+
+
+def minicpmv(config: Config) -> Structure:
+    """Read MiniCPM-V 2 to 4.5: flat text keys, a tower, ``query_num`` queries that read the image."""
+    vision, version = config.sub("vision_config"), config.number("version", 2.0)
+    if version not in TEXT_OF_VERSION or vision is None:
+        raise UnsupportedArchitecture(
+            f"{config.origin}: MiniCPM-V {version:g} is not known",
+            why="each version has a text model and a tower of its own",
+            hint="plan the text model alone, or report the model",
+        )
+    if config.flag("drop_vision_last_layer", False):
+        vision = vision.override({"num_hidden_layers": vision.layers() - 1})
+    structure = text_structure(config.without("vision_config"), TEXT_OF_VERSION[version])
+    size, seen = structure.hidden_size, vision.positive("hidden_size", 1152)
+    resampler = (
+        Tensor("resampler.query", (config.positive("query_num", 64), size), "projector"),
+        *linear("resampler.kv_proj", size, seen, "projector"),
+        *linear("resampler.attn.in_proj", 3 * size, size, "projector", bias=True),
+        *linear("resampler.attn.out_proj", size, size, "projector", bias=True),
+        *(tensor for name in ("q", "kv", "post") for tensor in norm(f"resampler.ln_{name}", size, bias=True)),
+        Tensor("resampler.proj", (size, size), "projector"),
+    )
+    tensors = (*structure.tensors, *siglip_encoder(vision), *as_vision(resampler, "projector"))
+    return replace(structure, tensors=tensors)

@@ -1,45 +1,55 @@
-"""Qwen2-Audio: Whisper's encoder and one projection before a Qwen2 (or Qwen) text model.
+"""Text models that hear: Qwen2-Audio and Voxtral, each Whisper's encoder before a text model.
 
-Source: transformers 5.23 models/qwen2_audio.
+Source: transformers 5.23 models/qwen2_audio, models/voxtral.
 """
 
 from dataclasses import replace
 
+from kvplan.audio import whisper_encoder
 from kvplan.config import Config
 from kvplan.families.reading import text_structure
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, linear, norm, repeat
-from kvplan.vision import as_vision
+from kvplan.tensors import linear
 
 
 def qwen2_audio(config: Config) -> Structure:
-    """Read Qwen2-Audio from its nested configs."""
+    """Read Qwen2-Audio: one biased projection before a Qwen2 text model."""
+    text, audio = _parts(config)
+    structure = text_structure(text, text.text("model_type", "qwen2"))
+    hidden = audio.positive("d_model", 1280)
+    tower = whisper_encoder(
+        hidden,
+        audio.positive("encoder_ffn_dim", 5120),
+        audio.layers("encoder_layers", 32),
+        audio.positive("num_mel_bins", 128),
+        audio.positive("max_source_positions", 1500),
+    )
+    projector = linear("multi_modal_projector.linear", structure.hidden_size, hidden, "projector", bias=True)
+    return replace(structure, tensors=(*structure.tensors, *tower, *projector))
+
+
+def voxtral(config: Config) -> Structure:
+    """Read Voxtral: four frames joined, two projections without bias before a Llama text model."""
+    text, audio = _parts(config)
+    structure = text_structure(text, text.text("model_type", "llama"))
+    hidden, width = audio.positive("hidden_size", 1280), audio.positive("intermediate_size", 5120)
+    tower = whisper_encoder(
+        hidden,
+        width,
+        audio.layers(default=32),
+        audio.positive("num_mel_bins", 128),
+        audio.positive("max_source_positions", 1500),
+    )
+    size = structure.hidden_size
+    projector = (
+        *linear("multi_modal_projector.linear_1", size, width, "projector"),
+        *linear("multi_modal_projector.linear_2", size, size, "projector"),
+    )
+    return replace(structure, tensors=(*structure.tensors, *tower, *projector))
+
+
+def _parts(config: Config) -> tuple[Config, Config]:
     text, audio = config.sub("text_config"), config.sub("audio_config")
     if text is None:
         raise config.invalid("text_config", "is missing")
-    structure = text_structure(text, text.text("model_type", "qwen2"))
-    audio = config.with_only({}) if audio is None else audio
-    hidden, width = audio.positive("d_model", 1280), audio.positive("encoder_ffn_dim", 5120)
-    layer = (
-        *linear("self_attn.k_proj", hidden, hidden, "audio"),
-        *(
-            tensor
-            for name in ("q_proj", "v_proj", "out_proj")
-            for tensor in linear(f"self_attn.{name}", hidden, hidden, "audio", bias=True)
-        ),
-        *norm("self_attn_layer_norm", hidden, bias=True),
-        *linear("fc1", width, hidden, "audio", bias=True),
-        *linear("fc2", hidden, width, "audio", bias=True),
-        *norm("final_layer_norm", hidden, bias=True),
-    )
-    tower = (
-        Tensor("conv1.weight", (hidden, audio.positive("num_mel_bins", 128), 3), "audio"),
-        Tensor("conv1.bias", (hidden,), "audio"),
-        Tensor("conv2.weight", (hidden, hidden, 3), "audio"),
-        Tensor("conv2.bias", (hidden,), "audio"),
-        Tensor("embed_positions.weight", (audio.positive("max_source_positions", 1500), hidden), "audio"),
-        *repeat(layer, audio.layers("encoder_layers", 32)),
-        *norm("layer_norm", hidden, bias=True),
-    )
-    projector = linear("multi_modal_projector.linear", structure.hidden_size, hidden, "projector", bias=True)
-    return replace(structure, tensors=(*structure.tensors, *as_vision(tower, "audio"), *projector))
+    return text, config.with_only({}) if audio is None else audio

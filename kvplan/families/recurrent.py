@@ -1,6 +1,6 @@
-"""Models without attention, or with little: RecurrentGemma (Griffin), RWKV-4, xLSTM.
+"""Models without attention, or with little: RecurrentGemma (Griffin), RWKV-4 and 5, xLSTM.
 
-Source: transformers 5.23 models/recurrent_gemma, rwkv, xlstm.
+Source: transformers 5.23 models/recurrent_gemma, rwkv, xlstm; RWKV modeling_rwkv5.py.
 """
 
 from kvplan.attention_pattern import unknown_layer_type
@@ -101,6 +101,57 @@ def rwkv(config: Config) -> Structure:
         vocab_size=vocab,
         num_attention_heads=1,
         context_limit_tokens=config.integer("context_length", 1024),
+        tie_word_embeddings=tied,
+    )
+
+
+def rwkv5(config: Config) -> Structure:
+    """Read RWKV-5 World (RWKV modeling_rwkv5.py): a matrix of state a head, four mixes, a gate.
+
+    The state is fp32; the inputs of the last token, one row a mixing, are in the model's dtype.
+    """
+    hidden, vocab = config.positive("hidden_size"), config.positive("vocab_size")
+    inner, head_dim = config.positive("attention_hidden_size", hidden), config.positive("head_size", 64)
+    if inner % head_dim:
+        raise config.invalid("head_size", f"is {head_dim}, which does not divide {inner}")
+    heads = inner // head_dim
+    # modeling_rwkv5.py: 3.5 times the width, rounded down to a multiple of 32.
+    width = config.positive("intermediate_size", int(hidden * 3.5) // 32 * 32 or None)
+    tied = config.flag("tie_word_embeddings", False)
+    tensors = (
+        *norm("ln1", hidden, bias=True),
+        *norm("ln2", hidden, bias=True),
+        Tensor("attention.time_decay", (heads, head_dim), "recurrent"),
+        Tensor("attention.time_faaaa", (heads, head_dim), "recurrent"),
+        *(
+            Tensor(f"attention.time_mix_{name}", (1, 1, hidden), "recurrent")
+            for name in ("key", "value", "receptance", "gate")
+        ),
+        *(
+            tensor
+            for name in ("key", "value", "receptance", "gate")
+            for tensor in linear(f"attention.{name}", inner, hidden, "recurrent", split="out")
+        ),
+        *linear("attention.output", hidden, inner, "recurrent", split="in"),
+        *norm("attention.ln_x", inner, bias=True),
+        *(Tensor(f"feed_forward.time_mix_{name}", (1, 1, hidden), "mlp") for name in ("key", "receptance")),
+        *linear("feed_forward.key", width, hidden, "mlp", split="out"),
+        *linear("feed_forward.receptance", hidden, hidden, "mlp", split="out"),
+        *linear("feed_forward.value", hidden, width, "mlp", split="in"),
+    )
+    state = RwkvState(hidden, 2, heads * head_dim * head_dim)
+    return Structure(
+        layers=(LayerGroup(Layer((state,), tensors), config.layers()),),
+        tensors=(
+            embedding("embeddings", vocab, hidden),
+            *norm("blocks.0.pre_ln", hidden, bias=True),
+            *norm("ln_out", hidden, bias=True),
+            *(() if tied else lm_head(vocab, hidden, name="head")),
+        ),
+        hidden_size=hidden,
+        vocab_size=vocab,
+        num_attention_heads=heads,
+        context_limit_tokens=config.integer("context_length", 4096),
         tie_word_embeddings=tied,
     )
 

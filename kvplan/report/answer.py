@@ -7,6 +7,7 @@ from kvplan.engines.base import Plan
 from kvplan.judge import Verdict
 from kvplan.model import ModelSpec
 from kvplan.solve import Limits
+from kvplan.speed import Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,30 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast the plan runs, all sequences together; None where a bandwidth is not known.
+
+    ``decode_on_devices`` is the rate with nothing in system memory, where the plan spills.
+    """
+
+    decode: Rate | None = None
+    prefill: Rate | None = None
+    decode_on_devices: Rate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offload:
+    """How a plan that does not fit would run with a part in system memory, and how fast."""
+
+    plan: Plan
+    speed: Speed
+
+
+@dataclass(frozen=True, slots=True)
 class FitAnswer:
     """The answer of ``kvplan fit``.
+
+    ``offload`` is the way out through system memory where the machine's is not known, or too small.
 
     ``gpu_text`` is the device as it was asked for; ``proposals`` the ways to make it fit;
     ``proposals_why`` says why there are none.
@@ -45,6 +68,8 @@ class FitAnswer:
     gpu_text: str
     proposals: tuple[Proposal, ...] = ()
     context_source: str = "flag"
+    speed: Speed = Speed()
+    offload: Offload | None = None
 
 
 @dataclass(frozen=True, slots=True)

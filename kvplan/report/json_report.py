@@ -9,8 +9,8 @@ from kvplan.engines.base import DevicePlan, Plan
 from kvplan.errors import KvplanError
 from kvplan.judge import Verdict
 from kvplan.model import ModelSpec, num_active_parameters, num_layers, num_parameters
-from kvplan.quantity import Quantity
-from kvplan.report.answer import FitAnswer, ListAnswer, Screen, ShowAnswer
+from kvplan.quantity import Quantity, total
+from kvplan.report.answer import FitAnswer, ListAnswer, Offload, Screen, ShowAnswer, Speed
 from kvplan.solve import Limits
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def fit(answer: FitAnswer, screen: Screen) -> str:  # noqa: ARG001 - every forma
             **_head(answer.command),
             "exit_code": answer.exit_code,
             **planned(answer.plan, answer.verdict, answer.limits, answer.context_source),
+            "speed": _speed(answer.speed),
+            "offload": _offload(answer.offload),
             "suggestions": [
                 {
                     "changes": dict(proposal.changes),
@@ -255,6 +257,24 @@ def _device(device: DevicePlan) -> dict[str, object]:
 def bounds(amount: Quantity) -> dict[str, int]:
     """Return an amount's interval."""
     return {"low": amount.low, "expected": amount.expected, "high": amount.high}
+
+
+def _speed(speed: Speed) -> dict[str, object]:
+    return {
+        "decode_tokens_per_second": rate(speed.decode),
+        "decode_on_devices_tokens_per_second": rate(speed.decode_on_devices),
+        "prefill_tokens_per_second": rate(speed.prefill),
+    }
+
+
+def _offload(offload: Offload | None) -> dict[str, object] | None:
+    if offload is None:
+        return None
+    return {
+        "host_bytes": bounds(total(part.bytes for part in offload.plan.host)),
+        "command_lines": list(offload.plan.command_lines),
+        "speed": _speed(offload.speed),
+    }
 
 
 def _cache(cache: object) -> dict[str, object]:

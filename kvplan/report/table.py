@@ -14,6 +14,9 @@ from kvplan.report.wording import (
     component_note,
     headroom,
     limits_text,
+    offload_text,
+    speed_text,
+    spilled_text,
     subject,
 )
 from kvplan.units import GIB, format_gib
@@ -30,6 +33,8 @@ STYLES = {
 MARKS = {"weights": "█", "kv_cache": "▓", "overhead": "▒", "free": "·"}
 ASCII_MARKS = {"weights": "#", "kv_cache": "=", "overhead": "+", "free": "."}
 MARK_STYLES = {"weights": "blue", "kv_cache": "cyan", "overhead": "magenta", "free": "dim"}
+# Narrower screens show the amounts alone.
+MIN_WIDTH_FOR_NOTES = 60
 MIN_BAR = 10
 MAX_BAR = 72
 
@@ -42,10 +47,20 @@ def fit(answer: FitAnswer, screen: Screen) -> str:
     console.print(Text(headroom(answer)))
     if answer.plan.devices:
         console.print(_bar(answer, screen))
-        console.print(_components(answer))
+        console.print(_components(answer, with_notes=screen.width >= MIN_WIDTH_FOR_NOTES))
         for note in answer.plan.devices[max(0, answer.verdict.device_index)].device.notes[:1]:
             console.print(Text(f"  {note}"))
+    if spilled_text(answer):
+        console.print(Text(spilled_text(answer)))
     console.print(Text(limits_text(answer)))
+    if answer.verdict.status in ("fits", "tight", "offload") and speed_text(answer):
+        console.print(Text(f"decodes {speed_text(answer)}"))
+    if offload_text(answer):
+        console.print(Text(offload_text(answer)))
+    if answer.verdict.status in ("fits", "tight", "offload"):
+        for line in answer.plan.command_lines[:3]:
+            # A command is never broken, so that it can be copied.
+            console.print(Text(line, no_wrap=True, overflow="ignore"), soft_wrap=True)
     for warning in answer.plan.warnings[:2]:
         console.print(Text.assemble(("! ", "yellow"), warning.message))
     if len(answer.plan.warnings) > 2:
@@ -82,6 +97,7 @@ def to_ascii(text: str) -> str:
         ("×", "x"),
         ("┃", "|"),
         ("–", "-"),
+        ("→", "->"),
     ):
         text = text.replace(symbol, plain)
     return text.encode("ascii", "replace").decode("ascii")
@@ -113,27 +129,26 @@ def _bar(answer: FitAnswer, screen: Screen) -> Text:
     return bar
 
 
-def _components(answer: FitAnswer) -> Table:
+def _components(answer: FitAnswer, *, with_notes: bool) -> Table:
     device = answer.plan.devices[max(0, answer.verdict.device_index)]
     table = Table(box=None, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    if with_notes:
+        table.add_column()
     for component in device.components:
         mark = MARKS[_group(component)]
-        table.add_row(
-            Text.assemble((mark, MARK_STYLES[_group(component)]), " ", COMPONENTS[component.name]),
-            format_gib(component.bytes.expected),
-            component.bytes.basis,
-            component_note(component, answer.plan),
-        )
-    budget = f"of {format_gib(device.device.memory_bytes)} on the card"
+        name = Text.assemble((mark, MARK_STYLES[_group(component)]), " ", COMPONENTS[component.name])
+        note = (component_note(component, answer.plan),) if with_notes else ()
+        table.add_row(name, format_gib(component.bytes.expected), component.bytes.basis, *note)
+    where = "in the machine" if device.device.unified_memory else "on the card"
+    budget = f"of {format_gib(device.device.memory_bytes)} {where}"
     options = dict(answer.plan.engine_options)
     share = options.get("gpu_memory_utilization") or options.get("mem_fraction_static")
     if share is not None:
         budget = f"{share:g} of {format_gib(device.device.usable_bytes)} usable"
-    table.add_row("  budget", format_gib(device.budget_bytes), "", budget)
+    table.add_row("  budget", format_gib(device.budget_bytes), "", *((budget,) if with_notes else ()))
     return table
 
 

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from kvplan.config import Config
 from kvplan.dtypes import DTYPE_BYTES, format_of_dtype
 from kvplan.errors import InvalidSpec, UnsupportedArchitecture
-from kvplan.families import family_of, structure_of
+from kvplan.families import family_of, structure_of, type_of_class
 from kvplan.families.assumed import assumed_full_attention
-from kvplan.families.registry import TYPE_OF_ARCHITECTURE
 from kvplan.model import ModelSpec, Structure
 from kvplan.sources.quantization import quantization_of
 
@@ -45,7 +44,7 @@ def model_from_config(
     check_plain(data, name)
     architecture = _architecture(data)
     config = Config(data, architecture=architecture, origin=name)
-    model_type = config.text("model_type", "") or TYPE_OF_ARCHITECTURE.get(architecture, "")
+    model_type = config.text("model_type", "") or type_of_class(architecture)
     structure, assumptions = _structure(config, model_type, assume)
     dtype = dtype_of(config)
     quantization = quantization_of(config, quantization_data)

@@ -25,6 +25,19 @@ def test_any_width_keeps_to_the_screen(kvplan, width):
     assert "DOES NOT FIT" in out
 
 
+def test_a_narrow_screen_keeps_the_amounts_on_one_line(kvplan):
+    _, out, _ = kvplan(*MAIN, env={"COLUMNS": "40"})
+    amounts = [line for line in out.splitlines() if line.endswith((" exact", " calibrated"))]
+    assert len(amounts) == 5
+    assert "70.55 B" not in out
+
+
+def test_a_machine_of_unknown_memory_has_no_limits(kvplan):
+    code, out, _ = kvplan("fit", "llama-3-8b", "--gpu", "none")
+    assert code == 3
+    assert "depends on the memory: give --cpu-memory" in out
+
+
 def test_commands_are_never_broken(kvplan):
     _, out, _ = kvplan(*MAIN, env={"COLUMNS": "40"})
     commands = [line for line in out.splitlines() if "kvplan fit" in line]

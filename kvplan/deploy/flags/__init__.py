@@ -14,12 +14,12 @@ from kvplan.deploy.flags.readers import Flag, mapping, switch
 from kvplan.deploy.flags.without_effect import WITHOUT_EFFECT, Harmless
 from kvplan.errors import InvalidValue
 
-# Engine -> module with its table; Ollama runs llama.cpp.
+# Engine -> module with its table.
 TABLES: dict[str, str] = {
     "vllm": "vllm",
     "sglang": "sglang",
     "llama.cpp": "llama_cpp",
-    "ollama": "llama_cpp",
+    "ollama": "ollama",
     "tensorrt-llm": "tensorrt_llm",
     "transformers": "transformers",
 }

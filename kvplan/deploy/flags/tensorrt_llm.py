@@ -1,18 +1,55 @@
-"""TensorRT-LLM's flags. Source: TensorRT-LLM commands/serve.py."""
+"""TensorRT-LLM's flags and the keys of its options file.
+
+Source: TensorRT-LLM main of 2026 commands/serve.py (click options, underscores) and
+llmapi/llm_args.py (KvCacheConfig). ``--config`` (or ``--extra_llm_api_options``) names a YAML file
+whose keys overrule the flags; ``YAML_OPTIONS`` says which option each key sets.
+"""
 
 from kvplan.deploy.flags.readers import Flag, share, whole, word
 
 FLAGS: tuple[Flag, ...] = (
+    (("--backend",), "backend", word),
     (("--max_seq_len",), "max_seq_len", whole),
     (("--max_batch_size",), "max_batch_size", whole),
     (("--max_num_tokens",), "max_num_tokens", whole),
-    (("--tp_size",), "tp_size", whole),
-    (("--pp_size",), "pp_size", whole),
-    (("--ep_size",), "ep_size", whole),
+    (("--max_beam_width",), "max_beam_width", whole),
+    (("--tp_size", "--tensor_parallel_size"), "tp_size", whole),
+    (("--pp_size", "--pipeline_parallel_size"), "pp_size", whole),
+    (("--cp_size", "--context_parallel_size"), "cp_size", whole),
+    (("--ep_size", "--moe_expert_parallel_size"), "ep_size", whole),
     (
-        ("--kv_cache_free_gpu_memory_fraction", "--free_gpu_memory_fraction"),
+        (
+            "--free_gpu_memory_fraction",
+            "--kv_cache_free_gpu_memory_fraction",
+            "--kv_cache_config.free_gpu_memory_fraction",
+        ),
         "free_gpu_memory_fraction",
         share,
     ),
-    (("--kv_cache_dtype",), "kv_cache_dtype", word),
+    (("--kv_cache_dtype", "--kv_cache_config.dtype"), "kv_cache_dtype", word),
+    (("--kv_cache_config.max_tokens",), "max_tokens", whole),
+    (("--kv_cache_config.tokens_per_block",), "tokens_per_block", whole),
+    (("--kv_cache_config.host_cache_size",), "host_cache_size", whole),
+    (("--enable_attention_dp",), "enable_attention_dp", None),
+    (("--enable_chunked_prefill",), "enable_chunked_prefill", None),
+    (("--config", "--extra_llm_api_options"), "extra_llm_api_options", word),
 )
+
+# Dotted key of the options file -> the option it sets.
+YAML_OPTIONS: dict[str, str] = {
+    "kv_cache_config.free_gpu_memory_fraction": "free_gpu_memory_fraction",
+    "kv_cache_config.max_tokens": "max_tokens",
+    "kv_cache_config.dtype": "kv_cache_dtype",
+    "kv_cache_config.tokens_per_block": "tokens_per_block",
+    "kv_cache_config.host_cache_size": "host_cache_size",
+    "kv_cache_config.enable_block_reuse": "enable_block_reuse",
+    "max_seq_len": "max_seq_len",
+    "max_batch_size": "max_batch_size",
+    "max_num_tokens": "max_num_tokens",
+    "max_beam_width": "max_beam_width",
+    "tensor_parallel_size": "tp_size",
+    "pipeline_parallel_size": "pp_size",
+    "moe_expert_parallel_size": "ep_size",
+    "enable_attention_dp": "enable_attention_dp",
+    "enable_chunked_prefill": "enable_chunked_prefill",
+}

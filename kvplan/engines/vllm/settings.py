@@ -24,6 +24,8 @@ MODEL_DTYPES = ("float32", "float16", "bfloat16")
 FLOAT32_LINEAR = ("minimax", "minimax_text_01")
 LARGE_DEVICE_BYTES, BIG_DEVICE_BYTES = 160 * GIB, 70 * GIB
 PARTS_PER_MILLION = 1_000_000
+# The V0 engine: prompts in one step, 256 sequences.
+UNCHUNKED_DEFAULTS = (2048, 256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Settings:
     states: StateDtypes
     speculation: Speculation
     encoder_tokens: int
+    model_dtype: str
 
     def requested_bytes(self, usable_bytes: int) -> int:
         """Return the share of the device vLLM asks for: ceil(total x utilization)."""
@@ -61,7 +64,7 @@ def settings_of(
     max_model_len: int,
 ) -> Settings:
     """Resolve the settings. Raises InvalidValue for a utilization outside 0 to 1."""
-    tokens, seqs = _scheduler(model, workload, device, max_model_len)
+    tokens, seqs = _scheduler(model, workload, device, rules, max_model_len)
     share = workload.option("gpu_memory_utilization")
     utilization = float(share) if isinstance(share, int | float) else rules.gpu_memory_utilization
     if not 0 < utilization <= 1:
@@ -92,6 +95,7 @@ def settings_of(
         speculation=speculation,
         # Cross attention keeps room for what one step may encode (config/scheduler.py).
         encoder_tokens=tokens,
+        model_dtype=model_dtype(model, workload),
     )
 
 
@@ -153,10 +157,10 @@ def scheduler_defaults(device: Device | None) -> tuple[int, int]:
 
 
 def _scheduler(
-    model: ModelSpec, workload: Workload, device: Device | None, max_model_len: int
+    model: ModelSpec, workload: Workload, device: Device | None, rules: Behaviour, max_model_len: int
 ) -> tuple[int, int]:
     """Return (max_num_batched_tokens, max_num_seqs): the flags, else defaults and their clamps."""
-    tokens, seqs = scheduler_defaults(device)
+    tokens, seqs = scheduler_defaults(device) if rules.chunks_prefill else UNCHUNKED_DEFAULTS
     asked_tokens = whole(workload.option("max_num_batched_tokens"), 0)
     asked_seqs = whole(workload.option("max_num_seqs"), 0)
     if workload.option("performance_mode") == "throughput":
@@ -165,7 +169,8 @@ def _scheduler(
     if asked_tokens:
         tokens = asked_tokens
     else:
-        chunked = workload.option("enable_chunked_prefill") is not False
+        asked = workload.option("enable_chunked_prefill")
+        chunked = rules.chunks_prefill if asked is None else bool(asked)
         if not chunked or model.structure.kind == "encoder-decoder":
             tokens = max(max_model_len, tokens)
         tokens = min(seqs * max_model_len, tokens) if max_model_len else tokens

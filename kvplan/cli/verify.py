@@ -1,0 +1,108 @@
+"""``kvplan verify``: the plan against real tensors, an engine's log, or a running server."""
+
+from typing import Annotated
+
+import typer
+
+from kvplan.cli import options as opt
+from kvplan.cli.app import submit
+from kvplan.cli.outcome import Outcome, Output
+
+ModelOption = Annotated[
+    str | None,
+    typer.Argument(metavar="[MODEL]", help="The model. With --log and --url: what they name, if left out."),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="Where to allocate: auto, cuda, cpu, mps, xpu.")
+]
+MaxMemoryOption = Annotated[
+    str | None,
+    typer.Option("--max-memory", metavar="SIZE", help="Allocate at most this much: fewer layers, said."),
+]
+LogOption = Annotated[
+    str | None,
+    typer.Option("--log", metavar="FILE", help="Compare with an engine's start-up log; - is standard input."),
+]
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", metavar="URL", help="Ask a running vLLM, SGLang, llama-server or Ollama."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("verify")(verify)
+
+
+def verify(
+    model: ModelOption = None,
+    ctx: opt.CtxOption = None,
+    batch: opt.BatchOption = None,
+    kv: opt.KvOption = None,
+    kv_k: opt.KvKeyOption = None,
+    kv_v: opt.KvValueOption = None,
+    weights: opt.WeightsOption = None,
+    engine: opt.EngineOption = None,
+    device: DeviceOption = "auto",
+    max_memory: MaxMemoryOption = None,
+    log: LogOption = None,
+    url: UrlOption = None,
+    gpu: opt.GpuOption = None,
+    tp: opt.TensorOption = None,
+    pp: opt.PipelineOption = None,
+    encoder_ctx: opt.EncoderCtxOption = None,
+    offline: opt.OfflineOption = False,
+    assume: opt.AssumeOption = None,
+    format_: opt.FormatOption = "auto",
+    json_: opt.JsonOption = False,
+    output: opt.OutputOption = None,
+    export: opt.ExportOption = None,
+    quiet: opt.QuietOption = False,
+) -> None:
+    """Allocate MODEL's cache for real, read an engine's log or ask its server, and compare with the plan.
+
+    Exit codes: 0 agrees, 1 measured outside the plan's interval, 3 could not measure.
+    """
+
+    def job(engine_words: tuple[str, ...]) -> Outcome:
+        from kvplan.cli.question import Asked
+
+        asked = Asked(
+            model=model or "",
+            gpus=tuple(gpu or ()),
+            tp=tp,
+            pp=pp,
+            ctx=ctx,
+            batch=batch,
+            weights=weights,
+            kv=kv,
+            kv_k=kv_k,
+            kv_v=kv_v,
+            engine=engine,
+            encoder_ctx=encoder_ctx,
+            offline=offline,
+            assume=assume,
+            engine_words=engine_words,
+        )
+        out = Output("json" if json_ else format_, output, tuple(export or ()), quiet)
+        if log is not None and url is not None:
+            from kvplan.errors import OptionClash
+
+            raise OptionClash(
+                "--log and --url are both given",
+                why="one reads a log, the other asks a server",
+                hint="use one of them",
+            )
+        if url is not None:
+            from kvplan.cli import verify_server
+
+            return verify_server.answer(asked, url, out)
+        if log is not None:
+            from kvplan.cli import verify_log
+
+            return verify_log.answer(asked, log, out)
+        from kvplan.cli import verify_allocation
+
+        return verify_allocation.answer(asked, device, max_memory, out)
+
+    submit(job)

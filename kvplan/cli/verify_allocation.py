@@ -1,0 +1,89 @@
+"""``kvplan verify MODEL``: real tensors, with a progress bar on a terminal."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from kvplan.cli.outcome import Outcome, Output
+from kvplan.cli.question import Asked, question
+from kvplan.engines.base import Notice, Plan
+from kvplan.errors import InputError
+from kvplan.plan import plan
+from kvplan.report.verify_answer import VerifyAnswer
+from kvplan.report.wording import engine_text
+from kvplan.units import format_tokens, parse_size
+from kvplan.verify.allocation import allocate, prepare
+from kvplan.verify.comparison import EXIT_CODES, outcome
+from kvplan.verify.device_memory import torch_module
+
+
+def answer(asked: Asked, device: str, max_memory: str | None, output: Output) -> Outcome:
+    """Plan, allocate, compare. Raises CannotTell (exit 3) where nothing can be measured."""
+    if not asked.model:
+        raise InputError(
+            "no MODEL is given",
+            why="verify allocates a model's cache, reads a log (--log) or asks a server (--url)",
+            hint="write it like: kvplan verify llama-3-8b --ctx 4k --device cpu",
+        )
+    torch_module()
+    asking = question(asked)
+    result = plan(asking.model, asking.workload, asking.devices, asking.engine)
+    limit = parse_size(max_memory).num_bytes if max_memory is not None else None
+    whole, part, used = prepare(result, device, limit)
+    with _progress(part.num_bytes, f"allocating on {used}") as advance:
+        found = allocate(result, whole, part, used, advance)
+    reached = outcome(found.rows)
+    unread = tuple(
+        Notice("unknown-engine-flags", f"not read: {' '.join(asking.unknown_flags)}")
+        for _ in asking.unknown_flags[:1]
+    )
+    return Outcome(
+        EXIT_CODES[reached],
+        VerifyAnswer(
+            mode="allocation",
+            subject=subject(result, f"allocated on {used}"),
+            outcome=reached,
+            exit_code=EXIT_CODES[reached],
+            rows=found.rows,
+            plan=result,
+            facts=found.facts,
+            warnings=(*result.warnings, *unread, *found.warnings),
+        ),
+        output,
+    )
+
+
+def subject(result: Plan, against: str) -> str:
+    """Return what is verified in one line."""
+    sequences = "" if result.num_sequences == 1 else f" × {result.num_sequences:,}"
+    kv = (
+        result.kv_dtype_k
+        if result.kv_dtype_k == result.kv_dtype_v
+        else f"{result.kv_dtype_k}/{result.kv_dtype_v}"
+    )
+    return (
+        f"{result.model.name}, {kv} cache of {format_tokens(result.context_tokens)} tokens{sequences}, "
+        f"{engine_text(result)}, {against}"
+    )
+
+
+@contextmanager
+def _progress(total_bytes: int, what: str) -> Iterator[Callable[[int], None]]:
+    """Show a bar on standard error where that is a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(what, total=total_bytes)
+        yield lambda done: bar.update(task, completed=done)

@@ -1,0 +1,48 @@
+"""Which operations CUDA has a kernel for, as far as llama.cpp's graphs meet the limits.
+
+ggml/src/ggml-cuda/ggml-cuda.cu ggml_backend_cuda_device_supports_op and fattn.cu
+ggml_cuda_get_best_fattn_kernel, for cards with tensor cores (Turing and later).
+"""
+
+from kvplan.engines.ggml.tensor import Tensor
+
+ALIGNMENT = 128
+HOST_ALIGNMENT = 32
+CELL_STRIDE = 256
+SAME_SIZED_HEADS = frozenset((40, 64, 72, 80, 96, 112, 128, 256, 512))
+CACHE_TYPES = frozenset(("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"))
+# Sizes of key and value heads that differ -> the query heads per KV head the kernel works in.
+UNEQUAL_HEADS = {(192, 128): 8, (320, 256): 32, (576, 512): 2}
+
+
+def has_kernel(tensor: Tensor) -> bool:
+    """Tell whether CUDA runs the operation."""
+    match tensor.op:
+        case "flash_attn":
+            query, key, value = tensor.src[:3]
+            return flash_attention_runs(
+                key.ne[0], value.ne[0], query.ne[2] // key.ne[2], key.ne[1], key.type, value.type
+            )
+        case "ssm_scan":
+            state, decay = tensor.src[0], tensor.src[3]
+            if decay.ne[0] == 1:
+                return state.ne[0] in (96, 128, 256) and state.ne[1] % 16 == 0
+            return state.ne[0] == 16 and state.ne[1] == 1 and state.ne[2] % 128 == 0
+        case "ssm_conv":
+            return tensor.src[0].ne[1] % 128 == 0
+    return True
+
+
+def flash_attention_runs(
+    key_dim: int, value_dim: int, queries_per_head: int, num_cells: int, type_k: str, type_v: str
+) -> bool:
+    """Tell whether a fused attention kernel takes heads and caches like these."""
+    if type_k not in CACHE_TYPES or type_v not in CACHE_TYPES:
+        return False
+    grouped = queries_per_head >= 2 and num_cells % CELL_STRIDE == 0
+    if key_dim == value_dim:
+        return key_dim in SAME_SIZED_HEADS and (key_dim != 512 or grouped)
+    every = UNEQUAL_HEADS.get((key_dim, value_dim))
+    if every is None or not grouped:
+        return False
+    return every == 2 or queries_per_head % every == 0

@@ -1,0 +1,133 @@
+"""Graphs of architectures with recurrent layers.
+
+src/models/mamba.cpp, jamba.cpp, granite-hybrid.cpp, nemotron-h.cpp, qwen3next.cpp.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from kvplan.engines.ggml.tensor import Tensor, cont, like, reshape, view
+from kvplan.engines.llama_cpp_graph.builder import Builder
+from kvplan.engines.llama_cpp_graph.recurrent import Recurrent
+from kvplan.engines.llama_cpp_graph.shapes import Attention, LayerShape
+from kvplan.layers import GatedDeltaState, Mamba1State, Mamba2State
+
+
+@dataclass(frozen=True, slots=True)
+class HybridRules:
+    """How an architecture's graph is put together.
+
+    ``one_part`` layers are a mixer or an MLP, with one norm and one residual. ``scaled`` multiplies
+    embedding, residual branches and logits (Granite).
+    """
+
+    one_part: bool = False
+    late_outputs: bool = False
+    residual_first: bool = False
+    scaled: bool = False
+    rope: bool = False
+    gated_attention: bool = False
+    normed_dt: bool = False
+    gating: Literal["softmax", "sigmoid"] = "softmax"
+    normed_weights: bool = True
+
+
+HYBRIDS: dict[str, HybridRules] = {
+    "mamba": HybridRules(one_part=True),
+    "mamba2": HybridRules(one_part=True),
+    "jamba": HybridRules(residual_first=True, normed_dt=True, normed_weights=False),
+    "granitehybrid": HybridRules(scaled=True, rope=True),
+    "nemotron_h": HybridRules(one_part=True, late_outputs=True, gating="sigmoid"),
+    "qwen3next": HybridRules(late_outputs=True, rope=True, gated_attention=True),
+}
+
+
+def hybrid(builder: Builder, rules: HybridRules) -> None:
+    """Build the whole graph."""
+    shape, graph = builder.shape, builder.graph
+    recurrent = Recurrent(builder)
+    residual = builder.embedding()
+    if rules.scaled:
+        residual = graph.expand(like("scale", residual))
+    last = len(shape.layers) - 1
+    for index, layer in enumerate(shape.layers):
+        builder.layer = index
+        cur = builder.norm(residual)
+        if rules.gated_attention:
+            graph.expand(cur)
+        cur = _mixed(builder, recurrent, rules, layer, cur)
+        if index == last and not rules.late_outputs:
+            cur, residual = builder.pick(cur, residual)
+        if rules.scaled:
+            cur = like("scale", cur)
+        middle = like("add", residual, cur) if rules.residual_first else like("add", cur, residual)
+        if rules.one_part:
+            residual = middle
+            continue
+        cur = _fed(builder, rules, layer, builder.norm(middle))
+        if rules.scaled:
+            cur = like("scale", cur)
+        residual = like("add", middle, cur) if rules.residual_first else like("add", cur, middle)
+    cur = builder.final_norm(residual)
+    if rules.late_outputs:
+        (cur,) = builder.pick(cur)
+    cur = builder.logits(cur)
+    graph.expand(like("scale", cur) if rules.scaled else cur)
+
+
+def _mixed(
+    builder: Builder, recurrent: Recurrent, rules: HybridRules, layer: LayerShape, tensor: Tensor
+) -> Tensor:
+    """Run the layer's mixer, or its MLP where the MLP is a layer of its own."""
+    match layer.state:
+        case Mamba1State():
+            return recurrent.mamba1(tensor, layer.state, layer.dt_rank, normed=rules.normed_dt)
+        case Mamba2State():
+            return recurrent.mamba2(tensor, layer.state)
+        case GatedDeltaState():
+            return recurrent.delta_net(tensor, layer.state)
+    part = layer.attention
+    if not isinstance(part, Attention):
+        return _fed(builder, rules, layer, tensor)
+    if rules.gated_attention:
+        return _gated_attention(builder, part, tensor)
+    query, key, value = builder.qkv(tensor, part)
+    if rules.rope:
+        query, key = builder.rope(query), builder.rope(key)
+    return builder.attention(part, query, key, value, two_caches=False)
+
+
+def _gated_attention(builder: Builder, part: Attention, tensor: Tensor) -> Tensor:
+    """Attention whose query projection also makes a gate for the output (Qwen3-Next)."""
+    tokens, heads, dim = builder.batch.num_tokens, part.num_heads, part.head_dim
+    both = builder.linear(tensor, 2 * dim * heads, "attn_q")
+    key = builder.linear(tensor, dim * part.num_kv_heads, "attn_k")
+    value = builder.linear(tensor, part.v_head_dim * part.num_kv_heads, "attn_v")
+    both = reshape(both, (2 * dim, heads, tokens))
+    query, gate = (view(both, (dim, heads, tokens), both.nb) for _ in range(2))
+    key = reshape(key, (dim, part.num_kv_heads, tokens))
+    value = reshape(value, (part.v_head_dim, part.num_kv_heads, tokens))
+    query = builder.rope(builder.norm(query))
+    key = builder.rope(builder.norm(key))
+    cur = builder.attention(part, query, key, value, two_caches=False, project=False)
+    gate = like("unary", cont(gate, (dim * heads, tokens)))
+    return builder.linear(like("mul", cur, gate), builder.shape.hidden_size, "attn_output")
+
+
+def _fed(builder: Builder, rules: HybridRules, layer: LayerShape, tensor: Tensor) -> Tensor:
+    experts = layer.experts
+    if experts is None:
+        return builder.mlp(tensor, layer.mlp) if layer.mlp is not None else tensor
+    cur = builder.experts(
+        tensor,
+        experts,
+        gating=rules.gating,
+        normed=rules.normed_weights,
+        scaled=builder.shape.routing.scaled,
+    )
+    if not experts.shared:
+        return cur
+    shared = builder.shared_mlp(tensor, experts.shared, gated=experts.gated)
+    if experts.shared_gate:
+        shared = like("mul", shared, like("unary", builder.linear(tensor, 1, "ffn_gate_inp_shexp")))
+    return like("add", cur, shared)

@@ -1,0 +1,95 @@
+"""The bytes of a layer's matrices, for those that are copied to a card to be used there."""
+
+from functools import lru_cache
+
+from kvplan.dtypes import GGML_TYPES
+from kvplan.gguf_mix import sized_tensors
+from kvplan.gguf_names import GgufTensor
+from kvplan.model import ModelSpec
+
+# ggml-cuda.cu MATRIX_ROW_PADDING: a quantized matrix with shorter last rows has room for a whole one.
+ROW_PADDING = 512
+
+# Hugging Face name (its end) -> name of the matrix in a GGUF file; experts and shared ones get a suffix.
+_STEMS: tuple[tuple[str, str], ...] = (
+    ("gate_up_proj.weight", "ffn_up"),
+    ("gate_proj.weight", "ffn_gate"),
+    ("up_proj.weight", "ffn_up"),
+    ("down_proj.weight", "ffn_down"),
+    ("input_linear.weight", "ffn_up"),
+    ("output_linear.weight", "ffn_down"),
+    ("qkv_proj.weight", "attn_qkv"),
+    ("q_a_proj.weight", "attn_q_a"),
+    ("q_b_proj.weight", "attn_q_b"),
+    ("kv_a_proj_with_mqa.weight", "attn_kv_a_mqa"),
+    ("q_proj.weight", "attn_q"),
+    ("k_proj.weight", "attn_k"),
+    ("v_proj.weight", "attn_v"),
+    ("o_proj.weight", "attn_output"),
+    ("in_proj_qkvz.weight", "attn_qkv"),
+    ("in_proj_qkv.weight", "attn_qkv"),
+    ("in_proj_z.weight", "attn_gate"),
+    ("in_proj.weight", "ssm_in"),
+    ("x_proj.weight", "ssm_x"),
+    ("dt_proj.weight", "ssm_dt"),
+    ("out_proj.weight", "ssm_out"),
+)
+_SUFFIX = {"expert": "_exps", "shared_expert": "_shexp"}
+
+
+@lru_cache(maxsize=64)
+def matrix_bytes(model: ModelSpec, mix: str) -> dict[tuple[int, str], int]:
+    """Return the bytes that each layer's matrices take on a card, by (layer, GGUF name).
+
+    The names are without ``blk.N.`` and ``.weight``. From the file's own table where it was read.
+    """
+    found: dict[tuple[int, str], int] = {}
+    if model.gguf_metadata and model.stored and mix == model.weights_format:
+        for stored in model.stored:
+            parts = stored.name.split(".")
+            if parts[0] == "blk" and len(parts) == 4 and parts[3] == "weight" and parts[1].isdigit():
+                padded = _padded(stored.num_bytes, stored.dtype, stored.shape[0])
+                found[int(parts[1]), parts[2]] = padded
+        return found
+    for layer, tensor, kind, num_bytes in sized_tensors(model, mix):
+        stem = _stem(tensor)
+        if layer >= 0 and stem is not None:
+            if tensor.origin.name.endswith("kv_b_proj.weight"):
+                stem = "attn_v_b" if (layer, "attn_k_b") in found else "attn_k_b"
+            found[layer, stem] = _padded(num_bytes, kind, tensor.num_columns)
+    return found
+
+
+@lru_cache(maxsize=64)
+def output_bytes(model: ModelSpec, mix: str) -> int:
+    """Return the bytes of the output projection: its own matrix, or the embedding's where tied."""
+    if model.gguf_metadata and model.stored and mix == model.weights_format:
+        sizes = {stored.name: stored.num_bytes for stored in model.stored}
+        return sizes.get("output.weight", sizes.get("token_embd.weight", 0))
+    hidden = model.structure.hidden_size
+    tied = own = 0
+    for layer, tensor, _, num_bytes in sized_tensors(model, mix):
+        if layer < 0 and tensor.num_columns == hidden:
+            if tensor.origin.role == "lm_head":
+                own = own or num_bytes
+            elif tensor.origin.role == "embedding":
+                tied = tied or num_bytes
+    return own or tied
+
+
+def _stem(tensor: GgufTensor) -> str | None:
+    origin = tensor.origin
+    if origin.name.endswith("kv_b_proj.weight"):
+        return "attn_k_b"
+    for ending, stem in _STEMS:
+        if origin.name.endswith(ending):
+            return stem + (_SUFFIX.get(origin.role, "") if stem.startswith("ffn_") else "")
+    return None
+
+
+def _padded(num_bytes: int, kind: str, num_columns: int) -> int:
+    block = GGML_TYPES[kind]
+    if block.block_size == 1 or num_columns % ROW_PADDING == 0:
+        return num_bytes
+    missing = ROW_PADDING - num_columns % ROW_PADDING
+    return num_bytes + block.row_bytes(missing // block.block_size * block.block_size)

@@ -1,0 +1,172 @@
+"""Graphs of the transformer architectures: one loop, and what each architecture does differently.
+
+src/models/*.cpp of llama.cpp 0c1e57098; each rule below is one file there.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from kvplan.engines.ggml.tensor import Tensor, given, like, reshape
+from kvplan.engines.llama_cpp_graph.builder import Builder
+from kvplan.engines.llama_cpp_graph.shapes import Attention, Latent, LayerShape
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How an architecture's graph departs from Llama's.
+
+    ``qk_norm``: none, per ``head`` before the rotation, over the ``row`` of all heads, or
+    ``after_rope``. ``rope`` on all layers, the ``windowed`` ones, none, or all but every fourth
+    (``skip4``, see LayerShape). ``post_norms`` follow attention and MLP; without ``pre_norms`` there
+    are no others.
+    ``parallel`` runs attention and MLP side by side. ``late_outputs`` picks the wanted rows after the
+    last layer. ``gating`` is ``own`` where the file says how its router works.
+    """
+
+    qk_norm: Literal["none", "head", "row", "after_rope"] = "none"
+    rope: Literal["all", "windowed", "none", "skip4"] = "all"
+    pre_norms: bool = True
+    post_norms: bool = False
+    norm: str = "rms_norm"
+    parallel: bool = False
+    scaled_embedding: bool = False
+    scaled_query: bool = False
+    capped_scores: bool = False
+    capped_logits: bool = False
+    scaled_logits: bool = False
+    late_outputs: bool = False
+    residual_first: bool = False
+    gating: Literal["softmax", "sigmoid", "softmax_weight", "own"] = "softmax"
+    normed_weights: bool = True
+    weight_first: bool = False
+    tempered: bool = False
+
+
+RULES: dict[str, Rules] = {
+    "llama": Rules(),
+    "qwen2": Rules(),
+    "mistral3": Rules(),
+    "smollm3": Rules(rope="skip4"),
+    "qwen3": Rules(qk_norm="head"),
+    "qwen3moe": Rules(qk_norm="head"),
+    "phi3": Rules(scaled_query=True, residual_first=True),
+    "olmo2": Rules(qk_norm="row", pre_norms=False, post_norms=True),
+    "gemma2": Rules(
+        post_norms=True, scaled_embedding=True, scaled_query=True, capped_scores=True, capped_logits=True
+    ),
+    "gemma3": Rules(qk_norm="head", post_norms=True, scaled_embedding=True, scaled_query=True),
+    "cohere2": Rules(rope="windowed", norm="norm", parallel=True, scaled_logits=True),
+    "gpt-oss": Rules(late_outputs=True, gating="softmax_weight", normed_weights=False),
+    "llama4": Rules(
+        qk_norm="after_rope",
+        rope="skip4",
+        gating="sigmoid",
+        normed_weights=False,
+        weight_first=True,
+        tempered=True,
+    ),
+    "glm4moe": Rules(gating="own"),
+    "deepseek2": Rules(gating="own"),
+}
+
+
+def transformer(builder: Builder, rules: Rules) -> None:
+    """Build the whole graph."""
+    shape, graph = builder.shape, builder.graph
+    residual = builder.embedding()
+    if rules.scaled_embedding:
+        residual = like("scale", residual)
+    temper = given((1, 1, builder.batch.num_tokens)) if rules.tempered else None
+    last = len(shape.layers) - 1
+    for index, layer in enumerate(shape.layers):
+        builder.layer = index
+        cur = builder.norm(residual, rules.norm) if rules.pre_norms else residual
+        normed = cur
+        cur = _attention(builder, rules, layer, cur, temper)
+        if index == last and not rules.late_outputs:
+            if rules.parallel:
+                cur, residual, normed = builder.pick(cur, residual, normed)
+            else:
+                cur, residual = builder.pick(cur, residual)
+        if rules.parallel:
+            fed = _feed_forward(builder, rules, layer, normed)
+            residual = like("add", like("add", fed, residual), cur)
+            continue
+        if rules.post_norms:
+            cur = builder.norm(cur, rules.norm)
+        middle = like("add", cur, residual)
+        cur = builder.norm(middle, rules.norm) if rules.pre_norms else middle
+        cur = _feed_forward(builder, rules, layer, cur)
+        if rules.post_norms:
+            cur = builder.norm(cur, rules.norm, pinned=False)
+        residual = like("add", middle, cur) if rules.residual_first else like("add", cur, middle)
+    cur = residual
+    if rules.late_outputs:
+        cur.is_output = True
+        (cur,) = builder.pick(cur)
+    cur = builder.logits(builder.final_norm(cur, rules.norm))
+    if rules.scaled_logits:
+        cur = like("scale", cur)
+    if rules.capped_logits:
+        cur = like("scale", like("unary", like("scale", cur)))
+    graph.expand(cur)
+
+
+def _attention(
+    builder: Builder, rules: Rules, layer: LayerShape, tensor: Tensor, temper: Tensor | None
+) -> Tensor:
+    part = layer.attention
+    if isinstance(part, Latent):
+        return builder.latent_attention(part, tensor)
+    if part is None:
+        return tensor
+    query, key, value = builder.qkv(tensor, part)
+    if rules.qk_norm == "row":
+        query, key = (_row_normed(builder, each) for each in (query, key))
+    rotates = {
+        "all": True,
+        "none": False,
+        "windowed": part.windowed,
+        "skip4": not layer.is_odd,
+    }[rules.rope]
+    two_caches = any(
+        isinstance(each.attention, Attention) and each.attention.windowed for each in builder.shape.layers
+    )
+    per_head = rules.qk_norm == "head"
+    query = builder.norm(query) if per_head else query
+    query = builder.rope(query) if rotates else query
+    key = builder.norm(key) if per_head else key
+    key = builder.rope(key) if rotates else key
+    if not rotates and temper is not None:
+        query = like("mul", query, temper)
+    if rotates and rules.qk_norm == "after_rope":
+        query, key = like("rms_norm", query), like("rms_norm", key)
+    if rules.scaled_query:
+        query = like("scale", query)
+    return builder.attention(part, query, key, value, two_caches=two_caches, soft_cap=rules.capped_scores)
+
+
+def _row_normed(builder: Builder, heads: Tensor) -> Tensor:
+    row = reshape(heads, (heads.ne[0] * heads.ne[1], heads.ne[2]))
+    source = heads.src[0]
+    return reshape(builder.norm(source if source.ne == row.ne else row), heads.ne)
+
+
+def _feed_forward(builder: Builder, rules: Rules, layer: LayerShape, tensor: Tensor) -> Tensor:
+    experts = layer.experts
+    if experts is None:
+        return builder.mlp(tensor, layer.mlp) if layer.mlp is not None else tensor
+    routing = builder.shape.routing
+    own = rules.gating == "own"
+    gating = ("sigmoid" if routing.sigmoid else "softmax") if own else rules.gating
+    cur = builder.experts(
+        tensor,
+        experts,
+        gating=gating,
+        normed=routing.normed if own else rules.normed_weights,
+        scaled=routing.scaled,
+        weight_first=rules.weight_first,
+    )
+    if experts.shared:
+        cur = like("add", cur, builder.shared_mlp(tensor, experts.shared))
+    return cur

@@ -1,0 +1,62 @@
+"""How GPUs are laid out for an engine that shards layers: as asked, else all of them over each layer.
+
+Tensor parallelism over every GPU if heads and padded vocabulary divide, else pipeline parallelism.
+"""
+
+from kvplan.engines.base import Parallel, Refusal
+from kvplan.errors import OptionClash
+from kvplan.model import ModelSpec, num_layers
+from kvplan.sharding import VOCAB_PADDING
+from kvplan.units import round_up
+from kvplan.workload import Workload
+
+
+def parallel_of(
+    model: ModelSpec, workload: Workload, num_devices: int, data: int, expert: int, *, replicas_share: bool
+) -> tuple[Parallel, tuple[Refusal, ...]]:
+    """Return the layout and what the engine refuses of it.
+
+    ``data`` replicas take as many GPUs each, unless they share them (``replicas_share``: data-parallel
+    attention). Raises OptionClash when the replicas cannot be alike.
+    """
+    replicas = 1 if replicas_share else data
+    if num_devices % replicas:
+        raise OptionClash(
+            f"{data} data-parallel replicas do not divide {num_devices} GPUs",
+            why="every replica takes the same number of GPUs",
+            hint=f"name a multiple of {data} GPUs",
+        )
+    each = max(1, num_devices // replicas)
+    tensor, pipeline = workload.tensor_parallel, workload.pipeline_parallel
+    if not tensor and not pipeline:
+        tensor, pipeline = (each, 1) if divides(model, each) else (1, each)
+    elif not tensor:
+        tensor = max(1, each // pipeline)
+    elif not pipeline:
+        pipeline = max(1, each // tensor)
+    refusals: list[Refusal] = []
+    if not divides(model, tensor):
+        works = max(ranks for ranks in range(1, tensor + 1) if divides(model, ranks))
+        heads = model.structure.num_attention_heads
+        rows = round_up(model.structure.vocab_size, VOCAB_PADDING)
+        odd = heads if heads % tensor else rows
+        code = "heads-not-divisible" if heads % tensor else "vocabulary-not-divisible"
+        refusals.append(Refusal(code, f"{odd} is not divisible by {tensor}", f"--tp {works}"))
+    layers = num_layers(model.structure)
+    if pipeline > layers:
+        refusals.append(
+            Refusal(
+                "too-few-layers",
+                f"{layers} layers cannot be split over {pipeline} pipeline ranks",
+                f"--pp {layers}",
+            )
+        )
+        pipeline = layers
+    return Parallel(tensor, pipeline, data, expert), tuple(refusals)
+
+
+def divides(model: ModelSpec, ranks: int) -> bool:
+    """Tell whether heads and padded vocabulary divide over ``ranks``."""
+    structure = model.structure
+    rows = round_up(structure.vocab_size, VOCAB_PADDING)
+    return structure.num_attention_heads % ranks == 0 and rows % ranks == 0

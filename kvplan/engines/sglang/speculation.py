@@ -1,0 +1,38 @@
+"""Speculative decoding under SGLang: tokens drafted at once, and layers a draft head adds to the pool.
+
+SGLang 0.5.23 srt/arg_groups/speculative_hook.py and
+srt/model_executor/model_runner_components/spec_aux_hidden_state.py.
+"""
+
+from kvplan.engines.sglang.reading import whole_or_none
+from kvplan.engines.sglang.traits import Traits
+from kvplan.workload import Workload
+
+MAX_RUNNING = 48
+DRAFT_TOKENS: dict[str, int] = {"NGRAM": 12, "DFLASH": 16}
+
+
+def algorithm_of(workload: Workload) -> str:
+    """Return the algorithm in capitals, empty without one; NEXTN is EAGLE's other name."""
+    name = str(workload.option("speculative_algorithm") or "").upper()
+    return "EAGLE" if name == "NEXTN" else name
+
+
+def draft_tokens(workload: Workload, algorithm: str) -> int:
+    """Return speculative_num_draft_tokens: the flag, else one more than the steps."""
+    if not algorithm:
+        return 0
+    asked = whole_or_none(workload.option("speculative_num_draft_tokens"))
+    if asked:
+        return asked
+    steps = whole_or_none(workload.option("speculative_num_steps"))
+    return DRAFT_TOKENS.get(algorithm) or (steps + 1 if steps else 4)
+
+
+def draft_layers(workload: Workload, traits: Traits, algorithm: str) -> int:
+    """Return the layers a draft head adds to the pool; a draft model's own are not known here."""
+    if algorithm not in ("EAGLE", "EAGLE3", "STANDALONE"):
+        return 0
+    if workload.option("speculative_draft_model_path"):
+        return 1
+    return traits.num_nextn_predict_layers

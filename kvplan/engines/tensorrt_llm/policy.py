@@ -1,0 +1,194 @@
+"""TensorRT-LLM (PyTorch backend): a share of what is left after weights and a profile run.
+
+TensorRT-LLM main of 2026, _torch/pyexecutor/_util.py (_cal_max_memory: (total - peak) x
+free_gpu_memory_fraction) and resource_manager.py (get_cache_size_per_token: ceil(KV heads / ranks),
+keys and values equally wide; blocks of 32 tokens). Read, not run: rows are its arithmetic, what lies
+beside them is ``assumed``. Windows have a pool of their own or none by version, so the cache of such
+models lies between the two.
+"""
+
+from collections.abc import Sequence
+
+from kvplan.device import Device
+from kvplan.dtypes import weight_format
+from kvplan.engines.base import (
+    CacheGroup,
+    CacheUse,
+    DevicePlan,
+    Engine,
+    Notice,
+    Parallel,
+    Plan,
+    context_or_limit,
+)
+from kvplan.engines.ranks import parallel_of
+from kvplan.engines.tensorrt_llm.rank_plan import rank_plan
+from kvplan.engines.tensorrt_llm.request import per_sequence, stage_request, times
+from kvplan.engines.tensorrt_llm.rows import NOT_ROWS, row_bytes, window_of
+from kvplan.engines.tensorrt_llm.settings import Settings, settings_of, whole_or
+from kvplan.errors import InvalidValue, UnknownFormat
+from kvplan.layers import RECURRENT_STATES, kind_name
+from kvplan.model import ModelSpec, cache_kinds
+from kvplan.quantity import exact
+from kvplan.weights import format_name_of, weight_bytes
+from kvplan.workload import Workload
+
+NEWEST = "1.2"
+VERSIONS = (NEWEST,)
+KV_NAMES = ("auto", "fp8", "nvfp4", "fp16", "bf16", "float16", "bfloat16")
+
+
+class TensorRtLlmEngine(Engine):
+    """TensorRT-LLM's PyTorch backend."""
+
+    name = "tensorrt-llm"
+    version = NEWEST
+    versions = VERSIONS
+    kv_formats = KV_NAMES
+    weight_families = ("plain", "fp8", "int8", "int4", "fp4")
+    about = "a share of what weights and activations leave; read from its source, assumed beside the rows"
+
+    def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
+        """Price every rank. Raises UnknownFormat for formats TensorRT-LLM does not take."""
+        format_name = format_name_of(model, workload.weights_format)
+        if weight_format(format_name).family in ("mlx", "exl", "gguf", "bnb"):
+            raise UnknownFormat(
+                f"TensorRT-LLM does not load {format_name} weights",
+                why="it takes 16-bit, fp8, int8, AWQ, GPTQ, MXFP4 and NVFP4",
+                hint="name such a format, or the engine that loads these weights",
+            )
+        settings = settings_of(model, workload)
+        expert = max(1, whole_or(workload.option("ep_size"), 1))
+        parallel, refusals = parallel_of(
+            model, workload, max(1, len(devices)), 1, expert, replicas_share=False
+        )
+        context_tokens, _ = context_or_limit(model, workload)
+        num_sequences = min(workload.num_sequences, settings.max_batch_size)
+        notices = _notices(model, workload, num_sequences)
+        stages = range(parallel.pipeline)
+        made = {
+            (device, stage): rank_plan(
+                model, workload, settings, format_name, parallel, stage, device, context_tokens, num_sequences
+            )
+            for device in dict.fromkeys(devices)
+            for stage in stages
+        }
+        plans = tuple(
+            made[device, min(index % (parallel.tensor * parallel.pipeline) // parallel.tensor, stages[-1])]
+            for index, device in enumerate(devices)
+        )
+        tokens = _pool_tokens(model, settings, parallel, plans)
+        return Plan(
+            model=model,
+            workload=workload,
+            engine_name=self.name,
+            engine_version=self.version,
+            engine_options=(
+                ("free_gpu_memory_fraction", settings.free_gpu_memory_fraction),
+                ("max_seq_len", context_tokens),
+                ("max_batch_size", settings.max_batch_size),
+                ("max_num_tokens", settings.max_num_tokens),
+                ("tokens_per_block", settings.tokens_per_block),
+                ("kv_cache_dtype", settings.kv_dtype),
+                ("enable_attention_dp", settings.attention_dp),
+                ("tp_size", parallel.tensor),
+                ("pp_size", parallel.pipeline),
+            ),
+            parallel=parallel,
+            weights_format=format_name,
+            weights=weight_bytes(model, format_name),
+            kv_dtype_k=settings.kv_dtype,
+            kv_dtype_v=settings.kv_dtype,
+            context_tokens=context_tokens,
+            num_sequences=num_sequences,
+            devices=plans,
+            cache=_cache_use(model, settings, context_tokens, num_sequences),
+            sequence_limit=settings.max_batch_size,
+            sequence_limit_name="max_batch_size",
+            kv_cache_tokens=tokens,
+            max_concurrency=None if tokens is None else tokens / context_tokens,
+            refusals=refusals,
+            warnings=notices,
+        )
+
+
+def engine(version: str | None) -> TensorRtLlmEngine:
+    """Return the policy. Raises InvalidValue for another version than the one that was read."""
+    if version is not None and version.removeprefix("v") != NEWEST:
+        raise InvalidValue(
+            f"'tensorrt-llm@{version}' is not modelled",
+            why=f"only {NEWEST}'s rules were read",
+            hint="leave the version out",
+        )
+    return TensorRtLlmEngine()
+
+
+def _notices(model: ModelSpec, workload: Workload, num_sequences: int) -> tuple[Notice, ...]:
+    notices: list[Notice] = []
+    if num_sequences < workload.num_sequences:
+        notices.append(
+            Notice(
+                "batch-capped",
+                f"{workload.num_sequences:,} sequences asked, {num_sequences:,} run at once (max_batch_size)",
+            )
+        )
+    kinds = {kind_name(cache) for cache, _ in cache_kinds(model)}
+    unsure = sorted(
+        kind_name(cache)
+        for cache, _ in cache_kinds(model)
+        if window_of(cache) or isinstance(cache, (*RECURRENT_STATES, *NOT_ROWS))
+    )
+    if unsure and kinds:
+        names = ", ".join(dict.fromkeys(unsure)).replace("_", " ")
+        notices.append(
+            Notice(
+                "layer-not-modelled", f"{names} under TensorRT-LLM is assumed: between its window and in full"
+            )
+        )
+    return tuple(notices)
+
+
+def _pool_tokens(
+    model: ModelSpec, settings: Settings, parallel: Parallel, plans: tuple[DevicePlan, ...]
+) -> int | None:
+    """Return the tokens of the pool where every layer keeps plain rows; None where that is assumed."""
+    if not plans:
+        return None
+    tokens: list[int] = []
+    for plan in plans:
+        stage = int(plan.rank.removeprefix("pp ")) if plan.rank else 0
+        row = stage_request(model, settings, parallel, stage, settings.tokens_per_block)
+        if row.basis != "exact" or not row.expected:
+            return None
+        taken = sum(part.bytes.expected for part in plan.components if part.name != "kv_cache")
+        room = max(0, plan.budget_bytes - taken)
+        tokens.append(room // row.expected * settings.tokens_per_block)
+    most = min(tokens)
+    return most if settings.max_tokens is None else min(most, settings.max_tokens)
+
+
+def _cache_use(model: ModelSpec, settings: Settings, context_tokens: int, num_sequences: int) -> CacheUse:
+    hidden = model.structure.hidden_size
+    groups: list[CacheGroup] = []
+    one, states, per_token = exact(0), 0, 0
+    for cache, count in cache_kinds(model):
+        amount = times(per_sequence(cache, settings, 1, context_tokens, hidden), count)
+        one += amount
+        row = 0
+        if isinstance(cache, RECURRENT_STATES):
+            states += amount.expected
+        elif not isinstance(cache, NOT_ROWS):
+            row = row_bytes(cache, settings.kv_dtype, 1) * count
+        per_token += row
+        groups.append(CacheGroup(kind_name(cache), count, row, amount.expected))
+    every = times(one, num_sequences)
+    return CacheUse(
+        bytes_per_token=per_token,
+        bytes_per_sequence=one.expected,
+        state_bytes_per_sequence=states,
+        total=every,
+        peak_bytes=every.expected,
+        groups=tuple(groups),
+        block_size=settings.tokens_per_block,
+        page_size_bytes=per_token * settings.tokens_per_block,
+    )

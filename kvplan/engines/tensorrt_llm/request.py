@@ -1,0 +1,66 @@
+"""What one sequence takes under TensorRT-LLM: whole blocks, an interval where pools differ by version."""
+
+from functools import lru_cache
+
+from kvplan.engines.base import Parallel
+from kvplan.engines.tensorrt_llm.rows import NOT_ROWS, row_bytes, window_of
+from kvplan.engines.tensorrt_llm.settings import Settings
+from kvplan.layers import RECURRENT_STATES, Cache
+from kvplan.model import ModelSpec, num_layers
+from kvplan.quantity import Quantity, exact
+from kvplan.sharding import pipeline_split, stage_groups
+from kvplan.textbook import state_bytes
+from kvplan.units import round_up
+
+
+def per_sequence(cache: Cache, settings: Settings, ranks: int, tokens: int, hidden_size: int) -> Quantity:
+    """Return one layer's bytes of one sequence in whole blocks; an interval where pools differ by version."""
+    block = settings.tokens_per_block
+    if isinstance(cache, RECURRENT_STATES):
+        amount = state_bytes(cache, "bfloat16") // ranks
+        return Quantity(amount, amount, 2 * amount, "assumed", "state slots; not read")
+    if isinstance(cache, NOT_ROWS):
+        return Quantity(
+            0, hidden_size * tokens, 4 * hidden_size * tokens, "assumed", "between nothing and full attention"
+        )
+    row = row_bytes(cache, settings.kv_dtype, ranks)
+    whole = row * round_up(tokens, block)
+    window = window_of(cache)
+    if not window or window >= tokens:
+        return exact(whole)
+    short = row * min(round_up(window + block, block), round_up(tokens, block))
+    return Quantity(short, whole, whole, "assumed", "a window pool by version, in full before")
+
+
+@lru_cache(maxsize=2048)
+def stage_request(
+    model: ModelSpec, settings: Settings, parallel: Parallel, stage: int, tokens: int
+) -> Quantity:
+    """Return one sequence's bytes on a rank of ``stage``.
+
+    Some versions give every window size an equal share of the pool, so the larger of the two parts
+    decides: twice its bytes is the upper bound where that exceeds keeping all in full.
+    """
+    sizes = pipeline_split(num_layers(model.structure), parallel.pipeline)
+    ranks = 1 if settings.attention_dp else parallel.tensor
+    windows, rest = exact(0), exact(0)
+    for group in stage_groups(model.layers, sum(sizes[:stage]), sizes[stage]):
+        for cache in group.layer.caches:
+            each = per_sequence(cache, settings, ranks, tokens, model.structure.hidden_size)
+            amount = times(each, group.count)
+            if window_of(cache):
+                windows += amount
+            else:
+                rest += amount
+    both = windows + rest
+    if not (windows.high and rest.high) or windows.basis == "exact":
+        return both
+    shared = 2 * max(windows.low, rest.high)
+    return Quantity(both.low, both.expected, max(both.high, shared), "assumed", windows.why)
+
+
+def times(amount: Quantity, count: int) -> Quantity:
+    """Return ``count`` times an amount."""
+    return Quantity(
+        amount.low * count, amount.expected * count, amount.high * count, amount.basis, amount.why
+    )

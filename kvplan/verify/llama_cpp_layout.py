@@ -1,0 +1,96 @@
+"""llama.cpp's tensors: one K and one V of cells a layer, states in fp32.
+
+llama.cpp 0c1e57098 src/llama-kv-cache.cpp (``ggml_new_tensor_3d(n_embd_k_gqa, kv_size, n_stream)``),
+src/llama-memory-recurrent.cpp, ggml-cuda.cu (``ggml_backend_cuda_buffer_type_get_alloc_size`` pads
+the last row of a quantized tensor to 512 values; tensors start at multiples of 128 bytes).
+"""
+
+from kvplan.engines.base import Plan
+from kvplan.engines.llama_cpp_cache import Cells, cells_of, window_of
+from kvplan.gguf_names import llama_cpp_arch
+from kvplan.layers import (
+    Cache,
+    ChunkedAttention,
+    FullAttention,
+    LatentAttention,
+    SharedCache,
+    SlidingWindow,
+    kind_name,
+)
+from kvplan.model import cache_kinds
+from kvplan.units import round_up
+from kvplan.verify.cache_layout import CacheLayout, LayoutGroup, with_planned
+from kvplan.verify.state_tensors import StateTypes, state_tensors
+from kvplan.verify.storage import TensorShape, rows
+
+ROW_PADDING = 512
+ALIGNMENT = 128
+STATE_TYPES = StateTypes("float32", "float32", "float32", "float32")
+
+
+def layout(plan: Plan) -> CacheLayout:
+    """Return the tensors of one context, as they lie on a CUDA device (or in system memory)."""
+    model = plan.model
+    settings = dict(plan.engine_options)
+    window = window_of(cache_kinds(model), llama_cpp_arch(model))
+    cells = cells_of(
+        _int(settings["n_ctx"]),
+        _int(settings["n_parallel"]),
+        _int(settings["n_ubatch"]),
+        window,
+        kv_unified=bool(settings["kv_unified"]),
+        swa_full=bool(settings["swa_full"]),
+    )
+    on_device = bool(settings["kv_offload"])
+    groups = tuple(
+        LayoutGroup(
+            kind_name(cache),
+            count,
+            _tensors(cache, plan, cells, honours_window=window > 0, on_device=on_device),
+        )
+        for cache, count in cache_kinds(model)
+    )
+    return with_planned(plan, groups, _int(settings["n_parallel"]))
+
+
+def _int(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _tensors(
+    cache: Cache, plan: Plan, cells: Cells, *, honours_window: bool, on_device: bool
+) -> tuple[TensorShape, ...]:
+    key, value = plan.kv_dtype_k, plan.kv_dtype_v
+    match cache:
+        case FullAttention() | SlidingWindow() | ChunkedAttention():
+            windowed = honours_window and not isinstance(cache, FullAttention)
+            held = cells.window if windowed else cells.full
+            heads = cache.num_key_value_heads
+            return (
+                *_rows("keys", key, heads * cache.head_dim, held, cells, on_device=on_device),
+                *_rows("values", value, heads * cache.v_head_dim, held, cells, on_device=on_device),
+            )
+        case LatentAttention():
+            width = cache.kv_lora_rank + cache.qk_rope_head_dim
+            return _rows("latents", key, width, cells.full, cells, on_device=on_device)
+        case SharedCache():
+            return ()
+    return state_tensors(cache, cells.num_sequences, STATE_TYPES)
+
+
+def _rows(
+    name: str, type_name: str, width: int, held: int, cells: Cells, *, on_device: bool
+) -> tuple[TensorShape, ...]:
+    tensors = rows(name, type_name, (cells.num_streams, held), width)
+    if not on_device:
+        return tensors
+    num_bytes = sum(tensor.num_bytes for tensor in tensors)
+    padded = num_bytes
+    if len(tensors) > 1 and width % ROW_PADDING:
+        # Kernels read whole rows of 512: the last one needs something behind it.
+        missing = rows(name, type_name, (1,), ROW_PADDING - width % ROW_PADDING)
+        padded += sum(tensor.num_bytes for tensor in missing)
+    padded = round_up(padded, ALIGNMENT)
+    if padded == num_bytes:
+        return tensors
+    return (*tensors, TensorShape(f"{name} padding", "uint8", (padded - num_bytes,)))

@@ -1,0 +1,237 @@
+"""What vLLM prints while it starts, from 0.4's ``# GPU blocks`` to 0.33's memory lines.
+
+Source: the log lines of vLLM v1/worker/gpu_worker.py, v1/core/kv_cache_utils.py,
+v1/worker/gpu_model_runner.py and, before V1, worker/worker.py and worker/model_runner.py. "GB" in
+its older lines is GiB as well.
+"""
+
+import ast
+import re
+from collections.abc import Sequence
+
+from kvplan.verify.command_line import options_in
+from kvplan.verify.log_text import Line
+from kvplan.verify.readings import GIB, MIB, Reading, Readings, amount, last_of_each
+
+_NUMBER = r"(-?[\d,]*\.?\d+)"
+_GIB = r" ?Gi?B"
+
+# Pattern -> the names of its groups: an amount in GiB each.
+AMOUNTS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), names)
+    for pattern, names in (
+        (rf"Model loading took {_NUMBER}{_GIB}", ("weights",)),
+        (rf"Loading model weights took {_NUMBER}{_GIB}", ("weights",)),
+        (rf"model weights take {_NUMBER}{_GIB}", ("weights",)),
+        (rf"(?<!model )weights memory: {_NUMBER}{_GIB}", ("weights",)),
+        (rf"Available KV cache(?: memory)?:? {_NUMBER}{_GIB}", ("kv_cache_available",)),
+        # As people quote that line.
+        (rf"\bKV {_NUMBER}{_GIB}", ("kv_cache_available",)),
+        (rf"(?<!\w ){_NUMBER}{_GIB} KV(?: cache)? ?(?:->|\()", ("kv_cache_available",)),
+        (rf"\bweights {_NUMBER}(?=;|{_GIB})", ("weights",)),
+        (rf"reserved for KV Cache is {_NUMBER}{_GIB}", ("kv_cache_available",)),
+        (rf"non_torch_memory takes {_NUMBER}{_GIB}", ("non_torch",)),
+        (rf"activation peak memory takes {_NUMBER}{_GIB}", ("activations",)),
+        (rf"torch peak memory increase: {_NUMBER}{_GIB}", ("activations",)),
+        (rf"non-torch forward increase memory: {_NUMBER}{_GIB}", ("non_torch",)),
+        (rf"Total non KV cache memory: {_NUMBER}{_GIB}", ("non_kv",)),
+        (rf"Graph capturing .{{0,40}}took {_NUMBER}{_GIB}", ("cuda_graphs",)),
+        (
+            rf"CUDA graph pool memory: {_NUMBER}{_GIB} \(actual\), {_NUMBER}{_GIB} \(estimated\)",
+            ("cuda_graphs", "cuda_graphs_estimated"),
+        ),
+        (rf"Estimated CUDA graph memory: {_NUMBER}{_GIB}", ("cuda_graphs_estimated",)),
+        (
+            rf"total_gpu_memory \({_NUMBER}{_GIB}\) x gpu_memory_utilization \([\d.]+\) = {_NUMBER}{_GIB}",
+            ("device_total", "requested"),
+        ),
+        (rf"\btotal_memory={_NUMBER}{_GIB}", ("device_total",)),
+        (rf"Initial free memory: {_NUMBER}{_GIB}", ("free_at_start",)),
+        (rf"requested memory: {_NUMBER}{_GIB}", ("requested",)),
+        (
+            rf"Free memory on device (?:\S+ )?\({_NUMBER}/{_NUMBER}{_GIB}\) on startup",
+            ("free_at_start", "device_total"),
+        ),
+        (rf"Desired GPU memory utilization is \([\d.]+, {_NUMBER}{_GIB}\)", ("requested",)),
+        (
+            rf"Actual usage is {_NUMBER}{_GIB} for weight, {_NUMBER}{_GIB} for peak activation, "
+            rf"{_NUMBER}{_GIB} for non-torch memory",
+            ("weights", "activations", "non_torch"),
+        ),
+        (
+            rf"Actual usage is {_NUMBER}{_GIB} for consumed memory \(weights \+ non-torch\), "
+            rf"{_NUMBER}{_GIB} for peak activation",
+            ("weights_and_non_torch", "activations"),
+        ),
+        (rf"and {_NUMBER}{_GIB} for CUDAGraph memory", ("cuda_graphs",)),
+        (rf"kv cache memory in use is {_NUMBER}{_GIB}", ("kv_cache_available",)),
+        (rf"{_NUMBER}{_GIB} KV cache is needed", ("kv_cache_needed",)),
+        (rf"larger than the available KV cache memory \({_NUMBER}{_GIB}\)", ("kv_cache_available",)),
+        (rf"total capacity of {_NUMBER}{_GIB}", ("device_total",)),
+        # The keys that benchmark harnesses give the same lines.
+        (rf'"weight_memory_gib": {_NUMBER}', ("weights",)),
+        (rf'"kv_cache_memory_gib": {_NUMBER}', ("kv_cache_available",)),
+        (rf'"cuda_graph_memory_gib": {_NUMBER}', ("cuda_graphs_estimated",)),
+        (rf'"activation_memory_gib": {_NUMBER}', ("activations",)),
+        (rf'"non_torch_forward_memory_gib": {_NUMBER}', ("non_torch",)),
+        (rf'"total_non_kv_memory_gib": {_NUMBER}', ("non_kv",)),
+    )
+)
+COUNTS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), names)
+    for pattern, names in (
+        (rf"GPU KV cache size: {_NUMBER} tokens", ("kv_cache_tokens",)),
+        (
+            rf"Maximum concurrency for {_NUMBER} tokens per request: {_NUMBER}x",
+            ("max_model_len", "max_concurrency"),
+        ),
+        (rf"# (?:GPU|CUDA) blocks: {_NUMBER}", ("num_blocks",)),
+        (rf"num_gpu_blocks is: {_NUMBER}", ("num_blocks",)),
+        (rf"estimated maximum model length is {_NUMBER}", ("estimated_max_model_len",)),
+        (rf"own estimate {_NUMBER}", ("estimated_max_model_len",)),
+        (rf"{_GIB} (?:KV -> |\(){_NUMBER} tokens", ("kv_cache_tokens",)),
+        (rf"{_NUMBER}x concurrency at {_NUMBER}", ("max_concurrency", "max_model_len")),
+        (rf"The current --gpu-memory-utilization={_NUMBER}", ("gpu_memory_utilization",)),
+        (rf"--gpu-memory-utilization {_NUMBER} fixes", ("gpu_memory_utilization",)),
+        (rf"max seq len \({_NUMBER}\)", ("max_model_len",)),
+        (rf"Setting attention block size to {_NUMBER} tokens", ("block_size",)),
+        (rf"gpu_memory_utilization \({_NUMBER}\)", ("gpu_memory_utilization",)),
+        (rf"Desired GPU memory utilization is \({_NUMBER},", ("gpu_memory_utilization",)),
+        (rf"Requested memory: {_NUMBER} \(util\)", ("gpu_memory_utilization",)),
+        (rf"max_num_batched_tokens={_NUMBER}", ("max_num_batched_tokens",)),
+        (rf"with {_NUMBER} dummy requests", ("max_num_seqs",)),
+        (rf'"max_concurrency": {_NUMBER}', ("max_concurrency",)),
+        (rf'"kv_cache_tokens": {_NUMBER}', ("kv_cache_tokens",)),
+    )
+)
+_OOM = re.compile(r"(?:CUDA|HIP|XPU) (?:out of memory|OOM)|OutOfMemoryError", re.IGNORECASE)
+_REFUSED = re.compile(
+    r"KV cache is needed|No available memory for the cache blocks"
+    r"|less than desired GPU memory utilization|larger than the maximum number of tokens",
+    re.IGNORECASE,
+)
+_BACKEND = re.compile(r"Using (\w+?)(?: attention)? backend\b")
+_VERSION = re.compile(
+    r"(?:vLLM(?: API server)? version:? |LLM engine \(|vllm[ =]+)v?(\d+\.\d+(?:\.\d+)?[\w.+]*)", re.IGNORECASE
+)
+_CONFIG = re.compile(r"with config: (.*)", re.IGNORECASE)
+_ARGUMENTS = re.compile(r"non-default args: (\{.*\})")
+_PAIR = re.compile(r"\b(\w+)=('[^']*'|\"[^\"]*\"|torch\.\w+|[\w./-]+)")
+# What the config line calls what the command line calls otherwise.
+_CONFIG_NAMES = {"max_seq_len": "max_model_len"}
+KEPT_SETTINGS = frozenset(
+    {
+        "model",
+        "dtype",
+        "max_model_len",
+        "tensor_parallel_size",
+        "pipeline_parallel_size",
+        "data_parallel_size",
+        "quantization",
+        "enforce_eager",
+        "kv_cache_dtype",
+        "gpu_memory_utilization",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "enable_prefix_caching",
+        "block_size",
+        "enable_expert_parallel",
+        "cpu_offload_gb",
+        "swap_space",
+        "speculative_config",
+        "kv_cache_memory_bytes",
+        "served_model_name",
+        "trust_remote_code",
+        "load_format",
+    }
+)
+MARKS = re.compile(
+    r"\bvllm\b|GPU KV cache size|Available KV cache memory|# (?:GPU|CUDA) blocks|Model loading took"
+    r"|gpu_memory_utilization|KV cache is needed|weight_memory_gib|torch peak memory increase"
+    r"|Loading model weights took|warming up sampler",
+    re.IGNORECASE,
+)
+
+
+def read(lines: Sequence[Line]) -> Readings:
+    """Read vLLM's lines; what is not there is left out."""
+    amounts: list[Reading] = []
+    counts: dict[str, float] = {}
+    settings: dict[str, object] = {}
+    version = refusal = ""
+    out_of_memory = False
+    for line in lines:
+        for pattern, names in AMOUNTS:
+            for found in pattern.finditer(line.text):
+                amounts += [
+                    amount(name, text, GIB, line.rank)
+                    for name, text in zip(names, found.groups(), strict=True)
+                ]
+        for pattern, names in COUNTS:
+            for found in pattern.finditer(line.text):
+                for name, text in zip(names, found.groups(), strict=True):
+                    counts[name] = float(text.replace(",", ""))
+        amounts += _free_of_capacity(line)
+        version = _first(_VERSION, line.text) or version
+        settings |= _settings(line.text)
+        backend = _first(_BACKEND, line.text)
+        if backend:
+            settings["attention_backend"] = backend
+        out_of_memory = out_of_memory or bool(_OOM.search(line.text))
+        if _REFUSED.search(line.text):
+            refusal = line.text[-400:]
+    given, named = options_in("vllm", lines)
+    settings = given | settings
+    model = str(settings.get("model") or named)
+    return Readings("vllm", version, model, last_of_each(amounts), counts, settings, out_of_memory, refusal)
+
+
+def _first(pattern: re.Pattern[str], text: str) -> str:
+    found = pattern.search(text)
+    return found.group(1) if found else ""
+
+
+def _free_of_capacity(line: Line) -> list[Reading]:
+    found = re.search(rf"of which {_NUMBER} (GiB|MiB) is free", line.text)
+    if not found:
+        return []
+    return [amount("free_at_end", found.group(1), GIB if found.group(2) == "GiB" else MIB, line.rank)]
+
+
+def _settings(text: str) -> dict[str, object]:
+    """Read the arguments vLLM repeats, and its config line, as far as they concern memory."""
+    found = _ARGUMENTS.search(text)
+    if found:
+        try:
+            said = ast.literal_eval(found.group(1))
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            said = {}
+        if isinstance(said, dict):
+            given = {str(key): value for key, value in said.items()}
+            if "model_tag" in given:
+                given.setdefault("model", given["model_tag"])
+            return {key: value for key, value in given.items() if key in KEPT_SETTINGS}
+    found = _CONFIG.search(text)
+    if not found:
+        return {}
+    settings: dict[str, object] = {}
+    for key, value in _PAIR.findall(found.group(1)):
+        name = _CONFIG_NAMES.get(key, key)
+        if name in KEPT_SETTINGS:
+            settings.setdefault(name, _value(value))
+    return settings
+
+
+def _value(text: str) -> object:
+    if text[:1] in "'\"":
+        return text[1:-1]
+    if text in ("None", "True", "False"):
+        return {"None": None, "True": True, "False": False}[text]
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return text.removeprefix("torch.")

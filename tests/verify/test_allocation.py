@@ -1,0 +1,224 @@
+"""Real tensors on the CPU: storage to the byte, resident memory by the plan, nothing left behind."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cache_kinds import FORMATS, KINDS, model_of, planned
+
+from kvplan.cli import main
+from kvplan.errors import CannotTell, InvalidValue
+from kvplan.verify.allocation import allocate, prepare
+from kvplan.verify.cache_layout import layout_of
+
+pytestmark = pytest.mark.usefixtures("torch")
+MIB = 2**20
+
+
+def resident_bytes():
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmRSS")
+
+
+@pytest.mark.parametrize("kv", ["bf16", "fp16", "fp8", "int8", "int4"])
+def test_storage_equals_the_plan_for_every_kind_of_layer(kv):
+    for kind, cache in KINDS.items():
+        result = planned(model_of(cache), "ideal", kv, tokens=300)
+        whole, part, device = prepare(result, "cpu", None)
+        found = allocate(result, whole, part, device, lambda _: None)
+        assert found.facts["storage_bytes"] == result.cache.total.expected, kind
+        assert {row.status for row in found.rows} == {"agrees"}
+        assert all(row.expected == row.measured for row in found.rows)
+
+
+@pytest.mark.parametrize(
+    ("engine", "kinds"),
+    [
+        ("vllm", ("full", "sliding", "latent", "mamba2", "gated delta")),
+        ("llama.cpp", ("full", "sliding", "latent", "mamba2", "gated delta")),
+        ("transformers", ("full", "sliding", "sparse latent", "compressed", "mamba2", "gated delta")),
+    ],
+)
+def test_storage_equals_the_plan_in_an_engines_layout(engine, kinds):
+    checked = 0
+    for kind in kinds:
+        for kv in FORMATS[engine][::2]:
+            result = planned(model_of(KINDS[kind]), engine, kv, tokens=300)
+            if kind == "latent" and kv in ("int8", "int4", "nvfp4"):
+                continue
+            whole, part, device = prepare(result, "cpu", None)
+            found = allocate(result, whole, part, device, lambda _: None)
+            assert found.facts["storage_bytes"] == result.cache.total.expected, (kind, kv)
+            checked += 1
+    assert checked >= len(kinds)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+@pytest.mark.parametrize("engine", ["ideal", "vllm"])
+def test_resident_memory_grows_by_the_plan(engine, torch):
+    torch.ones(1).sum()
+    result = planned(model_of(KINDS["sliding"], 30), engine, "fp16", tokens=65536, sequences=4)
+    assert result.cache.total.expected > 128 * MIB
+    grown = []
+    before = resident_bytes()
+    whole, part, device = prepare(result, "cpu", None)
+    found = allocate(result, whole, part, device, lambda _: grown.append(resident_bytes()))
+    planned_bytes = result.cache.total.expected
+    assert abs(grown[-1] - before - planned_bytes) <= planned_bytes * 0.02
+    assert abs(found.facts["device_lost_bytes"] - planned_bytes) <= planned_bytes * 0.02
+    assert found.facts["allocator_bytes"] >= planned_bytes
+    assert resident_bytes() - before < 8 * MIB
+    assert found.facts["left_after_bytes"] < 8 * MIB
+
+
+def bytes_left_after(failure, result):
+    before = resident_bytes()
+    whole, part, device = prepare(result, "cpu", None)
+    with pytest.raises(failure if failure is KeyboardInterrupt else CannotTell):
+        allocate(result, whole, part, device, _failing(failure, part.num_bytes // 2))
+    return resident_bytes() - before
+
+
+def _failing(failure, at_bytes):
+    def progress(done):
+        if done >= at_bytes:
+            assert resident_bytes() > at_bytes
+            raise failure("not enough memory: you tried to allocate 1 byte")
+
+    return progress
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError, RuntimeError])
+def test_a_failure_half_way_leaves_nothing(failure, torch):
+    torch.ones(1).sum()
+    result = planned(model_of(KINDS["full"], 30), "ideal", "fp16", tokens=8192, sequences=2)
+    assert result.cache.total.expected > 128 * MIB
+    assert bytes_left_after(failure, result) < 8 * MIB
+
+
+def test_a_bug_is_not_taken_for_memory(torch):
+    result = planned(model_of(KINDS["full"]), "ideal", "fp16")
+    whole, part, device = prepare(result, "cpu", None)
+
+    def progress(_):
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        allocate(result, whole, part, device, progress)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="address space limits are Linux's")
+def test_a_real_out_of_memory_is_an_answer(tmp_path):
+    # The limit leaves room for torch itself and a part of the cache.
+    program = (
+        "import resource, sys, torch\n"
+        "torch.ones(1).sum()\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * 4096\n"
+        f"resource.setrlimit(resource.RLIMIT_AS, (used + {400 * MIB},) * 2)\n"
+        "from kvplan.cli import main\n"
+        "sys.exit(main(['verify', 'llama-3-8b', '--ctx', '8k', '--device', 'cpu', '--engine', 'vllm']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3, done.stderr
+    assert "memory ran out after" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+def test_ctrl_c_ends_with_130():
+    words = ["verify", "llama-3-8b", "--ctx", "32k", "--device", "cpu", "--engine", "vllm"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kvplan", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    status = Path(f"/proc/{process.pid}/status")
+    for _ in range(600):
+        time.sleep(0.05)
+        if process.poll() is not None or _resident_of(status) > 1200 * MIB:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out == b""
+    assert b"Traceback" not in err
+
+
+def _resident_of(status):
+    try:
+        lines = status.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS")), 0)
+
+
+def test_what_does_not_fit_is_refused_and_can_be_scaled_down(answer):
+    words = ("verify", "llama-3-70b", "--ctx", "128k", "--batch", "64", "--device", "cpu", "--engine", "vllm")
+    code, said = answer(*words)
+    assert (code, said["error"]["code"]) == (3, "cannot-tell")
+    assert "--max-memory" in said["error"]["hint"]
+    small = (
+        "verify",
+        "llama-3-70b",
+        "--ctx",
+        "2k",
+        "--device",
+        "cpu",
+        "--engine",
+        "vllm",
+        "--max-memory",
+        "64MiB",
+    )
+    code, said = answer(*small)
+    assert (code, said["verdict"]) == (0, "agrees")
+    assert said["measured"]["layers_left_out"] == 72
+    assert said["measured"]["storage_bytes"] == 64 * MIB
+    assert [warning["code"] for warning in said["warnings"]] == ["scaled-down"]
+
+
+def test_the_whole_answer_agrees(answer):
+    code, said = answer("verify", "gemma-3-4b", "--ctx", "4k", "--device", "cpu", "--engine", "transformers")
+    assert (code, said["verdict"], said["mode"]) == (0, "agrees", "allocation")
+    whole = said["comparisons"][-1]
+    assert whole["name"] == "whole_cache"
+    assert whole["planned"]["expected"] == whole["measured"] == said["measured"]["storage_bytes"]
+    assert {row["name"] for row in said["comparisons"]} == {"sliding_window", "full_attention", "whole_cache"}
+
+
+def test_a_wrong_layout_is_found(monkeypatch, torch):
+    """A plan whose bytes do not follow from the layers differs, whatever it says of itself."""
+    from dataclasses import replace
+
+    from kvplan.quantity import exact
+    from kvplan.verify.comparison import outcome
+
+    right = planned(model_of(KINDS["full"]), "ideal", "fp16")
+    off_by_a_byte = replace(right, cache=replace(right.cache, total=exact(right.cache.total.expected + 1)))
+    whole, part, device = prepare(off_by_a_byte, "cpu", None)
+    found = allocate(off_by_a_byte, whole, part, device, lambda _: None)
+    assert outcome(found.rows) == "differs"
+    assert layout_of(right).num_bytes == right.cache.total.expected
+
+
+def test_devices_that_are_not_there(torch):
+    result = planned(model_of(KINDS["full"]), "ideal", "fp16")
+    with pytest.raises(InvalidValue, match="'tpu' is not a device"):
+        prepare(result, "tpu", None)
+    if not torch.cuda.is_available():
+        with pytest.raises(CannotTell, match="no cuda device"):
+            prepare(result, "cuda", None)
+
+
+def test_plain_and_table_say_the_same(capsys):
+    words = ["verify", "llama-3-8b", "--ctx", "64", "--device", "cpu", "--engine", "ideal"]
+    assert main([*words, "--format", "plain"]) == 0
+    plain = capsys.readouterr().out
+    assert plain.startswith("agrees: llama-3-8b, bf16 cache of 64 tokens, textbook, allocated on cpu\n")
+    assert "whole cache: planned 8,388,608 B; allocated 8,388,608 B; agrees\n" in plain
+    assert main([*words, "--format", "table"]) == 0
+    table = capsys.readouterr().out
+    assert "8,388,608 B" in table
