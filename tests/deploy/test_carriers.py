@@ -5,6 +5,7 @@ from deploy.shapes import SHAPES
 
 from kvplan.deploy.carriers import read_file
 from kvplan.deploy.files import SourceFile
+from kvplan.deploy.planning import read_command
 from kvplan.deploy.words import Word
 
 # File -> (name, engine, version, model, line of the model, GPU names, count, indices), by hand.
@@ -301,4 +302,5 @@ def test_llama_arg_variables_are_flags():
     )
     (launch,) = read("a.yml", text).launches
     assert launch.model.text == "/m.gguf"
-    assert flags(launch) == ["--ctx-size", "8192", "--kv-unified"]
+    options = read_command(launch).options
+    assert (options["ctx_size"], options["kv_unified"]) == (8192, True)

@@ -6,7 +6,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from kvplan.deploy.policy import load_policy
-from kvplan.errors import InvalidSpec
+from kvplan.errors import InputError, InvalidSpec
 
 COMPOSE = (
     "services:\n  a:\n    image: vllm/vllm-openai:v0.20.0\n    command: --model /m --max-model-len 8192\n"
@@ -47,7 +47,7 @@ def check(tmp_path, capsys, monkeypatch):
 def test_complaints_name_file_line_and_the_closest_key(tmp_path, text, where, why):
     path = tmp_path / "kvplan.yaml"
     path.write_text(text)
-    with pytest.raises(Exception) as caught:
+    with pytest.raises(InputError) as caught:
         load_policy(path, "kvplan.yaml")
     assert caught.value.exit_code == 2
     assert caught.value.message.startswith("kvplan.yaml:")

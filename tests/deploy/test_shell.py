@@ -93,15 +93,6 @@ def test_endless_scripts_end():
     assert texts("while true; do a; done") == [["a"]]
     with pytest.raises(ShellError):
         run("f() { f; f; }; f")
-        run(
-            "for a in "
-            + "x " * 64
-            + "; do for b in "
-            + "x " * 64
-            + "; do for c in "
-            + "x " * 64
-            + "; do y; done; done; done"
-        )
     doubled = "A=xxxxxxxxxx\n" + "A=$A$A\n" * 40 + "a $A"
     assert len(run(doubled)[0].words[1].text) < 1_000_000
 
