@@ -71,13 +71,14 @@ def loaded_weights(
         expected += _mxfp4_padding(model, tensor, pipeline, expert, stage)
     if stage == pipeline - 1:
         expected += _draft_bytes(model, tensor, expert, speculation)
-    split, whole = _tower_bytes(model, format_name, tensor)
-    own = split if _tower_is_split(model) else whole
-    # A tower is split like the text or kept whole on every rank, as its loader has it.
+    split, whole = _tower_bytes(model, format_name, tensor) if stage == 0 else (0, 0)
+    if not _tower_is_split(model):
+        # vLLM splits towers like the text (--mm-encoder-tp-mode weights); a few loaders keep them whole.
+        expected -= whole - split
     is_repacked = weight_format(format_name).family == "fp4"
     per_mille = LOW_PER_MILLE_REPACKED if is_repacked else LOW_PER_MILLE
-    low = expected - expected * per_mille // 1000 - (own - split)
-    high = expected + expected * HIGH_PER_MILLE // 1000 + HIGH_BYTES + (whole - own)
+    low = expected - expected * per_mille // 1000
+    high = expected + expected * HIGH_PER_MILLE // 1000 + HIGH_BYTES + (whole - split)
     return Quantity(max(0, low), expected, high, "calibrated", WHY)
 
 
@@ -101,10 +102,9 @@ def without_towers(loaded: Quantity, model: ModelSpec, format_name: str, tensor:
     if stage > 0 or not _towers(model):
         return loaded
     split, whole = _tower_bytes(model, format_name, tensor)
-    own = split if _tower_is_split(model) else whole
     return Quantity(
         max(0, loaded.low - split),
-        max(0, loaded.expected - own),
+        max(0, loaded.expected - split),
         max(0, loaded.high - whole),
         loaded.basis,
         loaded.why,
