@@ -17,15 +17,11 @@ ADAPTED_ROLES = ("attention", "mlp", "shared_expert", "recurrent")
 WHY = "max_loras slots of max_lora_rank on every linear layer"
 
 
-def adapter_bytes(
-    model: ModelSpec, workload: Workload, tensor: int, pipeline: int, stage: int
-) -> Quantity | None:
-    """Return the slots of one rank; None without ``--enable-lora``.
+def adapter_bytes(model: ModelSpec, workload: Workload, tensor: int, pipeline: int, stage: int) -> Quantity:
+    """Return the slots of one rank under ``--enable-lora``.
 
     Experts take slots too where their kernels support adapters: the upper bound counts them.
     """
-    if not workload.option("enable_lora"):
-        return None
     slots = whole(workload.option("max_loras"), DEFAULT_MAX_LORAS)
     rank = whole(workload.option("max_lora_rank"), DEFAULT_MAX_LORA_RANK)
     sizes = pipeline_split(sum(group.count for group in model.layers), pipeline)

@@ -8,7 +8,6 @@ block serves one group at a time.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kvplan.engines.vllm.packed import packed_groups
 from kvplan.engines.vllm.pages import LayerSpec
 from kvplan.engines.vllm.pool import Group, PoolLayout, stage_bytes
 from kvplan.units import ceil_div
@@ -86,6 +85,8 @@ def pool_layout(stages: Sequence[Sequence[Counted]], rules: PoolRules) -> PoolLa
         groups = (_whole(merged, sized, layers),)
     elif any(spec.tokens_per_row > 1 for spec in merged):
         # Backends of compressed rows ask for a layout with the layers inside the block.
+        from kvplan.engines.vllm.packed import packed_groups
+
         groups = packed_groups(merged, sized, layers)
     else:
         mamba_block = rules.max_model_len if rules.mamba_mode == "none" else block

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from kvplan.device import Device
 from kvplan.engines.base import Check, Component, DevicePlan, Parallel
 from kvplan.engines.vllm.activations import Terms, activations, terms_of
-from kvplan.engines.vllm.adapters import adapter_bytes
 from kvplan.engines.vllm.budget import NO_GRAPHS, before_snapshot, cuda_graphs, non_torch
 from kvplan.engines.vllm.offload import on_device
 from kvplan.engines.vllm.settings import Settings
@@ -117,9 +116,10 @@ def _rank(
         # One figure stands for all that is estimated beside weights and cache.
         runtime = exact(workload.overhead_bytes, "--overhead, activations and graphs included")
     after: list[Component] = []
-    adapters = adapter_bytes(model, workload, tensor, pipeline, stage)
-    if adapters is not None:
-        after.append(Component("adapters", adapters))
+    if workload.option("enable_lora"):
+        from kvplan.engines.vllm.adapters import adapter_bytes
+
+        after.append(Component("adapters", adapter_bytes(model, workload, tensor, pipeline, stage)))
     if rules.graphs_inside and graphs.high and not overhead_is_given:
         after.append(Component("cuda_graphs", graphs))
     after.append(Component("runtime", runtime))
