@@ -129,6 +129,9 @@ def _format_at(
         return NOT_PACKED
     for name, patterns in _by_format(quantization).items():
         if patterns_of(patterns).match(tensor.name, layer):
+            if tensor.role == "embedding":
+                # Schemes are for linear layers, which the head is and the embedding is not.
+                return NOT_PACKED
             # Named outright, a module is packed whatever the format covers by itself.
             return replace(weight_format(name), coverage="linears+embeddings")
     return NOT_PACKED if quantization.only_listed else weight

@@ -19,7 +19,7 @@ def minicpmv4_6(config: Config) -> Structure:
     text, vision = config.sub("text_config"), config.sub("vision_config")
     if text is None or vision is None:
         raise config.invalid("text_config" if text is None else "vision_config", "is missing")
-    tied = config.flag("tie_word_embeddings", text.flag("tie_word_embeddings", True))
+    tied = config.flag("tie_word_embeddings", False)
     structure = text_structure(
         text.override({"tie_word_embeddings": tied}), text.text("model_type", "qwen3_5_text")
     )

@@ -192,7 +192,7 @@ def xlstm(config: Config) -> Structure:
         layers=(LayerGroup(Layer((XlstmState(heads, keys // heads, values // heads),), tensors), layers),),
         tensors=(
             embedding("embeddings", vocab, hidden),
-            *(norm("out_norm", hidden, bias=bias) if config.flag("add_out_norm", True) else ()),
+            *(norm("out_norm", hidden) if config.flag("add_out_norm", True) else ()),
             *lm_head(vocab, hidden),
         ),
         hidden_size=hidden,

@@ -184,6 +184,8 @@ FAMILIES: dict[str, str] = {
     "kimi_linear": "kimi_linear:kimi_linear",
     "bailing_hybrid": "kimi_linear:bailing_hybrid",
     "minimax": "linear_attention:minimax",
+    "minimax_text_01": "linear_attention:minimax",
+    "minimax_m1": "linear_attention:minimax",
     "lfm2": "linear_attention:lfm2",
     "lfm2_moe": "linear_attention:lfm2",
     # text models with eyes or ears
@@ -243,6 +245,8 @@ TYPE_OF_ARCHITECTURE: dict[str, str] = {
     "MiMoForCausalLM": "mimo",
     "MiniCPMForCausalLM": "minicpm",
     "MiniCPMV": "minicpmv",
+    "MiniMaxM1ForCausalLM": "minimax_m1",
+    "MiniMaxText01ForCausalLM": "minimax_text_01",
     "MolmoForCausalLM": "molmo",
     "OrionForCausalLM": "orion",
     "Phi3VForCausalLM": "phi3_v",
