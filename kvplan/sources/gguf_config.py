@@ -9,6 +9,7 @@ it shows only in the tensors.
 from collections.abc import Callable
 
 from kvplan.families import family_of
+from kvplan.sources.gguf_archs import GEMMA3N_LAYERS_WITH_CACHE
 from kvplan.sources.gguf_keys import Keys
 
 Config = dict[str, object]
@@ -138,10 +139,10 @@ def _llama4(keys: Keys, config: Config, num_layers: int) -> None:  # noqa: ARG00
     config["attention_chunk_size"] = keys.count("attention.chunk_size", 8192)
 
 
-def _gemma3n(keys: Keys, config: Config, num_layers: int) -> None:  # noqa: ARG001
+def _gemma3n(keys: Keys, config: Config, num_layers: int) -> None:
     config["hidden_size_per_layer_input"] = keys.count("embedding_length_per_layer_input", 256)
     config["vocab_size_per_layer_input"] = config.get("vocab_size", 262_144)
-    config["num_kv_shared_layers"] = keys.count("attention.shared_kv_layers", 15)
+    config["num_kv_shared_layers"] = max(0, num_layers - GEMMA3N_LAYERS_WITH_CACHE)
     config["altup_num_inputs"] = keys.count("altup.num_inputs", 4)
 
 
