@@ -41,10 +41,11 @@ TYPE_OF_ARCH: dict[str, str] = {
     "qwen35": "qwen3_5_text",
     "qwen35moe": "qwen3_5_moe_text",
 }
-# Heads that these classes tie whatever their size.
-TIED = frozenset(
-    ("gemma", "gemma2", "gemma3", "gemma3n", "gemma4", "cohere2", "command-r", "lfm2", "lfm2moe")
-)
+# Heads that these models tie whatever their size.
+TIED = frozenset((
+    "gemma", "gemma2", "gemma3", "gemma3n", "gemma4", "cohere2", "command-r", "lfm2", "lfm2moe", "smollm3",
+    "mamba2", "granitehybrid",
+))  # fmt: skip
 _PLAIN: tuple[tuple[str, str], ...] = (
     ("embedding_length", "hidden_size"),
     ("block_count", "num_hidden_layers"),
