@@ -16,10 +16,11 @@ from kvplan.dtypes import weight_format
 from kvplan.engines.base import Engine, Plan
 from kvplan.errors import KvplanError
 from kvplan.judge import DEFAULT_RULES, Rules, Verdict, exit_code, judge
-from kvplan.model import ModelSpec, num_layers
+from kvplan.model import ModelSpec
+from kvplan.offload import plan_or_offload
 from kvplan.plan import default_engine, plan
 from kvplan.quality import KV, kv_loss, weight_loss
-from kvplan.solve import fewest_gpus, largest, max_context, max_sequences
+from kvplan.solve import fewest_gpus, max_context, max_sequences
 from kvplan.workload import Workload
 
 MAX_SUGGESTIONS = 4
@@ -230,7 +231,10 @@ def attempt(situation: Situation, options: Sequence[Option], rules: Rules | None
     if engine.name != situation.engine.name and situation.workload.engine_options:
         return None
     try:
-        result = plan(situation.model, workload, devices, engine)
+        if judged_by.allow_offload:
+            result = plan_or_offload(situation.model, workload, devices, engine, judged_by)
+        else:
+            result = plan(situation.model, workload, devices, engine)
     except KvplanError:
         return None
     verdict = judge(result, judged_by)
@@ -307,24 +311,20 @@ def _reduced(situation: Situation, options: tuple[Option, ...]) -> Iterator[Sugg
 
 
 def _spilled(base: Plan, situation: Situation) -> list[Suggestion]:
-    """Return the change that runs with layers in system memory (llama.cpp), as many on the cards as fit."""
+    """Return the change that runs with a part in system memory, as the engine spills it."""
+    if base.offloaded:
+        return []
     rules = replace(situation.rules, allow_offload=True)
-    layers = num_layers(situation.model.structure)
     kept: list[tuple[Option, ...]] = [()]
-    if base.engine_name != "llama.cpp":
+    if base.engine_name not in ("llama.cpp", "ollama"):
         kept = [
             (Option("weights", name, weight_loss(name).rank),)
             for name in SPILLED_WEIGHTS
             if not situation.engine_chosen and not situation.workload.engine_options
         ]
+    spill = Option("allow_offload", "true", cost=OFFLOAD_COST)
     for options in kept:
-
-        def on_cards(count: int, options: tuple[Option, ...] = options) -> Suggestion | None:
-            spill = Option("n_gpu_layers", str(count), cost=OFFLOAD_COST)
-            return attempt(situation, (*options, spill, Option("allow_offload", "true")), rules)
-
-        count = largest(lambda number: (on_cards(number) is not None, 0), layers)
-        found = on_cards(count) if count else None
+        found = attempt(situation, (*options, spill), rules)
         if found is not None and found.verdict.status == "offload":
             return [found]
     return []

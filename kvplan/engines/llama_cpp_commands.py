@@ -63,7 +63,9 @@ def startup_lines(
     devices: tuple[DevicePlan, ...], placed: Placed, options: dict[str, object]
 ) -> tuple[str, ...]:
     """Return the buffer sizes as the server logs them, device by device."""
-    lines = []
+    lines = [f"CPU model buffer size = {placed.host.weight_bytes / MIB:.2f} MiB"]
+    if placed.host.cache_bytes:
+        lines.append(f"CPU KV buffer size = {placed.host.cache_bytes / MIB:.2f} MiB")
     for index, (device, held) in enumerate(zip(devices, placed.devices, strict=True)):
         name = f"{DEVICE_NAMES[backend_of(device.device, options.get('device'))]}{index}"
         lines.append(f"{name} model buffer size = {held.weight_bytes / MIB:.2f} MiB")
@@ -71,7 +73,4 @@ def startup_lines(
             lines.append(f"{name} KV buffer size = {held.cache_bytes / MIB:.2f} MiB")
         if held.state_bytes:
             lines.append(f"{name} RS buffer size = {held.state_bytes / MIB:.2f} MiB")
-    lines.append(f"CPU model buffer size = {placed.host.weight_bytes / MIB:.2f} MiB")
-    if placed.host.cache_bytes:
-        lines.append(f"CPU KV buffer size = {placed.host.cache_bytes / MIB:.2f} MiB")
     return tuple(lines)

@@ -9,6 +9,7 @@ name, ``--cpu-moe`` and ``--n-cpu-moe`` the experts. Each layer's cache lies wit
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +21,7 @@ from kvplan.engines.llama_cpp_cache import LayerCache, cells_of, layer_cache, sp
 from kvplan.engines.llama_cpp_settings import Settings
 from kvplan.gguf_mix import Layout, mix_bytes, named_bytes
 from kvplan.gguf_names import llama_cpp_arch
+from kvplan.layers import Layer
 from kvplan.model import ModelSpec, cache_kinds, expand_layers, num_layers
 from kvplan.textbook import cache_bytes
 
@@ -61,12 +63,7 @@ class _Tally:
     dense: int = 0
     expert: int = 0
     table: int = 0
-    cache: int = 0
-    state: int = 0
     layers: int = 0
-
-    def held(self) -> Holding:
-        return Holding(self.dense, self.expert, self.table, self.cache, self.state, self.layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,40 +96,78 @@ def layout_of(device: Device) -> Layout:
     return "cuda" if device.vendor in ("nvidia", "amd") and not device.name.endswith("vulkan") else "cpu"
 
 
-@lru_cache(maxsize=16_384)
 def place(
     model: ModelSpec, format_name: str, settings: Settings, shares: tuple[int, ...], layout: Layout
 ) -> Placed:
     """Place a model over ``len(shares)`` devices (0: CPU only) whose buffers are of one layout."""
+    weights = _placed_weights(
+        model, format_name, settings.n_gpu_layers, settings.n_cpu_moe, settings.overrides, shares, layout
+    )
+    caches, unmodelled = _kind_caches(model, settings)
+    num_gpus = len(shares)
+    totals = [(0, 0)] * (num_gpus + 1)
+    for index, counts in enumerate(weights.kinds):
+        cache = state = 0
+        for kind, count in counts:
+            cache += (caches[kind].key_bytes + caches[kind].value_bytes) * count
+            state += caches[kind].state_bytes * count
+        at = index if settings.kv_offload else num_gpus
+        totals[at] = (totals[at][0] + cache, totals[at][1] + state)
+    held = [
+        Holding(each.dense, each.expert, each.table, cache, state, each.layers)
+        for each, (cache, state) in zip(weights.tallies, totals, strict=True)
+    ]
+    spilled = weights.spilled or (num_gpus > 0 and not settings.kv_offload and any(weights.kinds[:-1]))
+    return Placed(tuple(held[:-1]), held[-1], spilled, unmodelled)
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """Weights by place (system memory last), and how many layers of each kind lie in each."""
+
+    tallies: tuple[_Tally, ...]
+    kinds: tuple[tuple[tuple[int, int], ...], ...]
+    spilled: bool
+
+
+@lru_cache(maxsize=8192)
+def _placed_weights(
+    model: ModelSpec,
+    format_name: str,
+    n_gpu_layers: int,
+    n_cpu_moe: int,
+    overrides: tuple[tuple[str, str], ...],
+    shares: tuple[int, ...],
+    layout: Layout,
+) -> _Weights:
     num_gpus, layers = len(shares), num_layers(model.structure)
     on_device = mix_bytes(model, format_name, layout)
     on_host = mix_bytes(model, format_name, "cpu")
-    caches, unmodelled = layer_caches(model, settings)
-    first_on_gpu = max(0, layers + 1 - settings.n_gpu_layers) if num_gpus else layers + 1
+    _, kind_of = _kinds(model)
+    first_on_gpu = max(0, layers + 1 - n_gpu_layers) if num_gpus else layers + 1
     offloaded = layers + 1 - first_on_gpu
     places = split_layers(max(0, offloaded - 1), shares) if num_gpus and offloaded > 0 else ()
     tallies = [_Tally() for _ in range(num_gpus)]
+    counts: list[Counter[int]] = [Counter() for _ in range(num_gpus + 1)]
     host = _Tally(table=on_host.embedding_bytes + on_host.input_bytes)
     spilled = first_on_gpu > 0 and num_gpus > 0
     for index in range(layers):
         on_gpu = index >= first_on_gpu
-        tally = tallies[places[index - first_on_gpu]] if on_gpu else host
+        at = places[index - first_on_gpu] if on_gpu else num_gpus
+        tally = tallies[at] if on_gpu else host
         file = on_device if on_gpu else on_host
         expert = file.expert_bytes[index]
         tally.dense += file.layer_bytes[index] - expert
         tally.layers += 1
-        if on_gpu and expert and index < settings.n_cpu_moe:
+        counts[at][kind_of[index]] += 1
+        if on_gpu and expert and index < n_cpu_moe:
             host.expert += on_host.expert_bytes[index]
             spilled = True
         else:
             tally.expert += expert
-        keeps_cache = tally if on_gpu and settings.kv_offload else host
-        keeps_cache.cache += caches[index].key_bytes + caches[index].value_bytes
-        keeps_cache.state += caches[index].state_bytes
-        spilled = spilled or (on_gpu and not settings.kv_offload)
-    if settings.overrides:
-        moved = _move_by_name(model, format_name, settings, layout, places, first_on_gpu, tallies, host)
-        spilled = spilled or moved
+    if overrides:
+        moving = _Moving(overrides, n_cpu_moe, places, first_on_gpu)
+        spilled = _move_by_name(model, format_name, layout, moving, tallies, host) or spilled
     if offloaded > 0 and num_gpus:
         _place_output(model, format_name, layout, tallies[places[-1]], on_host=False)
     else:
@@ -140,7 +175,7 @@ def place(
     for tally in (*tallies, host):
         if tally.layers:
             tally.dense += on_device.shared_bytes
-    return Placed(tuple(tally.held() for tally in tallies), host.held(), spilled, unmodelled)
+    return _Weights((*tallies, host), tuple(tuple(sorted(count.items())) for count in counts), spilled)
 
 
 def _place_output(
@@ -153,27 +188,34 @@ def _place_output(
         tally.table -= file.embedding_bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Moving:
+    """What ``--override-tensor`` says, and where layers lie without it."""
+
+    overrides: tuple[tuple[str, str], ...]
+    n_cpu_moe: int
+    places: tuple[int, ...]
+    first_on_gpu: int
+
+
 def _move_by_name(
     model: ModelSpec,
     format_name: str,
-    settings: Settings,
     layout: Layout,
-    places: tuple[int, ...],
-    first_on_gpu: int,
+    moving: _Moving,
     tallies: list[_Tally],
     host: _Tally,
 ) -> bool:
     """Move what ``--override-tensor`` names; tell whether anything left a device for system memory."""
-    patterns = [
-        (re.compile(pattern), _target(buffer, tallies, host)) for pattern, buffer in settings.overrides
-    ]
+    patterns = [(re.compile(pattern), _target(buffer, tallies, host)) for pattern, buffer in moving.overrides]
+    first_on_gpu = moving.first_on_gpu
     left = False
     on_host = named_bytes(model, format_name, "cpu")
     for number, (name, layer, num_bytes, is_expert) in enumerate(named_bytes(model, format_name, layout)):
         target = next((to for pattern, to in patterns if pattern.search(name)), None)
         on_gpu = layer >= first_on_gpu
-        spilled_already = is_expert and on_gpu and layer < settings.n_cpu_moe
-        source = tallies[places[layer - first_on_gpu]] if on_gpu and not spilled_already else host
+        spilled_already = is_expert and on_gpu and layer < moving.n_cpu_moe
+        source = tallies[moving.places[layer - first_on_gpu]] if on_gpu and not spilled_already else host
         if target is None or target is source:
             continue
         left = left or target is host
@@ -192,11 +234,24 @@ def _target(buffer: str, tallies: list[_Tally], host: _Tally) -> _Tally:
     return tallies[index] if 0 <= index < len(tallies) else host
 
 
-@lru_cache(maxsize=16_384)
-def layer_caches(model: ModelSpec, settings: Settings) -> tuple[tuple[LayerCache, ...], bool]:
-    """Return each layer's cache in order, and whether some had no rule and count as the textbook has them."""
-    arch = llama_cpp_arch(model)
-    window = window_of(cache_kinds(model), arch)
+@lru_cache(maxsize=256)
+def _kinds(model: ModelSpec) -> tuple[tuple[Layer, ...], tuple[int, ...]]:
+    """Return the distinct layers and, for each layer in order, which of them it is."""
+    numbers: dict[int, int] = {}
+    distinct: list[Layer] = []
+    kind_of = []
+    for layer in expand_layers(model):
+        number = numbers.get(id(layer))
+        if number is None:
+            number = numbers[id(layer)] = len(distinct)
+            distinct.append(layer)
+        kind_of.append(number)
+    return tuple(distinct), tuple(kind_of)
+
+
+def _kind_caches(model: ModelSpec, settings: Settings) -> tuple[tuple[LayerCache, ...], bool]:
+    """Return each kind of layer's cache, and whether some had no rule and count as the textbook has them."""
+    window = window_of(cache_kinds(model), llama_cpp_arch(model))
     cells = cells_of(
         settings.n_ctx,
         settings.n_parallel,
@@ -207,28 +262,24 @@ def layer_caches(model: ModelSpec, settings: Settings) -> tuple[tuple[LayerCache
     )
     wide = KV_FORMATS["fp16"]
     unmodelled = False
-    made: dict[int, LayerCache] = {}
     listed: list[LayerCache] = []
-    for layer in expand_layers(model):
-        held = made.get(id(layer))
-        if held is None:
-            keys = values = states = 0
-            for cache in layer.caches:
-                part = layer_cache(
-                    cache,
-                    cells,
-                    settings.type_k,
-                    settings.type_v,
-                    honours_window=window > 0,
-                    cuda=settings.kv_offload,
-                )
-                if part is None:
-                    unmodelled = True
-                    keys += cache_bytes(cache, cells.full, wide, wide) * cells.num_streams
-                    continue
-                keys += part.key_bytes
-                values += part.value_bytes
-                states += part.state_bytes
-            held = made[id(layer)] = LayerCache(keys, values, states)
-        listed.append(held)
+    for layer in _kinds(model)[0]:
+        keys = values = states = 0
+        for cache in layer.caches:
+            part = layer_cache(
+                cache,
+                cells,
+                settings.type_k,
+                settings.type_v,
+                honours_window=window > 0,
+                cuda=settings.kv_offload,
+            )
+            if part is None:
+                unmodelled = True
+                keys += cache_bytes(cache, cells.full, wide, wide) * cells.num_streams
+                continue
+            keys += part.key_bytes
+            values += part.value_bytes
+            states += part.state_bytes
+        listed.append(LayerCache(keys, values, states))
     return tuple(listed), unmodelled

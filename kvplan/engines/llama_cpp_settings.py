@@ -26,6 +26,9 @@ AUTO_PARALLEL = 4
 ALL_LAYERS = 10_000
 # Tensors of routed experts: common/common.h LLM_FFN_EXPS_REGEX.
 EXPERT_NAMES = r"\.ffn_(up|down|gate_up|gate)_(ch|)exps"
+# A pattern from a file must not stall: repeats of a group that repeats itself.
+MAX_PATTERN = 2000
+NESTED_REPEATS = re.compile(r"[+*}]\??\)[+*{]")
 SPLIT_MODES = ("none", "layer", "row", "tensor")
 
 
@@ -196,6 +199,8 @@ def _overrides(value: object, n_cpu_ffn: int) -> tuple[tuple[str, str], ...]:
     made: list[tuple[str, str]] = []
     for part in str(value).split(",") if value is not None else ():
         pattern, joined, buffer = part.rpartition("=")
+        if len(pattern) > MAX_PATTERN or NESTED_REPEATS.search(pattern):
+            raise _bad_override(part, "repeats within repeats can take for ever to match")
         try:
             re.compile(pattern)
         except re.error as error:

@@ -9,6 +9,7 @@ it shows only in the tensors.
 from collections.abc import Callable
 
 from kvplan.families import family_of
+from kvplan.sources.gguf_archs import GEMMA3N_LAYERS_WITH_CACHE
 from kvplan.sources.gguf_keys import Keys
 
 Config = dict[str, object]
@@ -40,10 +41,11 @@ TYPE_OF_ARCH: dict[str, str] = {
     "qwen35": "qwen3_5_text",
     "qwen35moe": "qwen3_5_moe_text",
 }
-# Heads that these classes tie whatever their size.
-TIED = frozenset(
-    ("gemma", "gemma2", "gemma3", "gemma3n", "gemma4", "cohere2", "command-r", "lfm2", "lfm2moe")
-)
+# Heads that these models tie whatever their size.
+TIED = frozenset((
+    "gemma", "gemma2", "gemma3", "gemma3n", "gemma4", "cohere2", "command-r", "lfm2", "lfm2moe", "smollm3",
+    "mamba2", "granitehybrid",
+))  # fmt: skip
 _PLAIN: tuple[tuple[str, str], ...] = (
     ("embedding_length", "hidden_size"),
     ("block_count", "num_hidden_layers"),
@@ -138,10 +140,10 @@ def _llama4(keys: Keys, config: Config, num_layers: int) -> None:  # noqa: ARG00
     config["attention_chunk_size"] = keys.count("attention.chunk_size", 8192)
 
 
-def _gemma3n(keys: Keys, config: Config, num_layers: int) -> None:  # noqa: ARG001
+def _gemma3n(keys: Keys, config: Config, num_layers: int) -> None:
     config["hidden_size_per_layer_input"] = keys.count("embedding_length_per_layer_input", 256)
     config["vocab_size_per_layer_input"] = config.get("vocab_size", 262_144)
-    config["num_kv_shared_layers"] = keys.count("attention.shared_kv_layers", 15)
+    config["num_kv_shared_layers"] = max(0, num_layers - GEMMA3N_LAYERS_WITH_CACHE)
     config["altup_num_inputs"] = keys.count("altup.num_inputs", 4)
 
 
