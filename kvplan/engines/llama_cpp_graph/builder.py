@@ -43,7 +43,13 @@ from kvplan.units import round_up
 # llama-kv-cache.cpp: quantized caches are rotated by Hadamard matrices of this size or a multiple.
 ROTATION = 64
 # Architectures whose loader asks for rope_freqs.weight, which Llama 3.1 and later have.
-ROPE_TABLE_ARCHS = frozenset(("llama", "llama4"))
+ROPE_TABLE_ARCHS = frozenset(
+    ("llama", "llama4", "mistral3", "arcee", "granite", "granitemoe", "granitehybrid", "exaone4", "apertus",
+     "falcon-h1")
+)  # fmt: skip
+# Architectures that rotate by place and time of a picture: four positions a token.
+SECTIONED_ROPE_ARCHS = frozenset(("qwen2vl", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe"))
+NUM_ROPE_SECTIONS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,8 @@ class Builder:
         self.masks: dict[bool, Tensor] = {}
         self.rotations: dict[tuple[bool, bool], Tensor | None] = {}
         self.indices: dict[tuple[bool, bool], Tensor] = {}
-        self.positions = given((batch.num_tokens,), I32)
+        per_token = NUM_ROPE_SECTIONS if shape.arch in SECTIONED_ROPE_ARCHS else 1
+        self.positions = given((batch.num_tokens * per_token,), I32)
         self.outputs = given((batch.num_outputs,), I32)
         self.rope_tables: dict[int, Tensor] = {}
         # The last layer's caches of each kind: layers that store none read those.
@@ -124,14 +131,20 @@ class Builder:
         """Return a small fp32 weight of the current layer: a norm's, a bias."""
         return weight(ne, self.places.layers[self.layer])
 
-    def embedding(self) -> Tensor:
-        """Look the tokens up on the CPU; embeddings may be given instead, so room for them is there."""
+    def embedding(self, deepstack: int = 0) -> Tensor:
+        """Look the tokens up on the CPU; embeddings may be given instead, so room for them is there.
+
+        With ``deepstack`` a picture's embedding brings as many rows more, which a token's has room for.
+        """
         hidden, tokens = self.shape.hidden_size, self.batch.num_tokens
         table = weight((hidden, self.shape.vocab_size), self.places.cpu)
         rows = get_rows(table, given((tokens,), I32))
+        width = hidden * (1 + deepstack)
+        if deepstack:
+            rows = Tensor("pad", (width, tokens, 1, 1), (rows,))
         self.graph.expand(rows)
-        self.graph.expand(given((hidden, tokens)))
-        return rows
+        self.graph.expand(given((width, tokens)))
+        return view(rows, (hidden, tokens), rows.nb) if deepstack else rows
 
     def norm(self, tensor: Tensor, op: str = "rms_norm", *, pinned: bool = True) -> Tensor:
         """Normalize and scale; the first operation may be pinned to the layer's card."""
