@@ -25,12 +25,6 @@ from kvplan.model import ModelSpec
 REPEATS_ON_ONE_PLACE = 3
 REPEATS_WITH_HOST = 6
 MAX_PERIOD = 8
-# Architectures whose buffers were compared with llama.cpp's, the rest of those modelled were not.
-CHECKED = frozenset(
-    ("llama", "qwen2", "qwen3", "qwen3moe", "phi3", "olmo2", "gemma2", "gemma3", "gemma3n", "cohere2",
-     "gpt-oss", "llama4", "glm4moe", "deepseek2", "mamba", "jamba", "granitehybrid", "nemotron_h",
-     "qwen3next")
-)  # fmt: skip
 # Two lengths of the context that graphs are built for; unlike any other size in a model.
 MEASURED_CELLS = (256 * 1009, 256 * 2003)
 
@@ -63,13 +57,11 @@ class Placement:
 
 
 def is_modelled(arch: str) -> bool:
-    """Tell whether the architecture's graph is known, rather than taken to be like Llama's."""
+    """Tell whether the architecture's graph is known and was compared with llama.cpp's own.
+
+    Others are taken to be like Llama's.
+    """
     return arch in RULES or arch in HYBRIDS or arch == "gemma3n"
-
-
-def is_checked(arch: str) -> bool:
-    """Tell whether the architecture's graph was compared with llama.cpp's own breakdowns."""
-    return arch in CHECKED
 
 
 def compute_buffer_sizes(
@@ -178,12 +170,14 @@ def _kept_layers(keys: Sequence[object], most: int) -> list[int]:
             ((period, _repeats(keys, index, period)) for period in range(1, MAX_PERIOD + 1)),
             key=lambda found: found[0] * (found[1] - most),
         )
-        if repeats <= most:
+        # An even number is left out: buffers that swap places come out as they would.
+        built = most + (repeats - most) % 2
+        if repeats <= built:
             kept.append(index)
             index += 1
             continue
         end = index + period * repeats
-        kept += [*range(index, index + period * (most - 1)), *range(end - period, end)]
+        kept += [*range(index, index + period * (built - 1)), *range(end - period, end)]
         index = end
     return kept
 
