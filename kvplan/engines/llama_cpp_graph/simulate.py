@@ -23,7 +23,7 @@ from kvplan.model import ModelSpec
 # How often a pattern of layers that repeats is built (the last time included): by then the buffer has
 # settled, on one card soon. Patterns of up to MAX_PERIOD layers are looked for.
 REPEATS_ON_ONE_PLACE = 3
-REPEATS_WITH_HOST = 6
+REPEATS_OVER_PLACES = 6
 MAX_PERIOD = 8
 # Two lengths of the context that graphs are built for; unlike any other size in a model.
 MEASURED_CELLS = (256 * 1009, 256 * 2003)
@@ -71,10 +71,11 @@ def compute_buffer_sizes(
 
     With ``pinned`` as a server allocates them over several cards, else as ``--fit`` measures them.
     Which tensors live when does not depend on the length of the context, and their sizes grow with it
-    by a constant each: on one card a graph is built for two lengths, and for all others only packed.
+    by a constant each: on cards a graph is built for two lengths, and for all others only packed.
     """
     alignments = (ALIGNMENT,) * placement.num_cards + (HOST_ALIGNMENT,)
-    if not _is_one_place(placement):
+    cpu = placement.num_cards
+    if cpu and cpu in (*placement.layers, *placement.experts):
         lived = _lived(model, mix, placement, batch, pinned)
         return packed_sizes(lived.events, lived.backends, lived.sizes, alignments)
     first, last = MEASURED_CELLS
@@ -141,8 +142,8 @@ def _shortened(
         if experts[layer] == cpu and (layers[layer] == cpu or name.endswith("_exps")):
             largest[name] = max(num_bytes, largest.get(name, 0))
     keys = [(shape.layers[index], layers[index], experts[index]) for index in range(len(layers))]
-    repeats = REPEATS_ON_ONE_PLACE if _is_one_place(placement) else REPEATS_WITH_HOST
-    kept = list(range(len(keys))) if cpu > 1 else _kept_layers(keys, repeats)
+    repeats = REPEATS_ON_ONE_PLACE if _is_one_place(placement) else REPEATS_OVER_PLACES
+    kept = _kept_layers(keys, repeats)
     short = ModelShape(
         shape.arch, shape.hidden_size, shape.vocab_size,
         tuple(shape.layers[index] for index in kept), shape.num_layers, shape.routing,
