@@ -13,8 +13,8 @@ from functools import lru_cache
 
 from kvplan.dtypes import GGML_TYPES
 from kvplan.engines.llama_cpp_cache import CELL_PADDING, Cells, split_layers
-from kvplan.engines.llama_cpp_graph.builder import Batch
 from kvplan.engines.llama_cpp_graph.cuda import flash_attention_runs
+from kvplan.engines.llama_cpp_graph.parts import Batch
 from kvplan.engines.llama_cpp_graph.shapes import Attention, Latent, ModelShape, model_shape
 from kvplan.engines.llama_cpp_graph.simulate import (
     Placement,

@@ -11,11 +11,12 @@ from functools import lru_cache
 from kvplan.engines.ggml.allocator import Lifetimes, packed_sizes
 from kvplan.engines.ggml.scheduler import Backends, scheduled
 from kvplan.engines.ggml.tensor import Tensor
-from kvplan.engines.llama_cpp_graph.builder import Batch, Builder, Places
+from kvplan.engines.llama_cpp_graph.builder import Builder
 from kvplan.engines.llama_cpp_graph.cuda import ALIGNMENT, CELL_STRIDE, HOST_ALIGNMENT, has_kernel
 from kvplan.engines.llama_cpp_graph.gemma3n import Gemma3n
 from kvplan.engines.llama_cpp_graph.hybrid import HYBRIDS, hybrid
 from kvplan.engines.llama_cpp_graph.matrices import matrix_bytes, output_bytes
+from kvplan.engines.llama_cpp_graph.parts import Batch, Places
 from kvplan.engines.llama_cpp_graph.shapes import ModelShape, model_shape
 from kvplan.engines.llama_cpp_graph.transformer import RULES, Rules, transformer
 from kvplan.model import ModelSpec
