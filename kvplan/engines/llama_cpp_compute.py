@@ -13,13 +13,12 @@ from functools import lru_cache
 
 from kvplan.dtypes import GGML_TYPES
 from kvplan.engines.llama_cpp_cache import CELL_PADDING, Cells, split_layers
-from kvplan.engines.llama_cpp_graph.builder import Batch
 from kvplan.engines.llama_cpp_graph.cuda import flash_attention_runs
+from kvplan.engines.llama_cpp_graph.parts import Batch
 from kvplan.engines.llama_cpp_graph.shapes import Attention, Latent, ModelShape, model_shape
 from kvplan.engines.llama_cpp_graph.simulate import (
     Placement,
     compute_buffer_sizes,
-    is_checked,
     is_modelled,
 )
 from kvplan.engines.llama_cpp_settings import Settings
@@ -27,13 +26,13 @@ from kvplan.model import ModelSpec, num_layers
 from kvplan.quantity import Basis, Quantity
 from kvplan.units import MIB, round_up
 
-# Percent below and above: graphs that equal llama.cpp's breakdowns on CUDA; the same graphs on other
-# backends, and graphs that were not compared; architectures whose graph is taken to be Llama's.
+# Percent below and above: graphs that equal llama.cpp's breakdowns on CUDA and CPU; the same graphs on
+# other backends; architectures whose graph is taken to be Llama's.
 CHECKED_MARGIN = (3, 4)
-UNCHECKED_MARGIN = (15, 35)
+OTHER_BACKEND_MARGIN = (15, 35)
 GUESSED_MARGIN = (40, 100)
-CHECKED_WHY = "llama.cpp's own graph and allocator, equal to its breakdowns of 34 models"
-UNCHECKED_WHY = "llama.cpp's graph and allocator; this one was not compared with a breakdown"
+CHECKED_WHY = "llama.cpp's own graph and allocator, equal to its breakdowns"
+OTHER_BACKEND_WHY = "llama.cpp's own graph and allocator; which operations this backend has is not known"
 GUESSED_WHY = "the graph of a Llama with these widths: this architecture's own is not known"
 
 
@@ -149,9 +148,9 @@ def _quantity(arch: str, size: int, least: int, *, is_cuda: bool) -> Quantity:
     basis: Basis = "assumed"
     if not is_modelled(arch):
         (below, above), why = GUESSED_MARGIN, GUESSED_WHY
-    elif is_checked(arch) and is_cuda:
+    elif is_cuda:
         (below, above), why, basis = CHECKED_MARGIN, CHECKED_WHY, "calibrated"
     else:
-        (below, above), why = UNCHECKED_MARGIN, UNCHECKED_WHY
+        (below, above), why = OTHER_BACKEND_MARGIN, OTHER_BACKEND_WHY
     room = 0 if basis == "calibrated" else 16 * MIB
     return Quantity(least - least * below // 100, size, size + size * above // 100 + room, basis, why)

@@ -1,16 +1,17 @@
 """Graphs of architectures with recurrent layers.
 
-src/models/mamba.cpp, jamba.cpp, granite-hybrid.cpp, nemotron-h.cpp, qwen3next.cpp.
+src/models/mamba.cpp, jamba.cpp, granite-hybrid.cpp, nemotron-h.cpp, qwen3next.cpp, qwen35.cpp, lfm2.cpp,
+falcon-h1.cpp.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from kvplan.engines.ggml.tensor import Tensor, cont, like, reshape, view
 from kvplan.engines.llama_cpp_graph.builder import Builder
 from kvplan.engines.llama_cpp_graph.recurrent import Recurrent
 from kvplan.engines.llama_cpp_graph.shapes import Attention, LayerShape
-from kvplan.layers import GatedDeltaState, Mamba1State, Mamba2State
+from kvplan.layers import GatedDeltaState, Mamba1State, Mamba2State, ShortConvState
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,8 @@ class HybridRules:
     """How an architecture's graph is put together.
 
     ``one_part`` layers are a mixer or an MLP, with one norm and one residual. ``scaled`` multiplies
-    embedding, residual branches and logits (Granite).
+    embedding, residual branches and logits (Granite). ``separate_gates`` projects a delta net's decay
+    and step apart (Qwen3.5); ``side_by_side`` runs attention and state in one layer (Falcon-H1).
     """
 
     one_part: bool = False
@@ -26,9 +28,12 @@ class HybridRules:
     residual_first: bool = False
     scaled: bool = False
     rope: bool = False
+    qk_norm: bool = False
     gated_attention: bool = False
+    separate_gates: bool = False
+    side_by_side: bool = False
     normed_dt: bool = False
-    gating: Literal["softmax", "sigmoid"] = "softmax"
+    gating: Literal["softmax", "sigmoid", "own"] = "softmax"
     normed_weights: bool = True
 
 
@@ -38,7 +43,13 @@ HYBRIDS: dict[str, HybridRules] = {
     "jamba": HybridRules(residual_first=True, normed_dt=True, normed_weights=False),
     "granitehybrid": HybridRules(scaled=True, rope=True),
     "nemotron_h": HybridRules(one_part=True, late_outputs=True, gating="sigmoid"),
+    "nemotron_h_moe": HybridRules(one_part=True, late_outputs=True, gating="sigmoid"),
     "qwen3next": HybridRules(late_outputs=True, rope=True, gated_attention=True),
+    "qwen35": HybridRules(late_outputs=True, rope=True, gated_attention=True, separate_gates=True),
+    "qwen35moe": HybridRules(late_outputs=True, rope=True, gated_attention=True, separate_gates=True),
+    "lfm2": HybridRules(rope=True, qk_norm=True, residual_first=True),
+    "lfm2moe": HybridRules(rope=True, qk_norm=True, residual_first=True, gating="own"),
+    "falcon-h1": HybridRules(rope=True, side_by_side=True),
 }
 
 
@@ -55,6 +66,15 @@ def hybrid(builder: Builder, rules: HybridRules) -> None:
         cur = builder.norm(residual)
         if rules.gated_attention:
             graph.expand(cur)
+        if rules.side_by_side:
+            attended = _mixed(builder, recurrent, rules, replace(layer, state=None), cur)
+            mixed = _mixed(builder, recurrent, rules, layer, builder.norm(residual))
+            residual = like("add", like("add", attended, mixed), residual)
+            if index == last:
+                (residual,) = builder.pick(residual)
+            cur = _fed(builder, rules, layer, builder.norm(residual))
+            residual = like("add", cur, residual)
+            continue
         cur = _mixed(builder, recurrent, rules, layer, cur)
         if index == last and not rules.late_outputs:
             cur, residual = builder.pick(cur, residual)
@@ -85,13 +105,17 @@ def _mixed(
         case Mamba2State():
             return recurrent.mamba2(tensor, layer.state)
         case GatedDeltaState():
-            return recurrent.delta_net(tensor, layer.state)
+            return recurrent.delta_net(tensor, layer.state, separate_gates=rules.separate_gates)
+        case ShortConvState():
+            return recurrent.short_convolution(tensor, layer.state)
     part = layer.attention
     if not isinstance(part, Attention):
         return _fed(builder, rules, layer, tensor)
     if rules.gated_attention:
         return _gated_attention(builder, part, tensor)
     query, key, value = builder.qkv(tensor, part)
+    if rules.qk_norm:
+        query, key = builder.norm(query), builder.norm(key)
     if rules.rope:
         query, key = builder.rope(query), builder.rope(key)
     return builder.attention(part, query, key, value, two_caches=False)
@@ -118,12 +142,14 @@ def _fed(builder: Builder, rules: HybridRules, layer: LayerShape, tensor: Tensor
     experts = layer.experts
     if experts is None:
         return builder.mlp(tensor, layer.mlp) if layer.mlp is not None else tensor
+    routing = builder.shape.routing
+    own = "sigmoid" if routing.sigmoid else "softmax"
     cur = builder.experts(
         tensor,
         experts,
-        gating=rules.gating,
+        gating=own if rules.gating == "own" else rules.gating,
         normed=rules.normed_weights,
-        scaled=builder.shape.routing.scaled,
+        scaled=routing.scaled,
     )
     if not experts.shared:
         return cur

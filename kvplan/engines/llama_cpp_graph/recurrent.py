@@ -25,7 +25,7 @@ from kvplan.engines.ggml.tensor import (
     view,
 )
 from kvplan.engines.llama_cpp_graph.builder import Builder
-from kvplan.layers import GatedDeltaState, Mamba1State, Mamba2State
+from kvplan.layers import GatedDeltaState, Mamba1State, Mamba2State, ShortConvState
 
 FLOAT = 4
 
@@ -186,8 +186,48 @@ class Recurrent:
             repeat(rows, (dim, ratio, count, each * sequences)), (dim, ratio * count, each, sequences)
         )
 
-    def delta_net(self, tensor: Tensor, state: GatedDeltaState) -> Tensor:
-        """The gated delta net of Qwen3-Next, with CUDA's fused kernel."""
+    def short_convolution(self, tensor: Tensor, state: ShortConvState) -> Tensor:
+        """LFM2's gated convolution (src/models/lfm2.cpp)."""
+        builder, each, sequences = self.builder, self._each, self.builder.batch.num_sequences
+        hidden, kernel = state.hidden_size, state.conv_kernel
+        joint = builder.linear(reshape(tensor, (hidden, each, sequences)), 3 * hidden, "shortconv_in")
+        b, c, x = (view(joint, (hidden, each, sequences), joint.nb) for _ in range(3))
+        product = transpose(like("mul", b, x))
+        states = self._states((kernel - 1) * hidden)
+        conv = reshape(self._gathered(states), (kernel - 1, hidden, sequences))
+        joined = concat(conv, product, 0)
+        last = view(joined, (kernel - 1, hidden, sequences), joined.nb)
+        self.builder.graph.expand(copy_to(last, view(states, ((kernel - 1) * hidden, sequences))))
+        filtered = Tensor(
+            "ssm_conv", (hidden, each, sequences, 1), (joined, builder.scale_weight(kernel, hidden))
+        )
+        y = builder.linear(like("mul", c, filtered), hidden, "shortconv_out")
+        return reshape(y, (hidden, each * sequences))
+
+    def _step_and_decay(
+        self, tensor: Tensor, state: GatedDeltaState, *, separate: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return a delta net's beta and gate, from one projection or two: a number each head."""
+        builder, each, sequences = self.builder, self._each, self.builder.batch.num_sequences
+        keys, values = state.num_k_heads, state.num_v_heads
+        if separate:
+            beta = like(
+                "unary", reshape(builder.linear(tensor, values, "ssm_beta"), (1, values, each, sequences))
+            )
+            alpha = reshape(builder.linear(tensor, values, "ssm_alpha"), (values, each, sequences))
+        else:
+            ratio = values // keys
+            both = builder.linear(tensor, 2 * values, "ssm_ba")
+            both = reshape(both, (2 * ratio, keys, each, sequences))
+            first, second = (view(both, (ratio, keys, each, sequences), both.nb) for _ in range(2))
+            beta = reshape(like("unary", cont(first)), (1, values, each, sequences))
+            alpha = cont(second, (values, each, sequences))
+        alpha = like("add", alpha, builder.scale_weight(values))
+        gate = like("mul", like("unary", alpha), builder.scale_weight(values))
+        return beta, reshape(gate, (1, values, each, sequences))
+
+    def delta_net(self, tensor: Tensor, state: GatedDeltaState, *, separate_gates: bool) -> Tensor:
+        """The gated delta net of Qwen3-Next and Qwen3.5, with the fused kernel."""
         builder, each, graph = self.builder, self._each, self.builder.graph
         sequences = builder.batch.num_sequences
         keys, values = state.num_k_heads, state.num_v_heads
@@ -197,13 +237,7 @@ class Recurrent:
         mixed = builder.linear(tensor, channels, "attn_qkv")
         mixed = reshape(mixed, (channels, each, sequences))
         z = builder.linear(tensor, inner, "attn_gate")
-        ratio = values // keys
-        both = reshape(builder.linear(tensor, 2 * values, "ssm_ba"), (2 * ratio, keys, each, sequences))
-        beta, alpha = (view(both, (ratio, keys, each, sequences), both.nb) for _ in range(2))
-        beta = like("unary", cont(beta))
-        alpha = like("add", cont(alpha, (values, each, sequences)), builder.scale_weight(values))
-        gate = like("mul", like("unary", alpha), builder.scale_weight(values))
-        beta, gate = (reshape(part, (1, values, each, sequences)) for part in (beta, gate))
+        beta, gate = self._step_and_decay(tensor, state, separate=separate_gates)
         self._conv_states = self._states((kernel - 1) * channels)
         conv = reshape(self._gathered(self._conv_states), (kernel - 1, channels, sequences))
         joined = concat(conv, transpose(mixed), 0)
@@ -222,8 +256,8 @@ class Recurrent:
             for _ in range(2)
         )
         value = view(filtered, (state.head_v_dim, values, each, sequences), stride)
-        if keys != values:
-            query, key = (self._repeated(part, ratio) for part in (query, key))
+        if keys != values and not separate_gates:
+            query, key = (self._repeated(part, values // keys) for part in (query, key))
         ne: Dims = (inner, each * sequences + state.head_v_dim * sequences, 1, 1)
         result = Tensor("gated_delta_net", ne, (query, key, value, gate, beta, gathered))
         output = view(result, (state.head_v_dim, values, each, sequences))

@@ -24,8 +24,9 @@ _OUT_BIASES = (".o_proj.bias", ".out_proj.bias", "self_attention.dense.bias", "s
 # Every fourth layer is not rotated (hparams n_no_rope_layer_step).
 NO_ROPE_ARCHS = frozenset(("llama4", "smollm3"))
 NO_ROPE_STEP = 4
-# Layers whose gate keeps only its largest values (n_layer_sparsity in src/models/gemma3n.cpp).
-NUM_SPARSE_LAYERS = 10
+# The first layers of some: those whose gate keeps only its largest values (n_layer_sparsity in
+# src/models/gemma3n.cpp), those that add what a picture brings (n_deepstack_layers).
+NUM_ODD_FIRST = {"gemma3n": 10, "qwen3vl": 3, "qwen3vlmoe": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class LayerShape:
     """One layer: at most one of each part.
 
     ``is_odd`` marks the layers that an architecture treats in its own way: without rotation
-    (SmolLM3, Llama 4), with a sparse gate (Gemma 3n).
+    (SmolLM3, Llama 4), with a sparse gate (Gemma 3n), with a picture's features (Qwen3-VL).
     """
 
     attention: Attention | Latent | None
@@ -133,12 +134,12 @@ def model_shape(model: ModelSpec) -> ModelShape:
     arch = llama_cpp_arch(model)
     by_layer: dict[int, LayerShape] = {}
     step = NO_ROPE_STEP if arch in NO_ROPE_ARCHS else 0
-    num_sparse = NUM_SPARSE_LAYERS
+    num_first = NUM_ODD_FIRST.get(arch, 0)
     shapes: list[LayerShape] = []
     for index, layer in enumerate(expand_layers(model)):
         if id(layer) not in by_layer:
             by_layer[id(layer)] = _layer_shape(layer, corrected=model.model_type in SCORE_CORRECTED)
-        is_odd = index < num_sparse if arch == "gemma3n" else bool(step) and (index + 1) % step == 0
+        is_odd = index < num_first or (bool(step) and (index + 1) % step == 0)
         shapes.append(replace(by_layer[id(layer)], is_odd=is_odd))
     hidden = model.structure.hidden_size
     per_layer = altup = 0

@@ -11,11 +11,12 @@ from functools import lru_cache
 from kvplan.engines.ggml.allocator import Lifetimes, packed_sizes
 from kvplan.engines.ggml.scheduler import Backends, scheduled
 from kvplan.engines.ggml.tensor import Tensor
-from kvplan.engines.llama_cpp_graph.builder import Batch, Builder, Places
+from kvplan.engines.llama_cpp_graph.builder import Builder
 from kvplan.engines.llama_cpp_graph.cuda import ALIGNMENT, CELL_STRIDE, HOST_ALIGNMENT, has_kernel
 from kvplan.engines.llama_cpp_graph.gemma3n import Gemma3n
 from kvplan.engines.llama_cpp_graph.hybrid import HYBRIDS, hybrid
 from kvplan.engines.llama_cpp_graph.matrices import matrix_bytes, output_bytes
+from kvplan.engines.llama_cpp_graph.parts import Batch, Places
 from kvplan.engines.llama_cpp_graph.shapes import ModelShape, model_shape
 from kvplan.engines.llama_cpp_graph.transformer import RULES, Rules, transformer
 from kvplan.model import ModelSpec
@@ -23,14 +24,8 @@ from kvplan.model import ModelSpec
 # How often a pattern of layers that repeats is built (the last time included): by then the buffer has
 # settled, on one card soon. Patterns of up to MAX_PERIOD layers are looked for.
 REPEATS_ON_ONE_PLACE = 3
-REPEATS_WITH_HOST = 6
+REPEATS_OVER_PLACES = 6
 MAX_PERIOD = 8
-# Architectures whose buffers were compared with llama.cpp's, the rest of those modelled were not.
-CHECKED = frozenset(
-    ("llama", "qwen2", "qwen3", "qwen3moe", "phi3", "olmo2", "gemma2", "gemma3", "gemma3n", "cohere2",
-     "gpt-oss", "llama4", "glm4moe", "deepseek2", "mamba", "jamba", "granitehybrid", "nemotron_h",
-     "qwen3next")
-)  # fmt: skip
 # Two lengths of the context that graphs are built for; unlike any other size in a model.
 MEASURED_CELLS = (256 * 1009, 256 * 2003)
 
@@ -63,13 +58,11 @@ class Placement:
 
 
 def is_modelled(arch: str) -> bool:
-    """Tell whether the architecture's graph is known, rather than taken to be like Llama's."""
+    """Tell whether the architecture's graph is known and was compared with llama.cpp's own.
+
+    Others are taken to be like Llama's.
+    """
     return arch in RULES or arch in HYBRIDS or arch == "gemma3n"
-
-
-def is_checked(arch: str) -> bool:
-    """Tell whether the architecture's graph was compared with llama.cpp's own breakdowns."""
-    return arch in CHECKED
 
 
 def compute_buffer_sizes(
@@ -79,10 +72,11 @@ def compute_buffer_sizes(
 
     With ``pinned`` as a server allocates them over several cards, else as ``--fit`` measures them.
     Which tensors live when does not depend on the length of the context, and their sizes grow with it
-    by a constant each: on one card a graph is built for two lengths, and for all others only packed.
+    by a constant each: on cards a graph is built for two lengths, and for all others only packed.
     """
     alignments = (ALIGNMENT,) * placement.num_cards + (HOST_ALIGNMENT,)
-    if not _is_one_place(placement):
+    cpu = placement.num_cards
+    if cpu and cpu in (*placement.layers, *placement.experts):
         lived = _lived(model, mix, placement, batch, pinned)
         return packed_sizes(lived.events, lived.backends, lived.sizes, alignments)
     first, last = MEASURED_CELLS
@@ -149,8 +143,8 @@ def _shortened(
         if experts[layer] == cpu and (layers[layer] == cpu or name.endswith("_exps")):
             largest[name] = max(num_bytes, largest.get(name, 0))
     keys = [(shape.layers[index], layers[index], experts[index]) for index in range(len(layers))]
-    repeats = REPEATS_ON_ONE_PLACE if _is_one_place(placement) else REPEATS_WITH_HOST
-    kept = list(range(len(keys))) if cpu > 1 else _kept_layers(keys, repeats)
+    repeats = REPEATS_ON_ONE_PLACE if _is_one_place(placement) else REPEATS_OVER_PLACES
+    kept = _kept_layers(keys, repeats)
     short = ModelShape(
         shape.arch, shape.hidden_size, shape.vocab_size,
         tuple(shape.layers[index] for index in kept), shape.num_layers, shape.routing,
@@ -178,12 +172,14 @@ def _kept_layers(keys: Sequence[object], most: int) -> list[int]:
             ((period, _repeats(keys, index, period)) for period in range(1, MAX_PERIOD + 1)),
             key=lambda found: found[0] * (found[1] - most),
         )
-        if repeats <= most:
+        # An even number is left out: buffers that swap places come out as they would.
+        built = most + (repeats - most) % 2
+        if repeats <= built:
             kept.append(index)
             index += 1
             continue
         end = index + period * repeats
-        kept += [*range(index, index + period * (most - 1)), *range(end - period, end)]
+        kept += [*range(index, index + period * (built - 1)), *range(end - period, end)]
         index = end
     return kept
 

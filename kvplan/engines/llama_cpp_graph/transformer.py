@@ -6,9 +6,9 @@ src/models/*.cpp of llama.cpp 0c1e57098; each rule below is one file there.
 from dataclasses import dataclass
 from typing import Literal
 
-from kvplan.engines.ggml.tensor import Tensor, given, like, reshape
+from kvplan.engines.ggml.tensor import Tensor, given, like, reshape, view
 from kvplan.engines.llama_cpp_graph.builder import Builder
-from kvplan.engines.llama_cpp_graph.shapes import Attention, Latent, LayerShape
+from kvplan.engines.llama_cpp_graph.shapes import Attention, Experts, Latent, LayerShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,8 @@ class Rules:
     """How an architecture's graph departs from Llama's.
 
     ``qk_norm``: none, per ``head`` before the rotation, over the ``row`` of all heads, or
-    ``after_rope``. ``rope`` on all layers, the ``windowed`` ones, none, or all but every fourth
+    ``after_rope``. ``rope`` on all layers, the ``windowed`` ones if
+    there are any, none, or all but every fourth
     (``skip4``, see LayerShape). ``post_norms`` follow attention and MLP; without ``pre_norms`` there
     are no others.
     ``parallel`` runs attention and MLP side by side. ``late_outputs`` picks the wanted rows after the
@@ -40,6 +41,9 @@ class Rules:
     normed_weights: bool = True
     weight_first: bool = False
     tempered: bool = False
+    scaled_residual: bool = False
+    shared_first: bool = False
+    deepstack: int = 0
 
 
 RULES: dict[str, Rules] = {
@@ -67,13 +71,38 @@ RULES: dict[str, Rules] = {
     ),
     "glm4moe": Rules(gating="own"),
     "deepseek2": Rules(gating="own"),
+    # Those below were compared on small models on the CPU.
+    "arcee": Rules(),
+    "seed_oss": Rules(),
+    "ernie4_5": Rules(),
+    "ernie4_5-moe": Rules(),
+    "internlm2": Rules(),
+    "qwen2vl": Rules(),
+    "qwen2moe": Rules(normed_weights=False),
+    "qwen3vl": Rules(qk_norm="head", deepstack=3),
+    "qwen3vlmoe": Rules(qk_norm="head", deepstack=3),
+    "olmoe": Rules(qk_norm="row", normed_weights=False),
+    "apertus": Rules(qk_norm="head"),
+    "dots1": Rules(qk_norm="head", gating="own"),
+    "minimax-m2": Rules(qk_norm="row", gating="own"),
+    "bailingmoe2": Rules(qk_norm="head", gating="own"),
+    "hunyuan-dense": Rules(qk_norm="after_rope"),
+    "hunyuan-moe": Rules(qk_norm="after_rope", shared_first=True),
+    "gemma": Rules(scaled_embedding=True, scaled_query=True),
+    "granite": Rules(scaled_embedding=True, scaled_residual=True, scaled_logits=True),
+    "granitemoe": Rules(scaled_embedding=True, scaled_residual=True, scaled_logits=True),
+    "command-r": Rules(norm="norm", parallel=True, scaled_logits=True),
+    "exaone4": Rules(qk_norm="head", rope="windowed", pre_norms=False, post_norms=True),
+    "glm4": Rules(post_norms=True),
+    "starcoder2": Rules(norm="norm"),
 }
 
 
 def transformer(builder: Builder, rules: Rules) -> None:
     """Build the whole graph."""
     shape, graph = builder.shape, builder.graph
-    residual = builder.embedding()
+    residual = builder.embedding(rules.deepstack)
+    brought = residual
     if rules.scaled_embedding:
         residual = like("scale", residual)
     temper = given((1, 1, builder.batch.num_tokens)) if rules.tempered else None
@@ -94,12 +123,18 @@ def transformer(builder: Builder, rules: Rules) -> None:
             continue
         if rules.post_norms:
             cur = builder.norm(cur, rules.norm)
+        if rules.scaled_residual:
+            cur = like("scale", cur)
         middle = like("add", cur, residual)
         cur = builder.norm(middle, rules.norm) if rules.pre_norms else middle
         cur = _feed_forward(builder, rules, layer, cur)
         if rules.post_norms:
             cur = builder.norm(cur, rules.norm, pinned=False)
+        if rules.scaled_residual:
+            cur = like("scale", cur)
         residual = like("add", middle, cur) if rules.residual_first else like("add", cur, middle)
+        if rules.deepstack and layer.is_odd:
+            residual = like("add", residual, view(brought, residual.ne, brought.nb))
     cur = residual
     if rules.late_outputs:
         cur.is_output = True
@@ -123,15 +158,15 @@ def _attention(
     query, key, value = builder.qkv(tensor, part)
     if rules.qk_norm == "row":
         query, key = (_row_normed(builder, each) for each in (query, key))
-    rotates = {
-        "all": True,
-        "none": False,
-        "windowed": part.windowed,
-        "skip4": not layer.is_odd,
-    }[rules.rope]
     two_caches = any(
         isinstance(each.attention, Attention) and each.attention.windowed for each in builder.shape.layers
     )
+    rotates = {
+        "all": True,
+        "none": False,
+        "windowed": part.windowed or not two_caches,
+        "skip4": not layer.is_odd,
+    }[rules.rope]
     per_head = rules.qk_norm == "head"
     query = builder.norm(query) if per_head else query
     query = builder.rope(query) if rotates else query
@@ -159,6 +194,7 @@ def _feed_forward(builder: Builder, rules: Rules, layer: LayerShape, tensor: Ten
     routing = builder.shape.routing
     own = rules.gating == "own"
     gating = ("sigmoid" if routing.sigmoid else "softmax") if own else rules.gating
+    before = _shared(builder, experts, tensor) if rules.shared_first else None
     cur = builder.experts(
         tensor,
         experts,
@@ -167,6 +203,14 @@ def _feed_forward(builder: Builder, rules: Rules, layer: LayerShape, tensor: Ten
         scaled=routing.scaled,
         weight_first=rules.weight_first,
     )
-    if experts.shared:
-        cur = like("add", cur, builder.shared_mlp(tensor, experts.shared))
-    return cur
+    shared = before or _shared(builder, experts, tensor)
+    return cur if shared is None else like("add", cur, shared)
+
+
+def _shared(builder: Builder, experts: Experts, tensor: Tensor) -> Tensor | None:
+    if not experts.shared:
+        return None
+    shared = builder.shared_mlp(tensor, experts.shared)
+    if not experts.shared_gate:
+        return shared
+    return like("mul", shared, like("unary", builder.linear(tensor, 1, "ffn_gate_inp_shexp")))
