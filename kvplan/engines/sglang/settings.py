@@ -123,7 +123,7 @@ def _resolved(
     platform = platform_of(device)
     option = workload.option
     algorithm = algorithm_of(workload)
-    drafted = draft_tokens(workload, algorithm)
+    drafted = draft_tokens(workload, algorithm, traits)
     attention_dp = _attention_dp(workload)
     radix_cache, disaggregation = _radix_cache(workload)
     asked = Asked(
@@ -134,9 +134,10 @@ def _resolved(
         sparse_decode=str(option("dsa_decode_backend") or ""),
         page_size=whole_or_none(option("page_size")) or 0,
         kv_dtype=_asked_kv(workload),
-        speculates=bool(algorithm),
-        eagle_topk=whole_or_none(option("speculative_eagle_topk")) or 1,
+        speculates=algorithm,
+        eagle_topk=whole_or_none(option("speculative_eagle_topk")) or 0,
         radix_cache=radix_cache,
+        extra_buffer=str(option("mamba_radix_cache_strategy") or "").startswith("extra_buffer"),
         dcp=whole_or_none(option("dcp_size")) or 1,
     )
     kernels = kernels_of(traits, platform, asked)
