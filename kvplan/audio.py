@@ -42,3 +42,55 @@ def whisper_encoder(
         ),
         "audio",
     )
+
+
+def conformer(
+    hidden_size: int,
+    num_layers: int,
+    num_attention_heads: int,
+    conv_kernel_size: int,
+    channels: tuple[int, int],
+    num_features: int,
+) -> tuple[Tensor, ...]:
+    """Return Gemma 3n's and Gemma 4's ear: two strided convolutions, then conformer layers.
+
+    ``num_features`` are the spectrum's bins, which each convolution halves. Source: transformers
+    5.23 models/gemma3n and models/gemma4 (audio parts).
+    """
+    head_dim = hidden_size // num_attention_heads
+    left = -(-num_features // 4)
+    feed_forward = (
+        *norm("ffw.pre_layer_norm", hidden_size),
+        *linear("ffw.ffw_layer_1", 4 * hidden_size, hidden_size, "audio"),
+        *linear("ffw.ffw_layer_2", hidden_size, 4 * hidden_size, "audio"),
+        *norm("ffw.post_layer_norm", hidden_size),
+    )
+    attention = (
+        Tensor("attn.per_dim_scale", (head_dim,), "audio"),
+        *(
+            tensor
+            for name in ("q_proj", "k_proj", "v_proj", "relative_k_proj", "post")
+            for tensor in linear(f"attn.{name}", hidden_size, hidden_size, "audio")
+        ),
+        *norm("norm_pre_attn", hidden_size),
+        *norm("norm_post_attn", hidden_size),
+    )
+    convolution = (
+        *norm("lconv1d.pre_layer_norm", hidden_size),
+        *linear("lconv1d.linear_start", 2 * hidden_size, hidden_size, "audio"),
+        Tensor("lconv1d.depthwise_conv1d.weight", (hidden_size, 1, conv_kernel_size), "audio"),
+        *norm("lconv1d.conv_norm", hidden_size),
+        *linear("lconv1d.linear_end", hidden_size, hidden_size, "audio"),
+    )
+    layer = (*feed_forward, *attention, *convolution, *feed_forward, *norm("norm_out", hidden_size))
+    return with_role(
+        (
+            Tensor("subsample.conv_0.weight", (channels[0], 1, 3, 3), "audio"),
+            *norm("subsample.norm_0", channels[0]),
+            Tensor("subsample.conv_1.weight", (channels[1], channels[0], 3, 3), "audio"),
+            *norm("subsample.norm_1", channels[1]),
+            *linear("subsample.input_proj_linear", hidden_size, channels[1] * left, "audio"),
+            *repeat(layer, num_layers),
+        ),
+        "audio",
+    )

@@ -6,6 +6,7 @@ question differently is in kvplan.differences.
 
 from collections.abc import Iterator
 
+from kvplan.differences import explain
 from kvplan.engines.base import Plan
 from kvplan.model import num_active_parameters, num_parameters
 from kvplan.units import format_gib, format_tokens
@@ -16,6 +17,8 @@ _BOUNDED = ("sliding_window", "chunked_attention")
 
 def reasons(first: Plan, second: Plan) -> tuple[str, ...]:
     """Return why ``second`` costs something else than ``first``, the largest causes first."""
+    if first.model.name == second.model.name and _engine(first) != _engine(second):
+        return explain(first, second)
     found: list[str] = []
     if first.model is not second.model and first.model.name != second.model.name:
         found += _model(first, second)
@@ -23,6 +26,10 @@ def reasons(first: Plan, second: Plan) -> tuple[str, ...]:
     found += _load(first, second)
     found += _devices(first, second)
     return tuple(found)
+
+
+def _engine(plan: Plan) -> tuple[str, str]:
+    return plan.engine_name, plan.engine_version
 
 
 def _model(first: Plan, second: Plan) -> Iterator[str]:

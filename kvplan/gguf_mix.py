@@ -9,13 +9,24 @@ split in two, vision towers in a file of their own.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Literal
 
 from kvplan.dtypes import GGML_TYPES
-from kvplan.gguf_names import Category, GgufTensor, gguf_tensors, llama_cpp_arch, num_experts_of, num_gqa
+from kvplan.gguf_names import (
+    Category,
+    GgufTensor,
+    file_name,
+    gguf_tensors,
+    llama_cpp_arch,
+    num_experts_of,
+    num_gqa,
+)
+from kvplan.gguf_stored import stored_tensors
 from kvplan.model import ModelSpec, num_layers
 from kvplan.tensors import Tensor
+from kvplan.units import round_up
 
 # A mix's base type: llama_ftype_get_default_type.
 BASE: dict[str, str] = {
@@ -25,6 +36,9 @@ BASE: dict[str, str] = {
     "iq2_s": "iq2_xs", "iq2_m": "iq2_s", "iq3_xs": "iq3_s", "iq3_m": "iq3_s", "mxfp4_moe": "mxfp4",
     "gguf-f16": "f16", "gguf-bf16": "bf16", "gguf-f32": "f32",
 }  # fmt: skip
+CPU_ALIGNMENT = 32
+CUDA_ALIGNMENT = 128
+CUDA_ROW_PADDING = 512
 LOW_BIT = frozenset(("iq2_xxs", "iq2_xs", "iq1_s", "iq2_s", "iq2_m", "iq1_m"))
 OUTPUT_Q5 = LOW_BIT | {"iq3_xxs"}
 # Tables that stay in system memory: llama.cpp src/llama-arch.cpp LLM_TENSOR_LAYER_INPUT.
@@ -231,6 +245,8 @@ def _gate_or_up_type(category: Category, layer: int, state: _State, base: str) -
 
 def _stored_type(tensor: GgufTensor, layer: int, state: _State) -> str:
     if not tensor.is_quantizable:
+        if tensor.kept_type:
+            return tensor.kept_type
         return "f16" if tensor.keeps_half and state.mix != "gguf-f32" else "f32"
     base = BASE.get(state.mix, state.mix)
     if base in ("f16", "bf16", "f32"):
@@ -243,10 +259,17 @@ def _stored_type(tensor: GgufTensor, layer: int, state: _State) -> str:
     return chosen
 
 
+def tensors_of(model: ModelSpec) -> tuple[tuple[int, GgufTensor], ...]:
+    """Return (layer, tensor) in the quantizer's order: the file's own where one was read."""
+    if model.gguf_metadata and model.stored:
+        return tuple(stored_tensors(model))
+    return tuple(gguf_tensors(model))
+
+
 @lru_cache(maxsize=64)
 def _contents(model: ModelSpec) -> tuple[tuple[tuple[int, GgufTensor], ...], _State]:
     """Return the file's tensors in order and what the rules need to know before they start."""
-    tensors = tuple(gguf_tensors(model))
+    tensors = tensors_of(model)
     arch = llama_cpp_arch(model)
     layers = num_layers(model.structure)
     state = _State(
@@ -282,12 +305,21 @@ def _sized(model: ModelSpec, mix: str) -> tuple[tuple[int, GgufTensor, str, int]
     return tuple(sized)
 
 
+Layout = Literal["file", "cpu", "cuda"]
+"""How tensors are laid out: as the file counts them, or as a buffer of a backend allocates them.
+
+CPU buffers align to 32 bytes (ggml-impl.h TENSOR_ALIGNMENT), CUDA's to 128 and add a partial row where a
+quantized row is not a multiple of 512 (ggml-cuda.cu ggml_backend_cuda_buffer_type_get_alloc_size).
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class MixBytes:
     """Where a file's bytes lie: the token embedding, each layer (experts apart), the output.
 
     ``output_bytes`` is 0 for a tied model, whose embedding serves as the head. ``input_bytes`` are
-    other tables that are only looked up (positions, token types).
+    other tables that are only looked up (positions, token types); ``shared_bytes`` what every
+    device with a layer gets a copy of (rope frequencies).
     """
 
     embedding_bytes: int
@@ -297,57 +329,142 @@ class MixBytes:
     output_norm_bytes: int
     total_bytes: int
     input_bytes: int = 0
+    shared_bytes: int = 0
 
 
-@lru_cache(maxsize=1024)
-def mix_bytes(model: ModelSpec, mix: str) -> MixBytes:
+@lru_cache(maxsize=2048)
+def mix_bytes(model: ModelSpec, mix: str, layout: Layout = "file") -> MixBytes:
     """Return the bytes of a file by place, for offloading layer by layer.
 
     Where a GGUF's own header was read and ``mix`` is what it holds, its tensors are the answer.
     """
     if model.gguf_metadata and model.stored and mix == model.weights_format:
-        return _stored_bytes(model)
-    layers = [0] * num_layers(model.structure)
-    experts = [0] * len(layers)
-    embedding = output = other = 0
-    for layer, tensor, _, num_bytes in _sized(model, mix):
+        return _stored_bytes(model, layout)
+    count = num_layers(model.structure)
+    places = _Places([0] * count, [0] * count)
+    sizes: dict[tuple[int, str], int] = {}
+    for layer, tensor, stored, file_bytes in _sized(model, mix):
+        num_bytes = file_bytes
+        if layout != "file":
+            key = (id(tensor), stored)
+            num_bytes = sizes.get(key, -1)
+            if num_bytes < 0:
+                num_bytes = sizes[key] = allocated_bytes(stored, tensor.num_columns, file_bytes, layout)
         if layer >= 0:
-            layers[layer] += num_bytes
-            if tensor.num_matrices > 1 and tensor.is_expert:
-                experts[layer] += num_bytes
-        elif tensor.category == "token_embd":
-            embedding += num_bytes
-        elif tensor.category == "output":
-            output += num_bytes
+            places.layers[layer] += num_bytes
+            if tensor.is_expert and (tensor.num_matrices > 1 or tensor.kept_type):
+                places.experts[layer] += num_bytes
         else:
-            other += num_bytes
-    total = embedding + output + other + sum(layers)
-    return MixBytes(embedding, tuple(layers), tuple(experts), output, other, total)
+            places.add(_place_outside(tensor), num_bytes)
+    return places.summed()
 
 
-def _stored_bytes(model: ModelSpec) -> MixBytes:
-    layers = [0] * num_layers(model.structure)
-    experts = [0] * len(layers)
-    embedding = output = other = inputs = 0
+def allocated_bytes(type_name: str, num_columns: int, num_bytes: int, layout: Layout) -> int:
+    """Return what a backend's buffer allocates for a tensor of ``num_bytes``."""
+    if layout == "file":
+        return num_bytes
+    if layout == "cpu":
+        return round_up(num_bytes, CPU_ALIGNMENT)
+    block = GGML_TYPES[type_name]
+    if block.block_size > 1 and num_columns % CUDA_ROW_PADDING:
+        num_bytes += block.row_bytes(CUDA_ROW_PADDING - num_columns % CUDA_ROW_PADDING)
+    return round_up(num_bytes, CUDA_ALIGNMENT)
+
+
+@lru_cache(maxsize=64)
+def named_bytes(model: ModelSpec, mix: str, layout: Layout) -> tuple[tuple[str, int, int, bool], ...]:
+    """Return (name in the file, layer, bytes, is an expert) of every tensor in a layer."""
+    if model.gguf_metadata and model.stored and mix == model.weights_format:
+        found = []
+        for tensor in model.stored:
+            head, _, rest = tensor.name.partition(".")
+            index, _, inner = rest.partition(".")
+            if head == "blk" and index.isdigit():
+                columns = tensor.shape[0] if tensor.shape else 1
+                num_bytes = allocated_bytes(tensor.dtype, columns, tensor.num_bytes, layout)
+                found.append((tensor.name, int(index), num_bytes, "_exps." in inner))
+        return tuple(found)
+    return tuple(
+        (
+            file_name(each, layer),
+            layer,
+            allocated_bytes(stored, each.num_columns, num_bytes, layout),
+            each.is_expert and (each.num_matrices > 1 or bool(each.kept_type)),
+        )
+        for layer, each, stored, num_bytes in _sized(model, mix)
+        if layer >= 0
+    )
+
+
+Place = Literal["embedding", "output", "norm", "input", "shared", "first"]
+
+
+@dataclass(slots=True)
+class _Places:
+    layers: list[int]
+    experts: list[int]
+    outside: Counter[Place] = field(default_factory=Counter)
+
+    def add(self, place: Place, num_bytes: int) -> None:
+        if place == "first":
+            self.layers[0] += num_bytes
+        else:
+            self.outside[place] += num_bytes
+
+    def summed(self) -> MixBytes:
+        outside = self.outside
+        return MixBytes(
+            embedding_bytes=outside["embedding"],
+            layer_bytes=tuple(self.layers),
+            expert_bytes=tuple(self.experts),
+            output_bytes=outside["output"],
+            output_norm_bytes=outside["norm"],
+            total_bytes=sum(self.layers) + sum(outside.values()),
+            input_bytes=outside["input"],
+            shared_bytes=outside["shared"],
+        )
+
+
+def _place_outside(tensor: GgufTensor) -> Place:
+    if tensor.kept_type:
+        return _STORED_PLACES.get(tensor.origin.name.partition(".")[0], "norm")
+    if tensor.category == "output":
+        return "output"
+    if tensor.category == "token_embd":
+        return "input" if "per_layer" in tensor.origin.name else "embedding"
+    if tensor.origin.role == "position_embedding" or "token_type" in tensor.origin.name:
+        return "input"
+    if tensor.origin.name.startswith("model.per_layer_"):
+        # Gemma 3n's projection to per-layer inputs belongs to layer 0 (src/llama-arch.cpp).
+        return "first"
+    return "shared" if tensor.origin.name.startswith("rope_freqs") else "norm"
+
+
+def _stored_bytes(model: ModelSpec, layout: Layout) -> MixBytes:
+    count = num_layers(model.structure)
+    places = _Places([0] * count, [0] * count)
     for tensor in model.stored:
-        num_bytes = tensor.num_bytes
+        columns = tensor.shape[0] if tensor.shape else 1
+        num_bytes = allocated_bytes(tensor.dtype, columns, tensor.num_bytes, layout)
         head, _, rest = tensor.name.partition(".")
         index, _, inner = rest.partition(".")
-        if head == "blk" and index.isdigit() and int(index) < len(layers):
-            layers[int(index)] += num_bytes
+        if head == "blk" and index.isdigit() and int(index) < count:
+            places.layers[int(index)] += num_bytes
             # Older files keep every expert as a tensor of its own: ffn_up.3.weight.
             if "_exps." in inner or (inner.startswith("ffn_") and inner.split(".")[1].isdigit()):
-                experts[int(index)] += num_bytes
-        elif tensor.name == "token_embd.weight":
-            embedding += num_bytes
-        elif tensor.name == "output.weight":
-            output += num_bytes
-        elif head in INPUT_TABLES:
-            inputs += num_bytes
+                places.experts[int(index)] += num_bytes
         else:
-            other += num_bytes
-    whole = embedding + output + other + inputs + sum(layers)
-    return MixBytes(embedding, tuple(layers), tuple(experts), output, other, whole, inputs)
+            places.add(_STORED_PLACES.get(head, "norm"), num_bytes)
+    return places.summed()
+
+
+_STORED_PLACES: dict[str, Place] = {
+    "token_embd": "embedding",
+    "output": "output",
+    "rope_freqs": "shared",
+    **dict.fromkeys(("per_layer_model_proj", "per_layer_proj_norm"), "first"),
+    **dict.fromkeys(INPUT_TABLES, "input"),
+}
 
 
 def sized_tensors(model: ModelSpec, mix: str) -> tuple[tuple[int, GgufTensor, str, int], ...]:
@@ -375,6 +492,4 @@ def _entries(model: ModelSpec, mix: str) -> Iterator[tuple[Tensor, int, int]]:
 
 def num_stored_elements(model: ModelSpec) -> int:
     """Return the number of elements in the file, as its header would add up."""
-    return sum(
-        tensor.num_columns * tensor.num_rows * tensor.num_matrices for _, tensor in gguf_tensors(model)
-    )
+    return sum(tensor.num_columns * tensor.num_rows * tensor.num_matrices for _, tensor in tensors_of(model))

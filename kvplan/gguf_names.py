@@ -36,7 +36,8 @@ class GgufTensor:
     """One tensor of the file: ``num_matrices`` matrices of ``num_rows`` x ``num_columns``.
 
     ``is_quantizable`` follows the quantizer's own test;
-    ``keeps_half`` marks matrices it leaves as the 16-bit file had them.
+    ``keeps_half`` marks matrices it leaves as the 16-bit file had them. ``kept_type`` is the type a
+    file that was read has, which what is not quantized keeps; ``origin`` then carries the file's name.
     """
 
     origin: Tensor
@@ -47,31 +48,66 @@ class GgufTensor:
     is_quantizable: bool
     keeps_half: bool = False
     is_expert: bool = False
+    kept_type: str = ""
 
 
 # model_type -> the architecture name in a GGUF header, where the rules or layouts ask for it.
 ARCH_OF_TYPE: dict[str, str] = {
-    "mistral": "llama",
-    "ministral": "llama",
-    "mixtral": "llama",
-    "mistral3": "mistral3",
-    "ministral3": "mistral3",
-    "nemotron-nas": "deci",
+    "bailing_hybrid": "bailingmoe2",
+    "cohere": "command-r",
+    "deepseek_ref": "deepseek4",
     "deepseek_v2": "deepseek2",
     "deepseek_v3": "deepseek2",
-    "kimi_k2": "deepseek2",
-    "kimi_k25": "deepseek2",
-    "qwen2_moe": "qwen2moe",
-    "qwen3_moe": "qwen3moe",
-    "qwen3_next": "qwen3next",
-    "glm4_moe": "glm4moe",
-    "gpt_oss": "gpt-oss",
+    "deepseek_v32": "deepseek32",
+    "deepseek_v4": "deepseek4",
+    "falcon_h1": "falcon-h1",
+    "falcon_mamba": "mamba",
     "gemma3_text": "gemma3",
     "gemma3n_text": "gemma3n",
+    "gemma4_text": "gemma4",
+    "glm": "chatglm",
+    "glm4_moe": "glm4moe",
+    "glm4_moe_lite": "deepseek2",
+    "glm4v_moe_text": "glm4moe",
+    "glm4v_text": "glm4",
+    "glm_moe_dsa": "glm-dsa",
+    "gpt_bigcode": "starcoder",
+    "gpt_neox": "gptneox",
+    "gpt_oss": "gpt-oss",
     "granitemoehybrid": "granitehybrid",
+    "hunyuan_v1_dense": "hunyuan-dense",
+    "kimi_k2": "deepseek2",
+    "kimi_k25": "deepseek2",
+    "kimi_linear": "kimi-linear",
+    "lfm2_moe": "lfm2moe",
     "llama4_text": "llama4",
-    "falcon_mamba": "mamba",
+    "mimo_v2_flash": "mimo2",
     "minimax_m2": "minimax-m2",
+    "ministral": "llama",
+    "ministral3": "mistral3",
+    "ministral3_text": "mistral3",
+    "mistral": "llama",
+    "mixtral": "llama",
+    "nemotron-nas": "deci",
+    "olmo3": "olmo2",
+    "phi-msft": "phi2",
+    "phi": "phi2",
+    "qwen2_5_vl": "qwen2vl",
+    "qwen2_5_vl_text": "qwen2vl",
+    "qwen2_moe": "qwen2moe",
+    "qwen2_vl": "qwen2vl",
+    "qwen2_vl_text": "qwen2vl",
+    "qwen3_5": "qwen35",
+    "qwen3_5_moe": "qwen35moe",
+    "qwen3_5_moe_text": "qwen35moe",
+    "qwen3_5_text": "qwen35",
+    "qwen3_moe": "qwen3moe",
+    "qwen3_next": "qwen3next",
+    "qwen3_vl": "qwen3vl",
+    "qwen3_vl_moe": "qwen3vlmoe",
+    "qwen3_vl_moe_text": "qwen3vlmoe",
+    "qwen3_vl_text": "qwen3vl",
+    "yi": "llama",
 }
 # Routers with a learned score correction, a buffer in transformers but a tensor in the file.
 SCORE_CORRECTED = frozenset(
@@ -110,6 +146,32 @@ _HALF = ("altup_", "altup.modality_router", "laurel", "per_layer_model_projectio
 def llama_cpp_arch(model: ModelSpec) -> str:
     """Return the architecture name that the model's GGUF header would carry."""
     return ARCH_OF_TYPE.get(model.model_type, model.model_type)
+
+
+_PARTS: tuple[tuple[str, str], ...] = (
+    ("gate_up_proj", "gate_up"), ("gate_proj", "gate"), ("up_proj", "up"), ("down_proj", "down"),
+    ("w1", "gate"), ("w3", "up"), ("w2", "down"),
+)  # fmt: skip
+
+
+def file_name(tensor: GgufTensor, layer: int) -> str:
+    """Return a tensor's name in the file, as ``--override-tensor`` patterns see it.
+
+    Where gguf-py's name is not known here the checkpoint's own stands in its place.
+    """
+    name = tensor.origin.name
+    if tensor.kept_type:
+        return name
+    if layer < 0:
+        return {"output": "output.weight", "token_embd": "token_embd.weight"}.get(tensor.category, name)
+    if tensor.origin.role == "router":
+        return f"blk.{layer}.ffn_gate_inp.weight"
+    if tensor.is_expert or tensor.origin.role == "shared_expert":
+        part = next((short for long, short in _PARTS if f".{long}" in name), "up")
+        return f"blk.{layer}.ffn_{part}_{'exps' if tensor.is_expert else 'shexp'}.weight"
+    if tensor.category != "other":
+        return f"blk.{layer}.{tensor.category}.weight"
+    return f"blk.{layer}.{name}"
 
 
 def num_experts_of(model: ModelSpec) -> int:

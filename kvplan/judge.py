@@ -101,7 +101,12 @@ def succeeds(plan: Plan, rules: Rules = DEFAULT_RULES) -> bool:
 
 
 def spare_bytes(plan: Plan, rules: Rules = DEFAULT_RULES) -> int:
-    """Return the room in the closest check that ``rules`` ask for; negative when short."""
+    """Return the room in the closest check that ``rules`` ask for; negative when short.
+
+    A plan that spills where ``rules`` do not allow it is as short as the one that does not.
+    """
+    if plan.on_devices is not None and not rules.allow_offload:
+        return spare_bytes(plan.on_devices, rules)
     checks = [check for device in plan.devices for check in device.checks]
     if not checks:
         return _host_headroom(plan)

@@ -88,24 +88,36 @@ def stage_weight_bytes(
         return _mix_share(model, format_name, tensor_ranks, start, sizes[stage], total_layers)
     if model.stored and weight.name == model.weights_format and tensor_ranks * pipeline == 1:
         return weight_bytes(model, format_name).expected
-    amount, first = 0, start
-    for group in stage_groups(model.layers, start, sizes[stage]):
+    return sum(
+        each * times
+        for _, each, times in stage_tensors(model, format_name, tensor_ranks, pipeline, expert_ranks, stage)
+    )
+
+
+@lru_cache(maxsize=1024)
+def stage_tensors(
+    model: ModelSpec, format_name: str, tensor_ranks: int, pipeline: int, expert_ranks: int, stage: int
+) -> tuple[tuple[Tensor, int, int], ...]:
+    """Return (tensor, bytes on one rank, how often) of every tensor that a rank of ``stage`` holds."""
+    weight = weight_format(format_name)
+    sizes = pipeline_split(num_layers(model.structure), pipeline)
+    first = sum(sizes[:stage])
+    held: list[tuple[Tensor, int, int]] = []
+    for group in stage_groups(model.layers, first, sizes[stage]):
         for tensor in group.layer.tensors:
             stored = span_bytes(model, weight, tensor, first, group.count)
             if stored % group.count == 0:
-                amount += rank_share(tensor, stored // group.count, tensor_ranks, expert_ranks) * group.count
+                each = rank_share(tensor, stored // group.count, tensor_ranks, expert_ranks)
+                held.append((tensor, each, group.count))
             else:
-                amount += rank_share(tensor, stored, tensor_ranks, expert_ranks)
+                held.append((tensor, rank_share(tensor, stored, tensor_ranks, expert_ranks), 1))
         first += group.count
     is_first, is_last = stage == 0, stage == pipeline - 1
     for tensor in model.structure.tensors:
-        if not _on_stage(
-            tensor, is_first=is_first, is_last=is_last, tied=model.structure.tie_word_embeddings
-        ):
-            continue
-        stored = span_bytes(model, weight, tensor, None, 1)
-        amount += rank_share(tensor, stored, tensor_ranks, expert_ranks)
-    return amount
+        if _on_stage(tensor, is_first=is_first, is_last=is_last, tied=model.structure.tie_word_embeddings):
+            stored = span_bytes(model, weight, tensor, None, 1)
+            held.append((tensor, rank_share(tensor, stored, tensor_ranks, expert_ranks), 1))
+    return tuple(held)
 
 
 def attention_replicas(

@@ -13,6 +13,7 @@ from kvplan.device import Device
 from kvplan.engines.base import Engine, Plan
 from kvplan.judge import DEFAULT_RULES, Rules, spare_bytes, succeeds
 from kvplan.model import ModelSpec
+from kvplan.offload import plan_or_offload
 from kvplan.plan import plan
 from kvplan.workload import Workload
 
@@ -103,7 +104,7 @@ def max_context(
 
     def attempt(context_tokens: int) -> tuple[bool, int]:
         asked = replace(workload, context_tokens=context_tokens, context_source="flag")
-        return _outcome(plan(model, asked, devices, engine), rules)
+        return _outcome(_planned(model, asked, devices, engine, rules), rules)
 
     block_size = plan(model, workload, devices, engine).cache.block_size or 1
     return largest(attempt, context_ceiling(model, workload), block_size)
@@ -121,9 +122,18 @@ def max_sequences(
 
     def attempt(num_sequences: int) -> tuple[bool, int]:
         asked = replace(workload, num_sequences=num_sequences)
-        return _outcome(plan(model, asked, devices, engine), rules)
+        return _outcome(_planned(model, asked, devices, engine, rules), rules)
 
     return largest(attempt, MAX_SEQUENCES if ceiling is None else ceiling)
+
+
+def _planned(
+    model: ModelSpec, workload: Workload, devices: Sequence[Device], engine: Engine, rules: Rules
+) -> Plan:
+    """Plan, and where spilling is allowed, with what does not fit in system memory."""
+    if rules.allow_offload:
+        return plan_or_offload(model, workload, devices, engine, rules)
+    return plan(model, workload, devices, engine)
 
 
 def _outcome(result: Plan, rules: Rules) -> tuple[bool, int]:
@@ -173,4 +183,27 @@ def limits(base: Plan, devices: Sequence[Device], engine: Engine, rules: Rules =
         binding = "kv_pool"
     if longest and longest == context_ceiling(base.model, workload) and binding == "kv_pool" and most > 1:
         binding = "context_limit"
+    return Limits(longest, most, base.kv_cache_tokens, base.max_concurrency, binding)
+
+
+def pool_limits(base: Plan, engine: Engine) -> Limits | None:
+    """Return how far a pool reaches that the engine's own flags fix; None where none is fixed.
+
+    Needs no device: ``kv_cache_tokens`` and ``max_concurrency`` are the engine's own figures.
+    """
+    if base.kv_cache_tokens is None or base.max_concurrency is None or base.refusals:
+        return None
+    workload = base.workload
+
+    def attempt(context_tokens: int) -> tuple[bool, int]:
+        result = plan(base.model, replace(workload, context_tokens=context_tokens), (), engine)
+        spare = (result.max_concurrency or 0.0) - workload.num_sequences
+        return spare >= 0 and not result.refusals, int(spare * max(1, result.cache.bytes_per_sequence))
+
+    ceiling = context_ceiling(base.model, workload)
+    longest = largest(attempt, ceiling, base.cache.block_size or 1)
+    most, cap = int(base.max_concurrency), base.sequence_limit
+    binding = "kv_pool"
+    if cap is not None and most >= cap:
+        most, binding = cap, base.sequence_limit_name or "max_num_seqs"
     return Limits(longest, most, base.kv_cache_tokens, base.max_concurrency, binding)

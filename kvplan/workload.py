@@ -14,7 +14,8 @@ class Workload:
     once, each at full context. ``weights_format`` None means as published. ``kv_cache_dtype_k`` and
     ``_v`` are generic or engine names, ``auto`` for the engine's default. ``tensor_parallel`` and
     ``pipeline_parallel`` 0 mean the engine chooses. ``reserve_bytes`` is memory that others hold on
-    each device; ``overhead_bytes`` replaces the engine's estimate of runtime memory.
+    each device; ``overhead_bytes`` replaces the engine's estimate of runtime memory
+    (vLLM: of all that is measured beside weights and cache).
     ``engine_options`` are the engine's own flags, by its own names.
     """
 

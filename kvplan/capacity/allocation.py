@@ -58,9 +58,7 @@ def shares(lengths: Lengths, limit_tokens: int, block_size: int = DEFAULT_BLOCK_
     def reserved(policy: Policy) -> int:
         if policy == "paged":
             return sum(paged_sum(prompt, output, block_size) for prompt, output in pairs)
-        return sum(
-            output * reserved_tokens(policy, prompt, output, limit_tokens) for prompt, output in pairs
-        )
+        return sum(output * reserved_tokens(policy, prompt, output, limit_tokens) for prompt, output in pairs)
 
     return tuple(
         Share(policy, used / max(1, amount), amount / steps)

@@ -113,7 +113,7 @@ def _contiguous(
     gaps, sums = _Gaps(pool_tokens), _Sums()
     queue = deque(zip(lengths.prompts, lengths.outputs, strict=True))
     total, refused = len(queue), 0
-    # (end, start, prompt, output, position, size)
+    # Each is its end, its start, prompt, output, where its piece lies and how long that is.
     running: list[tuple[int, int, int, int, int, int]] = []
     now = used = final = reserved = started = 0
     while queue:
@@ -163,8 +163,20 @@ class _Blocks:
     """The paged pool: requests that take a block when their last one is full."""
 
     __slots__ = (
-        "block_size", "events", "free", "max_running", "now", "num_preemptions", "order", "queue",
-        "recomputed", "running", "sums", "used", "held", "version",
+        "block_size",
+        "events",
+        "free",
+        "held",
+        "max_running",
+        "now",
+        "num_preemptions",
+        "order",
+        "queue",
+        "recomputed",
+        "running",
+        "sums",
+        "used",
+        "version",
     )  # fmt: skip
 
     def __init__(self, num_blocks: int, block_size: int, max_running: int) -> None:

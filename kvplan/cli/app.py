@@ -22,12 +22,15 @@ COMMANDS: dict[str, str] = {
     "compare": "compare",
     "find": "find",
     "sweep": "sweep",
+    "capacity": "capacity",
     "check": "check",
     "verify": "verify",
+    "diff": "diff",
+    "doctor": "doctor",
     "list": "listing",
     "schema": "schema",
 }
-TAKES_ENGINE_FLAGS = ("fit", "show", "compare", "sweep", "verify")
+TAKES_ENGINE_FLAGS = ("fit", "show", "compare", "sweep", "capacity", "verify")
 
 Job = Callable[[tuple[str, ...]], Outcome]
 _jobs: list[Job] = []

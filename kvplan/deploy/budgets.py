@@ -15,7 +15,8 @@ def broken_budgets(result: Plan, verdict: Verdict, budget: Budget) -> tuple[str,
         )
     if budget.max_kv_bytes is not None and result.cache.total.expected > budget.max_kv_bytes:
         broken.append(
-            f"max_kv_gib {budget.max_kv_bytes / 2**30:g}: the cache takes {format_gib(result.cache.total.expected)}"
+            f"max_kv_gib {budget.max_kv_bytes / 2**30:g}: "
+            f"the cache takes {format_gib(result.cache.total.expected)}"
         )
     if budget.min_context_tokens is not None and result.context_tokens < budget.min_context_tokens:
         broken.append(
@@ -26,7 +27,8 @@ def broken_budgets(result: Plan, verdict: Verdict, budget: Budget) -> tuple[str,
         concurrency = concurrency_of(result)
         if concurrency is not None and concurrency < budget.min_concurrency:
             broken.append(
-                f"min_concurrency {budget.min_concurrency:g}: {concurrency:.2f} requests of full length at once"
+                f"min_concurrency {budget.min_concurrency:g}: "
+                f"{concurrency:.2f} requests of full length at once"
             )
     return tuple(broken)
 

@@ -12,7 +12,16 @@ from kvplan.deploy.budgets import broken_budgets
 from kvplan.deploy.devices import Choice, Choices, choices_for, taken
 from kvplan.deploy.launch import Launch
 from kvplan.deploy.model_names import Models, Unresolved
-from kvplan.deploy.planning import CONTEXT_OPTIONS, RANKS, TAKES_ALL, Command, engine_of, planned, read_command, workload_of
+from kvplan.deploy.planning import (
+    CONTEXT_OPTIONS,
+    RANKS,
+    TAKES_ALL,
+    Command,
+    engine_of,
+    planned,
+    read_command,
+    workload_of,
+)
 from kvplan.deploy.rows import SEVERITY, Place, Row
 from kvplan.deploy.settings import Settings
 from kvplan.device import Device
@@ -51,6 +60,8 @@ def check_launch(launch: Launch, settings: Settings, models: Models) -> Row:
         flag, value, line = unreadable
         why = f"{flag} cannot be read: its value is '{value}'"
         return _failed(row, settings, "refused", why, "", flag, line)
+    if command.wrong_variable:
+        return _failed(row, settings, "refused", command.wrong_variable, "", "", 0)
     too_few = _too_few_gpus(launch, command, choices)
     if too_few is not None and not undefined:
         return _failed(row, settings, "refused", *too_few)
@@ -72,13 +83,14 @@ def check_launch(launch: Launch, settings: Settings, models: Models) -> Row:
             return _unknown(row, settings, "its GPUs cannot be told apart", "--gpu GPU")
         try:
             workload = workload_of(command, resolved, settings)
-            result = planned(command, resolved, devices, engine, workload)
+            result = planned(command, resolved, devices, engine, workload, settings.rules)
         except CannotTell as error:
             return _unknown(row, settings, f"{error.message}: {error.why}", error.hint)
         except KvplanError as error:
             rows.append(_failed(row, settings, "refused", f"{error.message}: {error.why}", error.hint, "", 0))
             continue
-        rows.append(judged(replace(row, gpu=gpu_text(choice, devices)), command, result, settings, engine))
+        named = replace(row, gpu=gpu_text(choice, devices), notes=(*row.notes, *_idle(choice, devices)))
+        rows.append(judged(named, command, result, settings, engine))
     return _combined(rows, choices, settings)
 
 
@@ -154,11 +166,21 @@ def _devices(launch: Launch, command: Command, choice: Choice) -> tuple[Device, 
     in_all, _ = command.ranks()
     if launch.engine not in TAKES_ALL and not choice.devices:
         return ()
+    if launch.spreads and in_all == 1:
+        return choice.devices
     found = taken(choice, launch, in_all, takes_all=launch.engine in TAKES_ALL)
     if found is None and choice.devices and len(set(choice.devices)) == 1:
         # Several nodes of the same kind: what one shows holds for all.
         return choice.devices[:1] * in_all
     return found
+
+
+def _idle(choice: Choice, devices: Sequence[Device]) -> tuple[str, ...]:
+    """Say where a launch leaves GPUs idle that it is given: its ranks decide, not their number."""
+    given = len(choice.devices)
+    if not choice.multiplied or len(devices) >= given:
+        return ()
+    return (f"it runs on {len(devices)} of the {given} GPUs it is given",)
 
 
 def gpu_text(choice: Choice, devices: Sequence[Device]) -> str:
@@ -180,11 +202,15 @@ def judged(row: Row, command: Command, result: Plan, settings: Settings, engine:
     verdict = judge(result, rules)
     code = exit_code(verdict.status, rules)
     broken = broken_budgets(result, verdict, settings.budget)
-    why, fix = _explained(command, result, verdict, engine)
+    why, fix = _explained(result, verdict, engine)
     options = _decisive(result, verdict, fix)
     given = command.line_of(*options) if code == 1 or verdict.status == "tight" else None
     notes = list(row.notes)
-    notes += [notice.message for notice in result.warnings if notice.code != "context-exceeds-model" or not result.refusals]
+    notes += [
+        notice.message
+        for notice in result.warnings
+        if notice.code != "context-exceeds-model" or not result.refusals
+    ]
     return replace(
         row,
         status=verdict.status,
@@ -218,7 +244,7 @@ def _decisive(result: Plan, verdict: Verdict, fix: str) -> tuple[str, ...]:
     )
 
 
-def _explained(command: Command, result: Plan, verdict: Verdict, engine: Engine) -> tuple[str, str]:
+def _explained(result: Plan, verdict: Verdict, engine: Engine) -> tuple[str, str]:
     """Return (why it fails or is in doubt, what would do); empty for what fits."""
     if result.refusals:
         return result.refusals[0].message, result.refusals[0].fix
@@ -249,4 +275,10 @@ def _combined(rows: Sequence[Row], choices: Choices, settings: Settings) -> Row:
     if len({row.exit_code for row in rows}) == 1:
         return worst
     parts = "; ".join(f"on {row.gpu}: {row.status.replace('_', ' ')}" for row in rows)
-    return replace(_unknown(worst, settings, f"the GPU's name leaves its size open: {parts}", "--gpu GPU"), plan=None, headroom_bytes=None, flag="", flag_at=None)
+    return replace(
+        _unknown(worst, settings, f"the GPU's name leaves its size open: {parts}", "--gpu GPU"),
+        plan=None,
+        headroom_bytes=None,
+        flag="",
+        flag_at=None,
+    )

@@ -8,9 +8,32 @@ from kvplan.deploy.launch import GpuHint
 from kvplan.deploy.words import Word
 
 SWITCHES = frozenset(
-    "-d --detach -i --interactive -t --tty -it -ti -itd -dit --rm --init --privileged -P --publish-all "
-    "--read-only --no-healthcheck --oom-kill-disable --sig-proxy --disable-content-trust --quiet -q "
-    "--replace --tls-verify".split()
+    [
+        "-d",
+        "--detach",
+        "-i",
+        "--interactive",
+        "-t",
+        "--tty",
+        "-it",
+        "-ti",
+        "-itd",
+        "-dit",
+        "--rm",
+        "--init",
+        "--privileged",
+        "-P",
+        "--publish-all",
+        "--read-only",
+        "--no-healthcheck",
+        "--oom-kill-disable",
+        "--sig-proxy",
+        "--disable-content-trust",
+        "--quiet",
+        "-q",
+        "--replace",
+        "--tls-verify",
+    ]
 )
 
 
@@ -29,7 +52,7 @@ class DockerRun:
 def read_docker_run(words: Sequence[Word], env: Mapping[str, Word]) -> DockerRun | None:
     """Read what stands behind ``docker``; None for anything but ``run``."""
     queue = list(words)
-    while queue and queue[0].text in ("container", "--context", "compose") or _is_global(queue):
+    while (queue and queue[0].text in ("container", "--context", "compose")) or _is_global(queue):
         queue.pop(0)
     if not queue or queue[0].text not in ("run", "create"):
         return None

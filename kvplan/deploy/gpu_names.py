@@ -42,7 +42,10 @@ MEANS: dict[str, str] = {
     "nvidia-rtx-pro-6000": "rtx-pro-6000-blackwell-server",
 }
 # Sold in two sizes under one name.
-AMBIGUOUS: dict[str, tuple[str, ...]] = {"a100": ("a100-40gb", "a100-80gb"), "v100": ("v100-16gb", "v100-32gb")}
+AMBIGUOUS: dict[str, tuple[str, ...]] = {
+    "a100": ("a100-40gb", "a100-80gb"),
+    "v100": ("v100-16gb", "v100-32gb"),
+}
 # Cloud machine types that hold one kind of GPU: prefix -> GPU.
 INSTANCES: tuple[tuple[str, str], ...] = (
     ("g4dn.", "t4"),

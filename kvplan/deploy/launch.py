@@ -33,7 +33,8 @@ class Launch:
     where kvplan has no rules of it), ``version`` what the image's tag says. ``model`` is the model as
     written; ``flags`` the engine's own words, ``aliases`` other names by which a mapping may mean it.
     ``groups`` name the launches that share a machine and run at once, empty where no other does;
-    ``order`` is when it starts among them. ``missing`` says what the file leaves open.
+    ``order`` is when it starts among them. ``missing`` says what the file leaves open; ``spreads``
+    that it leaves the number of GPUs to the reader (a recipe).
     """
 
     name: str
@@ -50,6 +51,7 @@ class Launch:
     notes: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    spreads: bool = False
 
     def variable(self, name: str) -> str:
         """Return the value of an environment variable, empty where it is unset or not known."""

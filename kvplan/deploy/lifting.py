@@ -16,6 +16,12 @@ LIFTED: dict[str, tuple[str, str]] = {
     "pipeline_parallel_size": ("--pp", "pipeline_parallel"),
     "pp_size": ("--pp", "pipeline_parallel"),
     "kv_cache_dtype": ("--kv", "kv_cache_dtype_k"),
+    # What these mean depends on the engine's other flags: it reads them itself.
+    "ctx_size": ("--ctx", ""),
+    "num_ctx": ("--ctx", ""),
+    "parallel": ("--batch", ""),
+    "num_parallel": ("--batch", ""),
+    "kv_cache_type": ("--kv", ""),
     "cache_type_k": ("--kv-k", "kv_cache_dtype_k"),
     "cache_type_v": ("--kv-v", "kv_cache_dtype_v"),
 }
@@ -26,6 +32,8 @@ def lift(workload: Workload, name: str, value: object, source: ContextSource = "
     if name not in LIFTED:
         return workload
     field = LIFTED[name][1]
+    if not field:
+        return workload
     if field == "context_tokens":
         tokens = cast(int, value)
         return workload if tokens <= 0 else replace(workload, context_tokens=tokens, context_source=source)

@@ -17,9 +17,47 @@ from kvplan.deploy.words import Word, joined
 MAX_NESTING = 8
 # Programs that run the program behind them; their own options are skipped.
 WRAPPERS = frozenset(
-    "exec nohup time sudo doas command stdbuf tini dumb-init caffeinate numactl ionice nice taskset timeout "
-    "setsid env uv uvx pipx poetry pdm conda mamba micromamba pixi mpirun mpiexec srun torchrun accelerate "
-    "trtllm-llmapi-launch nsys nvidia-entrypoint.sh catchsegv chrt opentelemetry-instrument ray ssh".split()
+    [
+        "exec",
+        "nohup",
+        "time",
+        "sudo",
+        "doas",
+        "command",
+        "stdbuf",
+        "tini",
+        "dumb-init",
+        "caffeinate",
+        "numactl",
+        "ionice",
+        "nice",
+        "taskset",
+        "timeout",
+        "setsid",
+        "env",
+        "uv",
+        "uvx",
+        "pipx",
+        "poetry",
+        "pdm",
+        "conda",
+        "mamba",
+        "micromamba",
+        "pixi",
+        "mpirun",
+        "mpiexec",
+        "srun",
+        "torchrun",
+        "accelerate",
+        "trtllm-llmapi-launch",
+        "nsys",
+        "nvidia-entrypoint.sh",
+        "catchsegv",
+        "chrt",
+        "opentelemetry-instrument",
+        "ray",
+        "ssh",
+    ]
 )
 SHELLS = frozenset(("sh", "bash", "zsh", "dash", "ash"))
 CONTAINERS = frozenset(("docker", "podman", "nerdctl"))
@@ -132,7 +170,7 @@ def container(
     engine = engine_of_image(image_text)
     fork = engine if engine in ("ik_llama.cpp",) else ""
     found = started_by([*entrypoint, *arguments], env, depth) if entrypoint or arguments else []
-    if not found and not entrypoint and _starts_itself(engine, image_text, arguments, env):
+    if not found and not entrypoint and _starts_itself(engine, arguments, env):
         first = arguments[0] if arguments else image
         guessed = engine or engine_of_flags([word.text for word in arguments])
         own = _behind_serve(guessed, arguments)
@@ -147,7 +185,7 @@ def container(
     ]
 
 
-def _starts_itself(engine: str, image: str, arguments: Sequence[Word], env: Mapping[str, Word]) -> bool:
+def _starts_itself(engine: str, arguments: Sequence[Word], env: Mapping[str, Word]) -> bool:
     """Tell whether an image with these arguments is an engine although no program is named."""
     if not engine and not (arguments and engine_of_flags([word.text for word in arguments])):
         return False
@@ -155,7 +193,7 @@ def _starts_itself(engine: str, image: str, arguments: Sequence[Word], env: Mapp
         return False
     if arguments:
         return arguments[0].text.startswith("-") or engine in ("vllm", "tensorrt-llm")
-    return engine == "tgi" and "MODEL_ID" in env or "llama.cpp" in engine and _has_llama_env(env)
+    return (engine == "tgi" and "MODEL_ID" in env) or ("llama.cpp" in engine and _has_llama_env(env))
 
 
 def _has_llama_env(env: Mapping[str, Word]) -> bool:

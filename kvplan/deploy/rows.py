@@ -119,10 +119,8 @@ class CheckResult:
     def status(self) -> Status:
         """The verdict of the worst row, ``fits`` where there is none."""
         worst: Status = "fits"
-        for item in (*self.rows, *self.shared):
-            if SEVERITY.index(item.status) > SEVERITY.index(worst):
-                worst = item.status
-        return worst
+        found = [*(row.status for row in self.rows), *(item.status for item in self.shared)]
+        return max([worst, *found], key=SEVERITY.index)
 
 
 # From best to worst; what is unknown is better than a proven failure.

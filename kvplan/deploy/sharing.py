@@ -14,6 +14,7 @@ from kvplan.engines import engine_named
 from kvplan.engines.base import Plan
 from kvplan.judge import exit_code, judge
 from kvplan.plan import plan
+from kvplan.units import format_gib
 
 # Engines that take a fixed share of the card, whatever they need of it.
 SHARES = ("vllm", "sglang")
@@ -99,14 +100,17 @@ def _in_order(blank: SharedGpu, together: Sequence[Checked], plans: Sequence[Pla
         verdict = judge(after)
         if taken and verdict.status in ("does_not_fit", "refused", "offload") and worst is None:
             earlier = ", ".join(other.row.name for other in together[: together.index(item)])
-            why = f"{item.row.name} starts after {earlier}, which leaves it {max(0, limit - taken) / 2**30:,.2f} GiB"
+            left = format_gib(max(0, limit - taken))
+            why = f"{item.row.name} starts after {earlier}, which leaves it {left}"
             worst = replace(blank, status=verdict.status, exit_code=exit_code(verdict.status), why=why)
         taken += _used(alone)
     if worst is not None:
         return replace(worst, required_bytes=taken, limit_bytes=limit)
     if taken > limit:
         why = "together they exceed the card"
-        return replace(blank, status="does_not_fit", exit_code=1, required_bytes=taken, limit_bytes=limit, why=why)
+        return replace(
+            blank, status="does_not_fit", exit_code=1, required_bytes=taken, limit_bytes=limit, why=why
+        )
     return replace(blank, status="fits", exit_code=0, required_bytes=taken, limit_bytes=limit)
 
 

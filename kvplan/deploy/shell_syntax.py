@@ -5,6 +5,7 @@ Of the shell's grammar this reads what decides which engine is started with whic
 """
 
 from dataclasses import dataclass
+from typing import Union
 
 from kvplan.deploy.shell_lexer import LineOf, ShellError, Token, tokens
 
@@ -54,8 +55,8 @@ class Function:
     body: "Script"
 
 
-Node = Simple | If | Case | Loop | Function | tuple  # a tuple is a group: a Script
-# A statement and the operator before it: "", "&&" or "||".
+# A statement and the operator before it ("", "&&" or "||"); a tuple of them is a group.
+Node = Union[Simple, If, Case, Loop, Function, "Script"]
 Script = tuple[tuple[str, Node], ...]
 
 
@@ -72,7 +73,10 @@ class _Parser:
 
     @property
     def now(self) -> Token:
-        return self.tokens[min(self.at, len(self.tokens) - 1)]
+        return self._peek(0)
+
+    def _at_end(self) -> bool:
+        return self.now.kind == "end"
 
     def script(self, ends: tuple[str, ...]) -> Script:
         """Read statements up to one of the words or operators in ``ends``, which stays."""
@@ -81,7 +85,7 @@ class _Parser:
             raise ShellError(f"nested more than {MAX_DEPTH} deep", self.now.line)
         statements: list[tuple[str, Node]] = []
         operator = ""
-        while self.now.kind != "end" and not self.now.is_word(*ends) and not self.now.is_operator(*ends):
+        while not self._at_end() and not self.now.is_word(*ends) and not self.now.is_operator(*ends):
             if self.now.kind == "newline":
                 self.at += 1
             elif self.now.is_operator("&&", "||"):
@@ -165,12 +169,12 @@ class _Parser:
         if self.now.is_word("in"):
             self.at += 1
         branches: list[tuple[tuple[Token, ...], Script]] = []
-        while self.now.kind != "end" and not self.now.is_word("esac"):
+        while not self._at_end() and not self.now.is_word("esac"):
             self._skip_newlines()
             if self.now.is_word("esac"):
                 break
             patterns: list[Token] = []
-            while self.now.kind != "end" and not self.now.is_operator(")"):
+            while not self._at_end() and not self.now.is_operator(")"):
                 if self.now.kind == "word":
                     patterns.append(self.now)
                 self.at += 1
@@ -203,14 +207,14 @@ class _Parser:
         while self.now.is_operator("(", ")"):
             self.at += 1
         self._skip_newlines()
-        body = self._statement() if self.now.kind != "end" else ()
+        body = () if self._at_end() else self._statement()
         return Function(name, body if isinstance(body, tuple) else (("", body),))
 
     def _simple(self) -> Simple:
         words: list[Token] = []
         arrays: list[tuple[Token, tuple[Token, ...]]] = []
         closing = "]]" if self.now.is_word("[[") else ""
-        while self.now.kind != "end":
+        while not self._at_end():
             now = self.now
             if closing:
                 self.at += 1
@@ -221,8 +225,6 @@ class _Parser:
                 continue
             if now.is_operator(*REDIRECTIONS):
                 self.at += 2 if self._peek(1).kind == "word" else 1
-                if words and words[-1].text.isdigit() and len(words) > 1:
-                    words.pop()
                 continue
             if now.is_operator("(") and words and words[-1].text.endswith("="):
                 arrays.append((words.pop(), self._array()))
@@ -236,7 +238,7 @@ class _Parser:
     def _array(self) -> tuple[Token, ...]:
         self.at += 1
         elements: list[Token] = []
-        while self.now.kind != "end" and not self.now.is_operator(")"):
+        while not self._at_end() and not self.now.is_operator(")"):
             if self.now.kind == "word":
                 elements.append(self.now)
             self.at += 1

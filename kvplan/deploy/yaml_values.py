@@ -180,7 +180,9 @@ class _Reader:
             parent.key = None
 
     def _scalar(self, event: yaml.ScalarEvent, line: int) -> Text | None:
-        inside_key = bool(self.stack) and isinstance(self.stack[-1].value, Table) and self.stack[-1].key is None
+        inside_key = (
+            bool(self.stack) and isinstance(self.stack[-1].value, Table) and self.stack[-1].key is None
+        )
         if not event.style and event.value in NULLS and not inside_key:
             return None
         scalar = Text(event.value)

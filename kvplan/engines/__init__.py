@@ -14,6 +14,7 @@ ENGINES: dict[str, str] = {
     "sglang": "sglang",
     "tensorrt-llm": "tensorrt_llm",
     "llama.cpp": "llama_cpp",
+    "ollama": "ollama",
     "transformers": "transformers",
     "ideal": "ideal",
 }

@@ -167,7 +167,8 @@ class Plan:
     ``sequence_limit`` is the engine's own cap on concurrent sequences (``max_num_seqs``), None
     where it has none; ``kv_cache_tokens`` and ``max_concurrency`` what its start-up log would
     print. ``host`` is what lies in system memory, ``offloaded`` whether weights or cache had to,
-    ``host_reads`` what a step reads of it.
+    ``host_reads`` what a step reads of it; ``on_devices`` is then the same workload with nothing
+    there, to compare with.
     ``startup_lines`` are what the server will print of its memory, in its own words;
     ``command_lines`` how to start it so (llama-server's command, a Modelfile's lines).
     """
@@ -193,6 +194,7 @@ class Plan:
     host: tuple[Component, ...] = ()
     offloaded: bool = False
     host_reads: Reads | None = None
+    on_devices: "Plan | None" = None
     refusals: tuple[Refusal, ...] = ()
     assumptions: tuple[str, ...] = ()
     warnings: tuple[Notice, ...] = ()
@@ -207,7 +209,7 @@ class Engine(ABC):
     ``name`` and ``version`` are what ``--engine NAME@VERSION`` selects; ``versions`` are the known
     ones, oldest first. ``kv_formats`` are the names ``--kv`` takes here, generic ones included.
     ``about`` is one line for ``kvplan list engines``. ``runs_on_cpu`` says that system memory may
-    stand in for a device.
+    stand in for a device, ``spills_by_itself`` that what does not fit goes to system memory unasked.
     """
 
     name: str
@@ -217,6 +219,7 @@ class Engine(ABC):
     weight_families: tuple[str, ...]
     about: str
     runs_on_cpu: bool = False
+    spills_by_itself: bool = False
 
     @abstractmethod
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
@@ -225,6 +228,14 @@ class Engine(ABC):
         ``devices`` are the GPUs in order (empty: CPU only). Raises KvplanError for input that no
         engine could accept; what only this engine refuses is a Refusal in the plan.
         """
+
+    def spilled(self, plan: Plan, devices: Sequence[Device]) -> Plan | None:  # noqa: ARG002
+        """Return ``plan``'s workload with as little as possible in system memory, so that it fits.
+
+        None where the engine has no way to spill, where none suffices, or where a flag has fixed
+        what lies where.
+        """
+        return None
 
 
 def context_or_limit(model: ModelSpec, workload: Workload) -> tuple[int, str]:

@@ -27,8 +27,12 @@ from kvplan.units import round_up
 CELL_PADDING = 256
 CUDA_ROW_PADDING = 512
 CUDA_ALIGNMENT = 128
-# Windows that llama.cpp's graph of the architecture does not use: src/models/phi3.cpp.
-IGNORES_WINDOW = frozenset(("phi3", "qwen2", "qwen3", "llama", "starcoder2", "mistral3"))
+# Windows that llama.cpp's graph of the architecture does not use: src/models/phi3.cpp and those that
+# never ask hparams for one.
+IGNORES_WINDOW = frozenset((
+    "phi3", "phimoe", "qwen2", "qwen2moe", "qwen2vl", "qwen3", "qwen3moe", "qwen3vl", "qwen3vlmoe", "llama",
+    "starcoder2", "mistral3", "granite", "smollm3", "hunyuan-dense",
+))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,170 +1,157 @@
-"""llama.cpp's compute buffers: what one micro-batch's graph needs at its widest point.
+"""llama.cpp's compute buffers: what one micro-batch's graph needs on each card and on the host.
 
-A closed form of the phases that compete for the buffer (attention, feed-forward or experts, logits),
-each with the tensors alive in it; llama.cpp's allocator reuses the rest. It is exact for dense
-models and low for some mixtures and hybrids, whose graphs fragment: the interval covers what 2,612
-breakdowns printed by llama.cpp itself show. Flash attention keeps masks in fp16, and dequantizes a
-quantized cache into fp16 scratch on CUDA (ggml-cuda/fattn-common.cuh).
+llama.cpp builds the graph of its largest micro-batch and lets ggml's allocator lay it out
+(src/llama-context.cpp sched_reserve). So does kvplan: the graphs are in ``llama_cpp_graph``, splits,
+lifetimes and packing in ``ggml``. Nothing is fitted; the interval says how far other builds and
+cards may be from the version whose rules these are.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from kvplan.engines.llama_cpp_cache import Cells
-from kvplan.layers import (
-    RECURRENT_STATES,
-    ChunkedAttention,
-    FullAttention,
-    LatentAttention,
-    SlidingWindow,
+from kvplan.dtypes import GGML_TYPES
+from kvplan.engines.llama_cpp_cache import CELL_PADDING, Cells, split_layers
+from kvplan.engines.llama_cpp_graph.builder import Batch
+from kvplan.engines.llama_cpp_graph.cuda import flash_attention_runs
+from kvplan.engines.llama_cpp_graph.shapes import Attention, Latent, ModelShape, model_shape
+from kvplan.engines.llama_cpp_graph.simulate import (
+    Placement,
+    compute_buffer_sizes,
+    is_checked,
+    is_modelled,
 )
-from kvplan.model import ModelSpec, layer_kinds
-from kvplan.quantity import Quantity
+from kvplan.engines.llama_cpp_settings import Settings
+from kvplan.model import ModelSpec, num_layers
+from kvplan.quantity import Basis, Quantity
+from kvplan.units import MIB, round_up
 
-FLOAT32_BYTES = 4
-# How far measured buffers lie from the closed form, per kind of graph: (below, above) in percent.
-DENSE_MARGIN = (6, 12)
-EXPERTS_MARGIN = (20, 60)
-HYBRID_MARGIN = (30, 60)
-WHY = "closed form; interval from llama.cpp's own breakdowns of 34 model shapes"
+# Percent below and above: graphs that equal llama.cpp's breakdowns on CUDA; the same graphs on other
+# backends, and graphs that were not compared; architectures whose graph is taken to be Llama's.
+CHECKED_MARGIN = (3, 4)
+UNCHECKED_MARGIN = (15, 35)
+GUESSED_MARGIN = (40, 100)
+CHECKED_WHY = "llama.cpp's own graph and allocator, equal to its breakdowns of 34 models"
+UNCHECKED_WHY = "llama.cpp's graph and allocator; this one was not compared with a breakdown"
+GUESSED_WHY = "the graph of a Llama with these widths: this architecture's own is not known"
 
 
 @dataclass(frozen=True, slots=True)
-class GraphShape:
-    """The widths that size the buffers.
+class ComputeBuffers:
+    """The compute buffer of each card in order, and the host's."""
 
-    ``query`` is heads x head_dim, ``key_value`` KV heads x head_dim, ``feed_forward`` the widest
-    dense MLP, ``expert`` and ``num_used`` the routed ones, ``latent_heads`` > 0 for MLA.
-    """
-
-    hidden: int
-    query: int
-    key_value: int
-    heads: int
-    feed_forward: int
-    fused_gate: bool
-    expert: int
-    num_used: int
-    vocab: int
-    latent_row: int
-    latent_rank: int
-    latent_heads: int
-    has_states: bool
-    has_window: bool
+    cards: tuple[Quantity, ...]
+    host: Quantity
 
 
-@lru_cache(maxsize=512)
-def graph_shape(model: ModelSpec) -> GraphShape:
-    """Read a model's widths from its layers."""
-    structure = model.structure
-    query = key_value = heads = feed_forward = expert = used = 0
-    latent_row = latent_rank = latent_heads = 0
-    fused = has_states = has_window = False
-    for layer, _ in layer_kinds(model):
-        for cache in layer.caches:
-            if isinstance(cache, FullAttention | SlidingWindow | ChunkedAttention):
-                query = max(query, cache.num_attention_heads * cache.head_dim)
-                key_value = max(key_value, cache.num_key_value_heads * cache.head_dim)
-                heads = max(heads, cache.num_attention_heads)
-                has_window = has_window or not isinstance(cache, FullAttention)
-            elif isinstance(cache, LatentAttention):
-                latent_row = cache.kv_lora_rank + cache.qk_rope_head_dim
-                latent_rank, latent_heads = cache.kv_lora_rank, cache.num_attention_heads
-                query = cache.num_attention_heads * (cache.qk_nope_head_dim + cache.qk_rope_head_dim)
-                heads = cache.num_attention_heads
-            elif isinstance(cache, RECURRENT_STATES):
-                has_states = True
-        for tensor in layer.tensors:
-            if tensor.role == "expert" and tensor.split == "out":
-                expert, used = tensor.shape[0], tensor.num_active or 1
-            elif tensor.role == "mlp" and tensor.split == "out" and len(tensor.shape) == 2:
-                fused = tensor.name.endswith("gate_up_proj.weight")
-                width = tensor.shape[0] // 2 if fused else tensor.shape[0]
-                feed_forward = max(feed_forward, width)
-    return GraphShape(
-        structure.hidden_size, query, key_value, heads, feed_forward, fused, expert, used,
-        structure.vocab_size, latent_row, latent_rank, latent_heads, has_states, has_window,
-    )  # fmt: skip
-
-
+@lru_cache(maxsize=16_384)
 def compute_buffers(
     model: ModelSpec,
+    format_name: str,
+    settings: Settings,
     cells: Cells,
+    shares: tuple[int, ...],
     *,
-    n_ubatch: int,
-    num_outputs: int,
-    flash_attn: bool,
-    quantized_cache: tuple[bool, bool],
-) -> tuple[Quantity, Quantity]:
-    """Return (device, host) compute buffers of one context on one device.
+    is_cuda: bool = True,
+) -> ComputeBuffers:
+    """Return the compute buffers of a context over ``len(shares)`` cards (none: the CPU alone).
 
-    ``quantized_cache`` says for keys and values whether they are neither fp16 nor fp32.
+    ``shares`` are the weights by which layers are split over the cards.
     """
-    return _buffers(model, cells, n_ubatch, num_outputs, flash_attn, quantized_cache)
+    shape = model_shape(model)
+    used = tuple(index for index, share in enumerate(shares) if share > 0)
+    cards = used if settings.split_mode == "none" else tuple(range(len(shares)))
+    placement = placement_of(settings, num_layers(model.structure), tuple(shares[card] for card in cards))
+    batch = _batch(shape, settings, cells)
+    sizes = compute_buffer_sizes(model, format_name, placement, batch)
+    least = sizes
+    if placement.is_pipeline:
+        # A server pins norms to their layer's card; what --fit measures is larger by a copy of the state.
+        least = compute_buffer_sizes(model, format_name, placement, batch, pinned=True)
+    amounts = [
+        _quantity(shape.arch, size, min(size, low), is_cuda=is_cuda or not cards)
+        for size, low in zip(sizes, least, strict=True)
+    ]
+    nothing = Quantity(0, 0, 0, "exact")
+    by_card = dict(zip(cards, amounts[:-1], strict=True))
+    return ComputeBuffers(tuple(by_card.get(card, nothing) for card in range(len(shares))), amounts[-1])
 
 
-@lru_cache(maxsize=8192)
-def _buffers(
-    model: ModelSpec,
-    cells: Cells,
-    n_ubatch: int,
-    num_outputs: int,
-    flash_attn: bool,
-    quantized_cache: tuple[bool, bool],
-) -> tuple[Quantity, Quantity]:
-    shape = graph_shape(model)
-    tokens = n_ubatch
-    per_token = FLOAT32_BYTES * tokens
-    windowed = cells.window if shape.has_window else 0
-    mask = (cells.full + windowed) * tokens * (2 if flash_attn else 4)
-    phases = [per_token * (2 * shape.hidden + shape.query) + mask]
-    if shape.feed_forward:
-        inputs = 2 * shape.hidden + (0 if shape.fused_gate else shape.query)
-        phases.append(per_token * (inputs + 3 * shape.feed_forward) + mask)
-    if shape.expert:
-        used = shape.num_used
-        phases.append(per_token * (3 * used * shape.expert + 2 * shape.hidden + shape.query) + mask)
-        phases.append(per_token * (2 * used * shape.hidden + 3 * shape.hidden + shape.query) + mask)
-    phases.append(_attention(shape, cells, per_token, mask, flash_attn, quantized_cache))
-    outputs = min(tokens, num_outputs)
-    phases.append(FLOAT32_BYTES * (outputs * shape.vocab + tokens * shape.hidden))
-    expected = max(phases)
-    host = per_token * 2 * shape.hidden + mask
-    below, above = _margin(shape)
-    # Where attention and feed-forward run side by side, the scratch may come on top of the widest phase.
-    rows = 2 * (cells.full + windowed) * cells.num_streams * (shape.latent_row or shape.key_value)
-    on_top = max(phases) + rows * sum(quantized_cache) if flash_attn else 0
-    high = max(expected + expected * above // 100, on_top)
-    device = Quantity(expected - expected * below // 100, expected, high, "calibrated", WHY)
-    return device, Quantity(host * 9 // 10, host, host * 12 // 10, "calibrated", WHY)
+def placement_of(settings: Settings, layers: int, shares: Sequence[int]) -> Placement:
+    """Return where layers, experts and the output go (src/llama-model.cpp load_tensors)."""
+    cpu = len(shares)
+    offloaded = min(layers + 1, settings.n_gpu_layers) if cpu else 0
+    on_host = layers + 1 - offloaded
+    on_cards = split_layers(offloaded - 1, tuple(shares)) if offloaded else ()
+    places = (cpu,) * on_host + on_cards if offloaded else (cpu,) * (layers + 1)
+    experts = tuple(
+        cpu if index < settings.n_cpu_moe or _moves_experts(settings.overrides, index) else place
+        for index, place in enumerate(places[:-1])
+    )
+    return Placement(
+        cpu,
+        places[:-1],
+        experts,
+        places[-1],
+        settings.kv_offload,
+        settings.op_offload,
+        has_overrides=bool(settings.overrides) or settings.n_cpu_moe > 0,
+    )
 
 
-def _attention(
-    shape: GraphShape,
-    cells: Cells,
-    per_token: int,
-    mask: int,
-    flash_attn: bool,
-    quantized_cache: tuple[bool, bool],
-) -> int:
-    if shape.latent_heads:
-        row = shape.latent_row + shape.latent_rank + 192 + 128
-        alive = per_token * (2 * shape.hidden + shape.latent_heads * row) + mask
-        if flash_attn and quantized_cache[0]:
-            alive += 2 * cells.full * cells.num_streams * shape.latent_row
-        if not flash_attn:
-            alive += cells.full * per_token * shape.heads
-        return alive
-    if not flash_attn:
-        scores = cells.full * per_token * shape.heads
-        return per_token * (3 * shape.hidden + shape.query + 2 * shape.key_value) + scores + mask
-    scratch = 2 * cells.full * cells.num_streams * shape.key_value * sum(quantized_cache)
-    return per_token * (2 * shape.hidden + 2 * shape.query) + mask + scratch
+def _moves_experts(overrides: Sequence[tuple[str, str]], layer: int) -> bool:
+    name = f"blk.{layer}.ffn_up_exps.weight"
+    for pattern, buffer in overrides:
+        if re.search(pattern, name):
+            return buffer.upper().startswith("CPU")
+    return False
 
 
-def _margin(shape: GraphShape) -> tuple[int, int]:
-    if shape.has_states:
-        return HYBRID_MARGIN
-    if shape.expert or shape.latent_heads:
-        return EXPERTS_MARGIN
-    return DENSE_MARGIN
+def _batch(shape: ModelShape, settings: Settings, cells: Cells) -> Batch:
+    tokens = min(settings.n_ubatch, round_up(settings.n_ctx, CELL_PADDING))
+    return Batch(
+        num_tokens=round_up(tokens, cells.num_sequences),
+        num_sequences=cells.num_sequences,
+        num_outputs=min(tokens, settings.num_outputs),
+        full=cells.full,
+        window=cells.window,
+        num_streams=cells.num_streams,
+        flash_attn=settings.flash_attn and _flash_attention_runs(shape, settings, cells),
+        type_k=settings.type_k,
+        type_v=settings.type_v,
+    )
+
+
+def _flash_attention_runs(shape: ModelShape, settings: Settings, cells: Cells) -> bool:
+    """Tell whether ``--flash-attn`` stays on: ``auto`` turns it off where a layer has no kernel for it.
+
+    A quantized V cache needs it in any case.
+    """
+    if GGML_TYPES[settings.type_v].block_size > 1:
+        return True
+    for part in {layer.attention for layer in shape.layers}:
+        match part:
+            case Attention():
+                key, value = part.head_dim, part.v_head_dim
+                each = part.num_heads // max(1, part.num_kv_heads)
+            case Latent():
+                key, value = part.kv_lora_rank + part.rope_dim, part.kv_lora_rank
+                each = part.num_heads
+            case _:
+                continue
+        if not flash_attention_runs(key, value, each, cells.full, settings.type_k, settings.type_v):
+            return False
+    return True
+
+
+def _quantity(arch: str, size: int, least: int, *, is_cuda: bool) -> Quantity:
+    basis: Basis = "assumed"
+    if not is_modelled(arch):
+        (below, above), why = GUESSED_MARGIN, GUESSED_WHY
+    elif is_checked(arch) and is_cuda:
+        (below, above), why, basis = CHECKED_MARGIN, CHECKED_WHY, "calibrated"
+    else:
+        (below, above), why = UNCHECKED_MARGIN, UNCHECKED_WHY
+    room = 0 if basis == "calibrated" else 16 * MIB
+    return Quantity(least - least * below // 100, size, size + size * above // 100 + room, basis, why)

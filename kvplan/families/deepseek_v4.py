@@ -8,6 +8,7 @@ from kvplan.attention_pattern import unknown_layer_type
 from kvplan.blocks import experts, gated_mlp, router
 from kvplan.config import Config
 from kvplan.decoder import Shape, by_index, finish
+from kvplan.errors import UnsupportedArchitecture
 from kvplan.layers import CompressedAttention, Layer, LayerGroup
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm
@@ -54,7 +55,7 @@ def deepseek_v4(config: Config) -> Structure:
         *router(hidden, num_experts),
         *gated_mlp(
             hidden,
-            width * config.positive("n_shared_experts", 1),
+            width * _shared_experts(config),
             name="mlp.shared_experts",
             role="shared_expert",
         ),
@@ -83,6 +84,16 @@ def deepseek_v4(config: Config) -> Structure:
     num_mtp = config.integer("num_nextn_predict_layers", 0)
     mtp = (LayerGroup(make(0), num_mtp),) if num_mtp else ()
     return finish(config, shape, layers, tied=False, extra=head, mtp_layers=mtp)
+
+
+def _shared_experts(config: Config) -> int:
+    if config.positive("n_shared_experts", 1) != 1:
+        raise UnsupportedArchitecture(
+            f"{config.origin}: n_shared_experts {config.integer('n_shared_experts')} is not known",
+            why="transformers 5.23 builds one whatever the key says",
+            hint="report the model",
+        )
+    return 1
 
 
 def _attention(config: Config, hidden: int, heads: int, head_dim: int) -> tuple[Tensor, ...]:

@@ -6,14 +6,21 @@ are cached twice all the same.
 """
 
 from kvplan.attention_pattern import FULL, SLIDING, layer_types
+from kvplan.audio import conformer
 from kvplan.blocks import experts, gated_mlp
 from kvplan.config import Config
 from kvplan.decoder import Shape, by_index, finish, shape_of
+from kvplan.errors import UnsupportedArchitecture
 from kvplan.families.multimodal import with_tensors
 from kvplan.families.reading import text_structure
 from kvplan.layers import FullAttention, Layer, SharedCache, SlidingWindow
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm, repeat, with_role
+
+# Bins of the spectrum that the ears hear.
+SPECTRUM_BINS = 128
+# Parameters of the towers that timm builds by name (timm 1.0.31, without the pooling head).
+TIMM_PARAMETERS = {"mobilenetv5_300m_enc": 294_126_912}
 
 
 def _norms(size: int, *names: str) -> tuple[Tensor, ...]:
@@ -21,22 +28,22 @@ def _norms(size: int, *names: str) -> tuple[Tensor, ...]:
 
 
 def _projections(
-    shape: Shape, head_dim: int, kv_heads: int, *, has_kv: bool, has_v: bool
+    shape: Shape, head_dim: int, kv_heads: int, *, has_kv: bool, has_v: bool, bias: bool
 ) -> tuple[Tensor, ...]:
     heads, hidden = shape.num_attention_heads, shape.hidden_size
     tensors = (
-        *linear("self_attn.q_proj", heads * head_dim, hidden, "attention", split="out"),
+        *linear("self_attn.q_proj", heads * head_dim, hidden, "attention", bias=bias, split="out"),
         *norm("self_attn.q_norm", head_dim),
-        *linear("self_attn.o_proj", hidden, heads * head_dim, "attention", split="in"),
+        *linear("self_attn.o_proj", hidden, heads * head_dim, "attention", bias=bias, split="in"),
     )
     if not has_kv:
         return tensors
     rows = kv_heads * head_dim
-    tensors += linear("self_attn.k_proj", rows, hidden, "attention", split="kv", num_heads=kv_heads)
-    tensors += norm("self_attn.k_norm", head_dim)
-    if has_v:
-        tensors += linear("self_attn.v_proj", rows, hidden, "attention", split="kv", num_heads=kv_heads)
-    return tensors
+    for name in ("k_proj", "v_proj") if has_v else ("k_proj",):
+        tensors += linear(
+            f"self_attn.{name}", rows, hidden, "attention", bias=bias, split="kv", num_heads=kv_heads
+        )
+    return (*tensors, *norm("self_attn.k_norm", head_dim))
 
 
 def _cache(
@@ -77,6 +84,9 @@ def gemma4_text(config: Config) -> Structure:
     kinds = layer_types(config, shape.num_layers)
     if kinds is None:
         kinds = tuple(FULL if (index + 1) % 6 == 0 else SLIDING for index in range(shape.num_layers))
+    # Gemma4TextConfig makes the last layer a global one, whatever the list says.
+    kinds = (*kinds[:-1], FULL)
+    bias = config.flag("attention_bias", False)
     num_shared = config.integer("num_kv_shared_layers", 0)
     tied_values = config.flag("attention_k_eq_v", False)
     window = config.positive("sliding_window", 512)
@@ -96,14 +106,14 @@ def gemma4_text(config: Config) -> Structure:
             "post_feedforward_layernorm_1",
             "post_feedforward_layernorm_2",
         ]
-    overrides = _overrides(config)
+    overrides, listed = _overrides(config), config.has("per_layer_config")
 
     def make(index: int) -> Layer:
         kind = kinds[index]
         shared = index >= shape.num_layers - num_shared
         head_dim, kv_heads = shape.head_dim, shape.num_key_value_heads
-        if kind == FULL:
-            head_dim = config.positive("global_head_dim", head_dim)
+        if kind == FULL and not listed:
+            head_dim = config.positive("global_head_dim", 512)
             if tied_values:
                 kv_heads = config.positive("num_global_key_value_heads", kv_heads)
         own = overrides.get(index)
@@ -114,7 +124,7 @@ def gemma4_text(config: Config) -> Structure:
         return Layer(
             (_cache(kind, shape, head_dim, kv_heads, window, shared=shared),),
             (
-                *_projections(shape, head_dim, kv_heads, has_kv=not shared, has_v=has_v),
+                *_projections(shape, head_dim, kv_heads, has_kv=not shared, has_v=has_v, bias=bias),
                 *gated_mlp(hidden, width * (2 if double and shared else 1)),
                 *routed,
                 *_norms(hidden, *names),
@@ -123,6 +133,12 @@ def gemma4_text(config: Config) -> Structure:
         )
 
     return finish(config, shape, by_index(shape.num_layers, make), tied=True, extra=outside)
+
+
+def gemma4_unified_text(config: Config) -> Structure:
+    """Read Gemma 4 Unified's text model: Gemma 4's without per-layer embeddings or experts."""
+    fixed = {"hidden_size_per_layer_input": 0, "enable_moe_block": False}
+    return gemma4_text(config.behind({"sliding_window": 1024}).override(fixed))
 
 
 def _overrides(config: Config) -> dict[int, Config]:
@@ -159,6 +175,7 @@ def gemma3n_text(config: Config) -> Structure:
     kinds = layer_types(config, shape.num_layers)
     if kinds is None:
         kinds = tuple(FULL if (index + 1) % 5 == 0 else SLIDING for index in range(shape.num_layers))
+    bias = config.flag("attention_bias", False)
     num_shared = config.integer("num_kv_shared_layers", 15)
     window = config.positive("sliding_window", 512)
     num_inputs = config.positive("altup_num_inputs", 4)
@@ -187,7 +204,7 @@ def gemma3n_text(config: Config) -> Structure:
         return Layer(
             (_cache(kinds[index], shape, head_dim, kv_heads, window, shared=shared),),
             (
-                *_projections(shape, head_dim, kv_heads, has_kv=not shared, has_v=True),
+                *_projections(shape, head_dim, kv_heads, has_kv=not shared, has_v=True, bias=bias),
                 *gated_mlp(hidden, width),
                 *_norms(
                     hidden,
@@ -210,21 +227,91 @@ def gemma3n_text(config: Config) -> Structure:
 
 
 def gemma4(config: Config) -> Structure:
-    """Read Gemma 4 with its vision tower; an audio tower is named as left out."""
+    """Read Gemma 4 with its eyes and, in the small ones, ears."""
     text = config.sub("text_config")
     if text is None:
         raise config.invalid("text_config", "is missing")
-    structure = text_structure(text, "gemma4_text")
+    tied = config.flag("tie_word_embeddings", True)
+    structure = text_structure(text.override({"tie_word_embeddings": tied}), "gemma4_text")
     vision = config.sub("vision_config")
     if vision is None:
         return structure
     structure = with_tensors(structure, _vision(vision, structure.hidden_size))
-    if config.has("audio_config"):
-        from dataclasses import replace
+    audio = config.sub("audio_config")
+    return structure if audio is None else with_tensors(structure, _audio(audio, structure.hidden_size))
 
-        note = "the audio tower is not counted: some hundred million parameters more"
-        return replace(structure, assumptions=(*structure.assumptions, note))
-    return structure
+
+def _audio(config: Config, text_size: int) -> tuple[Tensor, ...]:
+    hidden, out = config.positive("hidden_size", 1024), config.positive("output_proj_dims", 1536)
+    ear = conformer(
+        hidden,
+        config.layers(default=12),
+        config.positive("num_attention_heads", 8),
+        config.positive("conv_kernel_size", 5),
+        _two(config, "subsampling_conv_channels"),
+        SPECTRUM_BINS,
+    )
+    return (
+        *ear,
+        *linear("audio_tower.output_proj", out, hidden, "audio", bias=True),
+        *linear("embed_audio.embedding_projection", text_size, out, "projector"),
+    )
+
+
+def _two(config: Config, key: str) -> tuple[int, int]:
+    sizes = config.integers(key) or (128, 32)
+    if len(sizes) != 2 or min(sizes) < 1:
+        raise config.invalid(key, "is not two sizes")
+    return sizes[0], sizes[1]
+
+
+def gemma3n(config: Config) -> Structure:
+    """Read Gemma 3n with its eyes (timm's MobileNetV5) and ears."""
+    text = config.sub("text_config")
+    if text is None:
+        raise config.missing("text_config")
+    tied = config.flag("tie_word_embeddings", True)
+    structure = text_structure(text.override({"tie_word_embeddings": tied}), "gemma3n_text")
+    vision, audio = config.sub("vision_config"), config.sub("audio_config")
+    vision = vision if vision is not None else config.with_only({})
+    audio = audio if audio is not None else config.with_only({})
+    name = vision.text("architecture", "mobilenetv5_300m_enc")
+    if name not in TIMM_PARAMETERS:
+        raise UnsupportedArchitecture(
+            f"{config.origin}: vision tower '{name}' is not known",
+            why="its weights could be any size",
+            hint="plan the text model alone, or report the model",
+        )
+    size, heard = structure.hidden_size, audio.positive("hidden_size", 1536)
+    ear = conformer(
+        heard,
+        audio.layers("conf_num_hidden_layers", 12),
+        audio.positive("conf_num_attention_heads", 8),
+        audio.positive("conf_conv_kernel_size", 5),
+        _two(audio, "sscp_conv_channel_size"),
+        audio.positive("input_feat_size", SPECTRUM_BINS),
+    )
+    return with_tensors(
+        structure,
+        (
+            Tensor(f"vision_tower.{name}", (TIMM_PARAMETERS[name],), "vision"),
+            *_embedder("embed_vision", vision, 2048, size),
+            *ear,
+            *_embedder("embed_audio", audio, 1536, size),
+        ),
+    )
+
+
+def _embedder(name: str, config: Config, default: int, text_size: int) -> tuple[Tensor, ...]:
+    """Return what brings a sense into the text's space: its own words, two norms, one projection."""
+    width = config.positive("hidden_size", default)
+    tensors = (
+        Tensor(f"{name}.embedding.weight", (config.positive("vocab_size", 128), width), "projector"),
+        *norm(f"{name}.hard_embedding_norm", width),
+        *norm(f"{name}.soft_embedding_norm", width),
+        *linear(f"{name}.embedding_projection", text_size, width, "projector"),
+    )
+    return with_role(tensors, "projector")
 
 
 def _vision(config: Config, text_size: int) -> tuple[Tensor, ...]:

@@ -31,8 +31,9 @@ def _latent(config: Config, hidden: int, heads: int) -> tuple[tuple[Tensor, ...]
         qk_rope_head_dim=rope,
         qk_nope_head_dim=nope,
         v_head_dim=v_dim,
-        # Kimi-Linear's class has no low-rank query even where the file names a rank.
-        q_lora_rank=None,
+        # Kimi-Linear's class has no low-rank query even where the file names a rank; Kimi-K3's has.
+        q_lora_rank=config.integer("q_lora_rank", None) if config.has("mla_use_output_gate") else None,
+        bias=config.flag("attention_bias", False),
     )
     return tensors, LatentAttention(heads, rank, rope, nope, v_dim)
 
@@ -85,7 +86,7 @@ def _feed_forward(config: Config, hidden: int, *, is_sparse: bool) -> tuple[Tens
         tensors += linear("mlp.routed_expert_up_proj", hidden, latent, "mlp")
         if config.flag("latent_moe_use_norm", False):
             tensors += norm("mlp.routed_expert_norm", latent)
-    num_shared = config.integer("num_shared_experts", 0)
+    num_shared = config.integer("num_shared_experts", config.integer("n_shared_experts", 0))
     if num_shared:
         tensors += gated_mlp(hidden, width * num_shared, name="mlp.shared_experts", role="shared_expert")
     return tensors
@@ -146,7 +147,9 @@ def _kda_model(config: Config, *, low_rank_gates: bool) -> Structure:
         return Layer((own,), (*tensors, *_feed_forward(config, hidden, is_sparse=sparse[index]), *norms))
 
     extra = _residual("model.output_attn_res", hidden) if residuals else ()
-    return finish(config, shape, by_index(shape.num_layers, make), tied=False, extra=extra)
+    # Neither class ties its head (_tied_weights_keys is empty).
+    untied = config.override({"tie_word_embeddings": False})
+    return finish(untied, shape, by_index(shape.num_layers, make), tied=False, extra=extra)
 
 
 def _has_full_gate(config: Config) -> bool:

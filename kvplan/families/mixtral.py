@@ -87,7 +87,7 @@ def qwen2_moe(config: Config) -> Structure:
     """Read Qwen1.5/2-MoE: biased q, k, v, a gated shared expert, some dense layers."""
     shape = shape_of(config)
     shared = config.positive("shared_expert_intermediate_size")
-    kinds = layer_types(config, shape.num_layers) or switched_window(config, shape.num_layers, 28)
+    kinds = layer_types(config, shape.num_layers) or _every_other_window(config, shape.num_layers)
     window = window_of(config, kinds)
     bias = config.flag("qkv_bias", True)
     sparse = (
@@ -98,6 +98,13 @@ def qwen2_moe(config: Config) -> Structure:
         *_norms(shape),
     )
     return _sparse_and_dense(config, shape, kinds, window, sparse, _attention(shape, bias=bias))
+
+
+def _every_other_window(config: Config, num_layers: int) -> tuple[str, ...]:
+    # configuration_qwen2_moe.py: every other layer below max_window_layers, where windows are on.
+    slides = config.flag("use_sliding_window", False) and config.has("sliding_window")
+    last = config.integer("max_window_layers", 28) if slides else 0
+    return tuple(SLIDING if index % 2 == 0 and index < last else FULL for index in range(num_layers))
 
 
 def qwen3_moe(config: Config) -> Structure:

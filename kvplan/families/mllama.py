@@ -23,8 +23,6 @@ def mllama(config: Config) -> Structure:
         raise config.invalid("text_config" if text is None else "vision_config", "is missing")
     shape = shape_of(text, num_key_value_heads=8, num_attention_heads=32)
     crossing = set(text.integers("cross_attention_layers") or (3, 8, 13, 18, 23, 28, 33, 38))
-    if any(not 0 <= index < shape.num_layers for index in crossing):
-        raise text.invalid("cross_attention_layers", f"names a layer beyond the {shape.num_layers}")
     own, cross = _layers(text, shape, _num_image_tokens(vision))
     hidden = shape.hidden_size
     return Structure(
@@ -33,14 +31,7 @@ def mllama(config: Config) -> Structure:
             embedding("embed_tokens", shape.vocab_size + NUM_IMAGE_TOKENS, hidden),
             *norm("norm", hidden),
             *lm_head(shape.vocab_size, hidden),
-            *_tower(vision),
-            *linear(
-                "multi_modal_projector",
-                hidden,
-                vision.positive("vision_output_dim", 7680),
-                "projector",
-                bias=True,
-            ),
+            *(() if config.architecture.endswith("ForCausalLM") else _eyes(vision, hidden)),
         ),
         hidden_size=hidden,
         vocab_size=shape.vocab_size,
@@ -48,6 +39,11 @@ def mllama(config: Config) -> Structure:
         context_limit_tokens=text.integer("max_position_embeddings", 131_072),
         tie_word_embeddings=False,
     )
+
+
+def _eyes(vision: Config, hidden: int) -> tuple[Tensor, ...]:
+    seen = vision.positive("vision_output_dim", 7680)
+    return (*_tower(vision), *linear("multi_modal_projector", hidden, seen, "projector", bias=True))
 
 
 def _layers(text: Config, shape: Shape, num_image_tokens: int) -> tuple[Layer, Layer]:

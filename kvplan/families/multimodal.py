@@ -23,7 +23,8 @@ def gemma3(config: Config) -> Structure:
     vision = config.sub("vision_config")
     if text is None:
         raise config.invalid("text_config", "is missing")
-    structure = text_structure(text, "gemma3_text")
+    tied = config.flag("tie_word_embeddings", True)
+    structure = text_structure(text.override({"tie_word_embeddings": tied}), "gemma3_text")
     if vision is None:
         return structure
     hidden = vision.positive("hidden_size", 768)

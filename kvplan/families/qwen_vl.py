@@ -24,17 +24,17 @@ def qwen2_vl(config: Config) -> Structure:
 
 def qwen2_5_vl(config: Config) -> Structure:
     """Read Qwen2.5-VL: a ViT with RMSNorms and gated MLPs; windows there change no weights."""
-    return _seeing(config, "qwen2_5_vl_text", _qwen2_5_tower, tied_by_text=True)
+    return _seeing(config, "qwen2_5_vl_text", qwen2_5_tower, tied_by_text=True)
 
 
 def qwen3_vl(config: Config) -> Structure:
     """Read Qwen3-VL: learned positions, and a merger for each layer that feeds the text's depths."""
-    return _seeing(config, "qwen3_vl_text", _qwen3_tower, tied_by_text=False)
+    return _seeing(config, "qwen3_vl_text", qwen3_tower, tied_by_text=False)
 
 
 def qwen3_vl_moe(config: Config) -> Structure:
     """Read Qwen3-VL with experts."""
-    return _seeing(config, "qwen3_vl_moe_text", _qwen3_tower, tied_by_text=False)
+    return _seeing(config, "qwen3_vl_moe_text", qwen3_tower, tied_by_text=False)
 
 
 def qwen3_5(config: Config) -> Structure:
@@ -103,7 +103,8 @@ def _qwen2_tower(config: Config, text_hidden: int) -> tuple[Tensor, ...]:
     )
 
 
-def _qwen2_5_tower(config: Config, text_hidden: int) -> tuple[Tensor, ...]:
+def qwen2_5_tower(config: Config, text_hidden: int) -> tuple[Tensor, ...]:
+    """Return Qwen2.5-VL's tower, which Qwen2.5-Omni shares."""
     hidden = config.positive("hidden_size", 3584)
     width = config.positive("intermediate_size", 3420)
     out, merged = config.positive("out_hidden_size", 3584), _merged(config, hidden)
@@ -125,7 +126,8 @@ def _qwen2_5_tower(config: Config, text_hidden: int) -> tuple[Tensor, ...]:
     )
 
 
-def _qwen3_tower(config: Config, text_hidden: int) -> tuple[Tensor, ...]:
+def qwen3_tower(config: Config, text_hidden: int) -> tuple[Tensor, ...]:
+    """Return Qwen3-VL's tower, which Qwen3-Omni shares."""
     merged = _merged(config, config.positive("hidden_size", 1152))
     deep = config.integers("deepstack_visual_indexes")
     num_deep = 3 if deep is None else len(deep)

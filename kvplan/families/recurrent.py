@@ -1,6 +1,6 @@
-"""Models without attention, or with little: RecurrentGemma (Griffin), RWKV-4, xLSTM.
+"""Models without attention, or with little: RecurrentGemma (Griffin), RWKV-4 and 5, xLSTM.
 
-Source: transformers 5.23 models/recurrent_gemma, rwkv, xlstm.
+Source: transformers 5.23 models/recurrent_gemma, rwkv, xlstm; RWKV modeling_rwkv5.py.
 """
 
 from kvplan.attention_pattern import unknown_layer_type
@@ -15,7 +15,7 @@ from kvplan.units import round_up
 
 def recurrent_gemma(config: Config) -> Structure:
     """Read RecurrentGemma: RG-LRU blocks and, every third, attention over a window (arXiv 2402.19427)."""
-    shape = shape_of(config, num_key_value_heads=1)
+    shape = shape_of(config)
     hidden = shape.hidden_size
     width = config.positive("lru_width", hidden)
     kernel, heads = config.positive("conv1d_width", 4), shape.num_attention_heads
@@ -105,13 +105,64 @@ def rwkv(config: Config) -> Structure:
     )
 
 
+def rwkv5(config: Config) -> Structure:
+    """Read RWKV-5 World (RWKV modeling_rwkv5.py): a matrix of state a head, four mixes, a gate.
+
+    The state is fp32; the inputs of the last token, one row a mixing, are in the model's dtype.
+    """
+    hidden, vocab = config.positive("hidden_size"), config.positive("vocab_size")
+    inner, head_dim = config.positive("attention_hidden_size", hidden), config.positive("head_size", 64)
+    if inner % head_dim:
+        raise config.invalid("head_size", f"is {head_dim}, which does not divide {inner}")
+    heads = inner // head_dim
+    # modeling_rwkv5.py: 3.5 times the width, rounded down to a multiple of 32.
+    width = config.positive("intermediate_size", int(hidden * 3.5) // 32 * 32 or None)
+    tied = config.flag("tie_word_embeddings", False)
+    tensors = (
+        *norm("ln1", hidden, bias=True),
+        *norm("ln2", hidden, bias=True),
+        Tensor("attention.time_decay", (heads, head_dim), "recurrent"),
+        Tensor("attention.time_faaaa", (heads, head_dim), "recurrent"),
+        *(
+            Tensor(f"attention.time_mix_{name}", (1, 1, hidden), "recurrent")
+            for name in ("key", "value", "receptance", "gate")
+        ),
+        *(
+            tensor
+            for name in ("key", "value", "receptance", "gate")
+            for tensor in linear(f"attention.{name}", inner, hidden, "recurrent", split="out")
+        ),
+        *linear("attention.output", hidden, inner, "recurrent", split="in"),
+        *norm("attention.ln_x", inner, bias=True),
+        *(Tensor(f"feed_forward.time_mix_{name}", (1, 1, hidden), "mlp") for name in ("key", "receptance")),
+        *linear("feed_forward.key", width, hidden, "mlp", split="out"),
+        *linear("feed_forward.receptance", hidden, hidden, "mlp", split="out"),
+        *linear("feed_forward.value", hidden, width, "mlp", split="in"),
+    )
+    state = RwkvState(hidden, 2, heads * head_dim * head_dim)
+    return Structure(
+        layers=(LayerGroup(Layer((state,), tensors), config.layers()),),
+        tensors=(
+            embedding("embeddings", vocab, hidden),
+            *norm("blocks.0.pre_ln", hidden, bias=True),
+            *norm("ln_out", hidden, bias=True),
+            *(() if tied else lm_head(vocab, hidden, name="head")),
+        ),
+        hidden_size=hidden,
+        vocab_size=vocab,
+        num_attention_heads=heads,
+        context_limit_tokens=config.integer("context_length", 4096),
+        tie_word_embeddings=tied,
+    )
+
+
 def xlstm(config: Config) -> Structure:
     """Read xLSTM 7B's blocks: a matrix memory a head and a gated MLP (arXiv 2503.13427)."""
     hidden, vocab = (
         config.positive("hidden_size", config.integer("embedding_dim", 4096) or None),
         config.positive("vocab_size"),
     )
-    layers = config.layers(default=config.layers("num_blocks", 32))
+    layers = config.layers("num_blocks") if config.has("num_blocks") else config.layers()
     heads = config.positive("num_attention_heads", 8)
     keys = int(hidden * config.number("qk_dim_factor", 0.5))
     values = int(hidden * config.number("v_dim_factor", 1.0))

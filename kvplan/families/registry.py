@@ -99,6 +99,7 @@ FAMILIES: dict[str, str] = {
     "minimax_m2": "mixtral:minimax_m2",
     "glm4_moe": "mixtral:glm4_moe",
     "gpt_oss": "gpt_oss:gpt_oss",
+    "dbrx": "dbrx:dbrx",
     "ernie4_5_moe": "sparse:ernie4_5_moe",
     "exaone_moe": "sparse:exaone_moe",
     "dots1": "sparse:dots1",
@@ -139,9 +140,11 @@ FAMILIES: dict[str, str] = {
     "mimo_v2_flash": "experts:mimo_v2",
     "step3p5": "step3:step3p5",
     "step3p7": "step3:step3p7",
+    "gemma3n": "gemma4:gemma3n",
     "gemma3n_text": "gemma4:gemma3n_text",
     "gemma4_text": "gemma4:gemma4_text",
     "gemma4": "gemma4:gemma4",
+    "gemma4_unified_text": "gemma4:gemma4_unified_text",
     # state-space models and hybrids
     "mamba": "state_space:mamba",
     "falcon_mamba": "state_space:mamba",
@@ -156,6 +159,7 @@ FAMILIES: dict[str, str] = {
     # states without attention, or with little
     "recurrent_gemma": "recurrent:recurrent_gemma",
     "rwkv": "recurrent:rwkv",
+    "rwkv5": "recurrent:rwkv5",
     "xlstm": "recurrent:xlstm",
     # encoders with decoders
     "t5": "t5:t5",
@@ -219,6 +223,12 @@ FAMILIES: dict[str, str] = {
     "phi3_v": "seeing:phi3_v",
     "molmo": "molmo:molmo",
     "glm46v": "glm_vision:glm4v",
+    "qwen2_5_omni": "omni:qwen2_5_omni",
+    "qwen2_5_omni_thinker": "omni:qwen2_5_omni_thinker",
+    "qwen2_5_omni_text": "llama:qwen2",
+    "qwen3_omni_moe": "omni:qwen3_omni",
+    "qwen3_omni_moe_thinker": "omni:qwen3_omni_thinker",
+    "qwen3_omni_moe_text": "mixtral:qwen3_moe",
     "qwen2_audio": "qwen_audio:qwen2_audio",
     "voxtral": "qwen_audio:voxtral",
 }

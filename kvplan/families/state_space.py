@@ -330,14 +330,14 @@ def nemotron_h(config: Config) -> Structure:
     kv_heads = config.positive("num_key_value_heads", heads)
     if heads % kv_heads:
         raise config.invalid("num_key_value_heads", f"is {kv_heads}, which does not divide {heads} heads")
-    head_dim = config.positive("head_dim", max(1, hidden // heads))
+    head_dim = config.positive("head_dim", 128)
     shape = Shape(hidden, len(kinds), heads, kv_heads, head_dim, config.positive("vocab_size"))
     cache = Mamba2State(
         config.positive("mamba_num_heads", 128),
         config.positive("mamba_head_dim", 64),
         config.positive("ssm_state_size", 128),
-        config.positive("n_groups", 8),
-        config.positive("conv_kernel", 4),
+        config.positive("mamba_n_groups", config.positive("n_groups", 8)),
+        config.positive("mamba_d_conv", config.positive("conv_kernel", 4)),
     )
     made: dict[str, Layer] = {}
 
@@ -347,25 +347,49 @@ def nemotron_h(config: Config) -> Structure:
             made[kind] = _nemotron_layer(config, shape, cache, kind)
         return made[kind]
 
-    num_mtp = config.integer("num_nextn_predict_layers", 0)
-    mtp = (LayerGroup(make(kinds.index("attention")), num_mtp),) if num_mtp and "attention" in kinds else ()
+    mtp = _nemotron_mtp(config, shape, cache)
     ssm_dtype = config.text("mamba_ssm_cache_dtype", "") or config.text("mamba_ssm_dtype", "") or "float32"
-    return finish(config, shape, by_index(len(kinds), make), tied=False, mtp_layers=mtp, ssm_dtype=ssm_dtype)
+    # The class never ties its head (_tied_weights_keys is empty).
+    untied = config.override({"tie_word_embeddings": False})
+    return finish(untied, shape, by_index(len(kinds), make), tied=False, mtp_layers=mtp, ssm_dtype=ssm_dtype)
+
+
+def _nemotron_mtp(config: Config, shape: Shape, cache: Mamba2State) -> tuple[LayerGroup, ...]:
+    """Return the prediction layers: a mixer each, by ``mtp_hybrid_override_pattern``."""
+    count = config.integer("num_nextn_predict_layers", 0)
+    if not count:
+        return ()
+    marks = config.text("mtp_hybrid_override_pattern", "*E")
+    kinds = config.texts("mtp_layers_block_type") or tuple(NEMOTRON_MARKS.get(mark, mark) for mark in marks)
+    joining = (
+        *linear("eh_proj", shape.hidden_size, 2 * shape.hidden_size, "mtp"),
+        *_norms(shape.hidden_size, "enorm", "hnorm", "final_layernorm"),
+    )
+    layers = [_nemotron_layer(config, shape, cache, kind) for kind in _named(config, kinds)]
+    if not layers:
+        return ()
+    first = Layer(layers[0].caches, (*layers[0].tensors, *joining))
+    return tuple(LayerGroup(layer, count) for layer in (first, *layers[1:]))
 
 
 def _nemotron_kinds(config: Config) -> tuple[str, ...]:
-    listed = config.texts("layers_block_type")
-    if listed is not None:
-        kinds = tuple("mlp" if kind == "linear_mlp" else kind for kind in listed)
-    else:
-        kinds = tuple(NEMOTRON_MARKS.get(mark, mark) for mark in config.text("hybrid_override_pattern"))
-    renamed = {"full_attention": "attention", "linear_attention": "mamba"}
-    kinds = tuple(renamed.get(kind, kind) for kind in kinds)
+    listed = config.texts("layers_block_type") or config.texts("layer_types")
+    if listed is None:
+        marks = config.text("hybrid_override_pattern")
+        listed = tuple(NEMOTRON_MARKS.get(mark, mark) for mark in marks)
+    kinds = _named(config, listed)
+    if not kinds:
+        raise config.invalid("hybrid_override_pattern", "names no layer")
+    return kinds
+
+
+def _named(config: Config, listed: tuple[str, ...]) -> tuple[str, ...]:
+    """Return layer kinds by one name each. Raises UnsupportedArchitecture for others."""
+    renamed = {"full_attention": "attention", "linear_attention": "mamba", "linear_mlp": "mlp"}
+    kinds = tuple(renamed.get(kind, kind) for kind in listed)
     for kind in kinds:
         if kind not in NEMOTRON_MARKS.values():
             raise unknown_layer_type(config, kind)
-    if not kinds:
-        raise config.invalid("hybrid_override_pattern", "names no layer")
     return kinds
 
 
@@ -378,14 +402,13 @@ def _nemotron_layer(config: Config, shape: Shape, cache: Mamba2State, kind: str)
             hidden,
             cache,
             name="mixer",
-            bias=config.flag("mamba_proj_bias", False) or config.flag("use_bias", False),
-            conv_bias=config.flag("use_conv_bias", True),
+            bias=config.flag("use_bias", False),
+            conv_bias=config.flag("mamba_conv_bias", config.flag("use_conv_bias", True)),
         )
         return Layer((cache,), (*mixer, *one_norm))
     if kind == "attention":
-        return Layer(
-            (_full(shape),), (*_attention_of(shape, config.flag("attention_bias", False)), *one_norm)
-        )
+        # The class has no biases there, whatever attention_bias says.
+        return Layer((_full(shape),), (*_attention_of(shape, bias=False), *one_norm))
     if kind == "mlp":
         width = config.positive("intermediate_size")
         mlp = plain_mlp(hidden, width, bias=bias, up="mixer.up_proj", down="mixer.down_proj")
@@ -394,15 +417,14 @@ def _nemotron_layer(config: Config, shape: Shape, cache: Mamba2State, kind: str)
     if active > num_experts:
         raise config.invalid("num_experts_per_tok", f"is {active}, more than {num_experts} experts")
     width = config.positive("moe_intermediate_size")
-    shared = config.positive("moe_shared_expert_intermediate_size", width)
-    num_shared = config.integer("n_shared_experts", 1)
+    shared = config.positive("moe_shared_expert_intermediate_size", 7688)
     latent = config.integer("moe_latent_size", 0)
     routed = (
-        *experts(latent or hidden, width, num_experts, active, gated=False, bias=bias, name="mixer.experts"),
+        *experts(latent or hidden, width, num_experts, active, gated=False, name="mixer.experts"),
         *router(hidden, num_experts, name="mixer.gate"),
         *plain_mlp(
             hidden,
-            shared * num_shared,
+            shared,
             bias=bias,
             up="mixer.shared_experts.up_proj",
             down="mixer.shared_experts.down_proj",

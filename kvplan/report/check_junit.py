@@ -6,7 +6,7 @@ what cannot be told is skipped with its reason.
 
 import re
 from collections.abc import Iterable
-from xml.etree import ElementTree as xml
+from xml.etree import ElementTree
 
 from kvplan.deploy.rows import CheckResult, Row
 from kvplan.report.answer import Screen
@@ -19,15 +19,15 @@ _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 def junit(answer: CheckAnswer, screen: Screen) -> str:  # noqa: ARG001 - every format takes the screen
     """Write one test suite a file."""
-    root = xml.Element("testsuites", name="kvplan check")
+    root = ElementTree.Element("testsuites", name="kvplan check")
     for file in _files(answer.result):
         root.append(_suite(file, answer.result))
     for name in ("tests", "failures", "errors", "skipped"):
         total = sum(int(suite.get(name, "0")) for suite in root)
         if name != "skipped":
             root.set(name, str(total))
-    xml.indent(root)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + xml.tostring(root, encoding="unicode") + "\n"
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
 def _files(result: CheckResult) -> Iterable[str]:
@@ -35,23 +35,27 @@ def _files(result: CheckResult) -> Iterable[str]:
     return dict.fromkeys([*names, *(item.file for item in result.shared)])
 
 
-def _suite(file: str, result: CheckResult) -> xml.Element:
-    suite = xml.Element("testsuite", name=_clean(file))
+def _suite(file: str, result: CheckResult) -> ElementTree.Element:
+    suite = ElementTree.Element("testsuite", name=_clean(file))
     for row in result.rows:
         if row.at.file == file:
             suite.append(_case(file, row))
     for item in result.shared:
         if item.file == file:
-            case = xml.SubElement(
-                suite, "testcase", classname=_clean(file), name=_clean(f"GPU {item.index} of {item.group}"), time="0"
+            case = ElementTree.SubElement(
+                suite,
+                "testcase",
+                classname=_clean(file),
+                name=_clean(f"GPU {item.index} of {item.group}"),
+                time="0",
             )
             if item.exit_code:
                 kind = "failure" if item.exit_code == 1 else "skipped"
-                xml.SubElement(case, kind, message=_clean(shared_message(item)))
+                ElementTree.SubElement(case, kind, message=_clean(shared_message(item)))
     for problem in result.problems:
         if problem.at.file == file:
-            case = xml.SubElement(suite, "testcase", classname=_clean(file), name="file", time="0")
-            error = xml.SubElement(case, "error", message=_clean(problem.message), type="unreadable")
+            case = ElementTree.SubElement(suite, "testcase", classname=_clean(file), name="file", time="0")
+            error = ElementTree.SubElement(case, "error", message=_clean(problem.message), type="unreadable")
             error.text = _clean(f"{problem.at}: {problem.message}")
     suite.set("tests", str(len(suite)))
     for kind, name in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
@@ -60,16 +64,18 @@ def _suite(file: str, result: CheckResult) -> xml.Element:
     return suite
 
 
-def _case(file: str, row: Row) -> xml.Element:
+def _case(file: str, row: Row) -> ElementTree.Element:
     name = f"{row.name} ({engine_name(row)})" if row.engine else row.name
-    case = xml.Element("testcase", classname=_clean(file), name=_clean(name), time="0")
+    case = ElementTree.Element("testcase", classname=_clean(file), name=_clean(name), time="0")
     if row.exit_code == 1:
-        failure = xml.SubElement(case, "failure", message=_clean(message(row)), type=verdict_word(row))
+        failure = ElementTree.SubElement(
+            case, "failure", message=_clean(message(row)), type=verdict_word(row)
+        )
         failure.text = _clean(f"{where(row)}: {message(row)}")
     elif row.status == "unknown":
-        xml.SubElement(case, "skipped", message=_clean(message(row)))
+        ElementTree.SubElement(case, "skipped", message=_clean(message(row)))
     else:
-        output = xml.SubElement(case, "system-out")
+        output = ElementTree.SubElement(case, "system-out")
         output.text = _clean(message(row))
     return case
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from kvplan import __version__
@@ -9,8 +10,17 @@ from kvplan.engines.base import DevicePlan, Plan
 from kvplan.errors import KvplanError
 from kvplan.judge import Verdict
 from kvplan.model import ModelSpec, num_active_parameters, num_layers, num_parameters
-from kvplan.quantity import Quantity
-from kvplan.report.answer import FitAnswer, ListAnswer, Screen, ShowAnswer
+from kvplan.quantity import Quantity, total
+from kvplan.report.answer import (
+    FitAnswer,
+    ListAnswer,
+    Offload,
+    Proposal,
+    Rent,
+    Screen,
+    ShowAnswer,
+    Speed,
+)
 from kvplan.solve import Limits
 
 if TYPE_CHECKING:
@@ -26,17 +36,39 @@ def fit(answer: FitAnswer, screen: Screen) -> str:  # noqa: ARG001 - every forma
             **_head(answer.command),
             "exit_code": answer.exit_code,
             **planned(answer.plan, answer.verdict, answer.limits, answer.context_source),
-            "suggestions": [
-                {
-                    "changes": dict(proposal.changes),
-                    "command": proposal.command,
-                    "verdict": proposal.status,
-                    "headroom_bytes": proposal.headroom_bytes,
-                }
-                for proposal in answer.proposals
-            ],
+            "speed": _speed(answer.speed),
+            "offload": _offload(answer.offload),
+            "suggestions": [_proposal(proposal) for proposal in answer.proposals],
+            "upgrades": [_proposal(proposal) for proposal in answer.upgrades],
+            **(
+                {"price": {"asked": _rent(answer.rents.asked), "cheapest": _rent(answer.rents.cheapest)}}
+                if answer.rents
+                else {}
+            ),
         }
     )
+
+
+def _rent(rent: Rent | None) -> dict[str, object] | None:
+    return asdict(rent) if rent else None
+
+
+def _proposal(proposal: Proposal) -> dict[str, object]:
+    return {
+        "changes": dict(proposal.changes),
+        "command": proposal.command,
+        "verdict": proposal.status,
+        "headroom_bytes": proposal.headroom_bytes,
+        "quality": [
+            {
+                "change": price.key,
+                "value": price.value,
+                "text": price.text or None,
+                "source": price.source or None,
+            }
+            for price in proposal.prices
+        ],
+    }
 
 
 def document(command: str, exit_code: int, **data: object) -> str:
@@ -255,6 +287,24 @@ def _device(device: DevicePlan) -> dict[str, object]:
 def bounds(amount: Quantity) -> dict[str, int]:
     """Return an amount's interval."""
     return {"low": amount.low, "expected": amount.expected, "high": amount.high}
+
+
+def _speed(speed: Speed) -> dict[str, object]:
+    return {
+        "decode_tokens_per_second": rate(speed.decode),
+        "decode_on_devices_tokens_per_second": rate(speed.decode_on_devices),
+        "prefill_tokens_per_second": rate(speed.prefill),
+    }
+
+
+def _offload(offload: Offload | None) -> dict[str, object] | None:
+    if offload is None:
+        return None
+    return {
+        "host_bytes": bounds(total(part.bytes for part in offload.plan.host)),
+        "command_lines": list(offload.plan.command_lines),
+        "speed": _speed(offload.speed),
+    }
 
 
 def _cache(cache: object) -> dict[str, object]:

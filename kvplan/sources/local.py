@@ -77,13 +77,13 @@ def _tensors(folder: Path) -> tuple[StoredTensor, ...]:
                 why=f"{INDEX_NAME} names it",
                 hint="finish the download, or name the config.json alone",
             )
-        tensors += read_safetensors(file_source(file), str(file))
+        tensors += read_safetensors(file_source(file), str(file), file.stat().st_size)
     return tuple(tensors)
 
 
 def _beside(path: Path, assume: str | None) -> ModelSpec:
     """Open one safetensors file: the config lies beside it, the tensors are its own."""
-    tensors = read_safetensors(file_source(path), str(path))
+    tensors = read_safetensors(file_source(path), str(path), path.stat().st_size)
     config = path.parent / "config.json"
     if not config.is_file():
         raise UnsupportedArchitecture(

@@ -32,8 +32,10 @@ DTYPE_BITS: dict[str, int] = {
 }  # fmt: skip
 
 
-def read_safetensors(source: ByteSource, origin: str) -> tuple[StoredTensor, ...]:
-    """Return the tensors of one file, in the order of their bytes.
+def read_safetensors(
+    source: ByteSource, origin: str, file_bytes: int | None = None
+) -> tuple[StoredTensor, ...]:
+    """Return the tensors of one file, in the order of their bytes; ``file_bytes`` is its size, if known.
 
     Raises InvalidSpec for a header that is cut short, lies about lengths or is no JSON, and
     UnsupportedArchitecture for a number format that is not known.
@@ -55,7 +57,28 @@ def read_safetensors(source: ByteSource, origin: str) -> tuple[StoredTensor, ...
         for name, entry in header.items()
         if name != "__metadata__"
     ]
-    return tuple(tensor for _, tensor in sorted(tensors, key=lambda pair: pair[0]))
+    tensors.sort(key=lambda pair: pair[0])
+    _check_places(tensors, origin, None if file_bytes is None else file_bytes - 8 - length)
+    return tuple(tensor for _, tensor in tensors)
+
+
+def _check_places(tensors: list[tuple[int, StoredTensor]], origin: str, data_bytes: int | None) -> None:
+    """Refuse tensors that overlap, leave holes or lie beyond the file: the format allows none of it."""
+    end = 0
+    for start, tensor in tensors:
+        if start != end:
+            raise invalid_header(
+                origin,
+                f"'{tensor.name[:80]}' starts at byte {start:,}, not {end:,}",
+                "tensors follow each other",
+            )
+        end = start + tensor.num_bytes
+    if data_bytes is not None and end > data_bytes:
+        raise invalid_header(
+            origin,
+            f"its tensors need {end:,} bytes, and {max(0, data_bytes):,} are there",
+            "an incomplete download",
+        )
 
 
 def _start(entry: object) -> int:

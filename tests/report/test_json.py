@@ -20,6 +20,8 @@ COMMANDS = [
     ("compare", "qwen3-8b", "--gpu", "24GB", "--engine", "vllm", "--engine", "llama.cpp", "--kv", "q8_0"),
     ("find", "qwen", "--gpu", "24GB", "--ctx", "16k", "--min-tokens-per-second", "10"),
     ("sweep", "llama-3-8b", "--gpu", "24GB,h100", "--ctx", "4k..16k", "--kv", "bf16,q8_0"),
+    ("capacity", "llama-3-8b", "--sessions", "20", "--ctx", "8k", "--gpu", "l40s", "--prefix", "500"),
+    ("capacity", "qwen3-8b", "--gpu", "24GB", "--ctx", "8k", "--mean-in", "300", "--mean-out", "100"),
     ("show", "deepseek-v3"),
     ("show", "gemma-3-4b", "--engine", "llama.cpp"),
     ("list", "models"),
@@ -53,7 +55,8 @@ def test_amounts_are_integers(answer):
     def walk(value, key=""):
         if isinstance(value, dict):
             for name, item in value.items():
-                walk(item, name)
+                if name != "speed":  # tokens a second, not bytes
+                    walk(item, name)
         elif isinstance(value, list):
             for item in value:
                 walk(item, key)

@@ -13,7 +13,18 @@ from kvplan.deploy.yaml_values import Table, Text, Value, listing, text
 MAX_DEPTH = 40
 # Values that describe rather than start: prose with commands in it is no deployment.
 PROSE = ("description", "guide", "notes", "comment", "readme", "message", "annotations", "help")
-COMMAND_KEYS = ("command", "cmd", "run", "script", "entrypoint", "start", "exec", "launch", "serve", "customcommand")
+COMMAND_KEYS = (
+    "command",
+    "cmd",
+    "run",
+    "script",
+    "entrypoint",
+    "start",
+    "exec",
+    "launch",
+    "serve",
+    "customcommand",
+)
 
 
 def launches(document: Value, context: Context) -> list[Launch]:
@@ -49,7 +60,9 @@ def _walk(value: Value, name: str, depth: int) -> Iterator[tuple[str, Table | Te
                 if MENTIONS.search(inner):
                     yield f"{name}/{key}" if name else str(key), inner
             else:
-                yield from _walk(inner, str(key) if key not in ("containers", "main") else name or str(key), depth + 1)
+                yield from _walk(
+                    inner, str(key) if key not in ("containers", "main") else name or str(key), depth + 1
+                )
     elif isinstance(value, list):
         for inner in value:
             if not isinstance(inner, Text):
@@ -63,5 +76,3 @@ def _is_container(value: Table) -> bool:
     if "image" in value:
         return True
     return bool(engine_of_flags(words)) or any(MENTIONS.search(word) for word in words[:4])
-
-

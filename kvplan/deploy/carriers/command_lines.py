@@ -26,8 +26,10 @@ def markdown_launches(text: str, context: Context) -> list[Launch]:
         if language not in SHELL_LANGUAGES or not MENTIONS.search(body):
             continue
         if language in ("console", "shell-session") or re.search(r"^\s*\$ ", body, re.MULTILINE):
-            body = _typed(body)
-        found += _follow(Word(body, line), context, f"line {line}")
+            typed = _typed(body)
+        else:
+            typed = body
+        found += _follow(Word(typed, line), context, f"line {line}")
     return found
 
 

@@ -52,9 +52,7 @@ def _service(
     started = [item if item.line else replace(item, line=line) for item in started]
     if service.get("scale") == "0" or dig(service, "deploy", "replicas") == "0":
         groups = ()
-    return launches_of(
-        started, context, name, gpus_of(service, variables), groups=groups, order=order
-    )
+    return launches_of(started, context, name, gpus_of(service, variables), groups=groups, order=order)
 
 
 def services_line(name: str) -> int:
@@ -142,7 +140,11 @@ def gpus_of(service: Table, variables: Mapping[str, Word]) -> GpuHint:
         capabilities = [str(item) for item in listing(entry.get("capabilities"))]
         if "gpu" not in capabilities and text(entry.get("driver")) != "nvidia":
             continue
-        ids = [interpolated(item, variables) for item in listing(entry.get("device_ids")) if isinstance(item, Text)]
+        ids = [
+            interpolated(item, variables)
+            for item in listing(entry.get("device_ids"))
+            if isinstance(item, Text)
+        ]
         line = entry.line
         if ids:
             parts = [part for word in ids for part in word.text.split(",")]

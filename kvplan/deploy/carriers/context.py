@@ -121,7 +121,9 @@ def environment(value: Value) -> dict[str, Word]:
         elif isinstance(given, Table):
             inner = given.get("value")
             found[str(key)] = (
-                Word(str(inner), inner.line) if isinstance(inner, str) else Word(f"${key}", given.line, (str(key),))
+                Word(str(inner), inner.line)
+                if isinstance(inner, str)
+                else Word(f"${key}", given.line, (str(key),))
             )
         elif given is None:
             found[str(key)] = Word("")

@@ -9,12 +9,18 @@ from kvplan.deploy.carriers.option_keys import without_scheme
 from kvplan.deploy.launch import Launch
 from kvplan.deploy.programs import Started
 from kvplan.deploy.shell_lexer import ShellError
-from kvplan.deploy.splitting import split_words
+from kvplan.deploy.splitting import always, split_words
 from kvplan.deploy.words import Word
 from kvplan.deploy.yaml_values import Table, Text, Value, dig, is_true, listing, table, text
 from kvplan.errors import UnreadableDeployment
 
 KINDS = ("LLMInferenceService", "LLMInferenceServiceConfig", "InferenceService", "ServingRuntime")
+# The Hugging Face runtime's own flags -> vLLM's.
+RUNTIME_FLAGS = {
+    "--model-id": "--model",
+    "--model-name": "--served-model-name",
+    "--backend": "--served-model-name",
+}
 PARALLELISM = {
     "tensor": "--tensor-parallel-size",
     "pipeline": "--pipeline-parallel-size",
@@ -94,7 +100,7 @@ def _additional(env: Mapping[str, Word], context: Context) -> list[Word]:
     if word is None:
         return []
     try:
-        return split_words(word.text, lambda _: word.line)
+        return split_words(word.text, always(word.line))
     except ShellError as error:
         raise UnreadableDeployment(context.file.name, word.line, error.problem) from None
 
@@ -137,9 +143,9 @@ def _renamed(words: list[Word]) -> list[Word]:
     renamed: list[Word] = []
     for word in words:
         spelling, joined, value = word.text.partition("=")
-        if spelling in ("--model_id", "--model-id"):
-            word = replace(word, text=f"--model={value}" if joined else "--model")
-        if spelling in ("--model_name", "--model-name", "--backend"):
-            word = replace(word, text=f"--served-model-name={value}" if joined else "--served-model-name")
-        renamed.append(word)
+        flag = RUNTIME_FLAGS.get(spelling.replace("_", "-"))
+        if flag is None:
+            renamed.append(word)
+        else:
+            renamed.append(replace(word, text=f"{flag}={value}" if joined else flag))
     return renamed

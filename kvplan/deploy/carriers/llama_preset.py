@@ -6,10 +6,35 @@ from kvplan.deploy.programs import Started
 from kvplan.deploy.words import Word
 
 SHORT = ("c", "m", "b", "ub", "np", "ngl", "fa", "ctk", "ctv", "ts", "sm", "mg", "hf", "md", "ot", "t", "kvu")
-SWITCHES = ("swa-full", "kv-unified", "kvu", "cpu-moe", "cmoe", "no-kv-offload", "nkvo", "no-mmap", "jinja", "mlock")
+SWITCHES = (
+    "swa-full",
+    "kv-unified",
+    "kvu",
+    "cpu-moe",
+    "cmoe",
+    "no-kv-offload",
+    "nkvo",
+    "no-mmap",
+    "jinja",
+    "mlock",
+)
 NOT_FLAGS = ("load-on-startup", "stop-timeout", "version")
 TYPICAL = frozenset(
-    "ctx-size n-gpu-layers model hf-repo hf cache-type-k cache-type-v flash-attn parallel mmproj m c ngl".split()
+    [
+        "ctx-size",
+        "n-gpu-layers",
+        "model",
+        "hf-repo",
+        "hf",
+        "cache-type-k",
+        "cache-type-v",
+        "flash-attn",
+        "parallel",
+        "mmproj",
+        "m",
+        "c",
+        "ngl",
+    ]
 )
 
 
@@ -54,7 +79,9 @@ def _flag(key: str, value: Word) -> list[Word]:
     if key in NOT_FLAGS or key.startswith("LLAMA_ARG"):
         return []
     flag = f"-{key}" if key in SHORT else f"--{key}"
-    if key in SWITCHES or value.text.casefold() in ("true", "on") and key not in ("flash-attn", "fa", "fit"):
+    if key in SWITCHES or (
+        value.text.casefold() in ("true", "on") and key not in ("flash-attn", "fa", "fit")
+    ):
         return [Word(flag, value.line)] if value.text.casefold() in ("1", "true", "on") else []
     if value.text.casefold() == "false":
         return []

@@ -9,7 +9,7 @@ from kvplan.deploy.carriers.context import Context, environment, launches_of
 from kvplan.deploy.launch import GpuHint, Launch
 from kvplan.deploy.programs import started_by
 from kvplan.deploy.shell_lexer import ShellError
-from kvplan.deploy.splitting import split_words
+from kvplan.deploy.splitting import always, split_words
 from kvplan.deploy.words import Word
 from kvplan.deploy.yaml_values import Listing, Table, Text, Value, dig, listing, table, text
 from kvplan.errors import UnreadableDeployment
@@ -41,7 +41,12 @@ def launches(document: Table, context: Context) -> list[Launch]:
 
 
 def _one(
-    name: str, model: Table, command: Text, macros: Mapping[str, str], groups: tuple[str, ...], context: Context
+    name: str,
+    model: Table,
+    command: Text,
+    macros: Mapping[str, str],
+    groups: tuple[str, ...],
+    context: Context,
 ) -> list[Launch]:
     env: dict[str, Word] = {}
     for item in listing(model.get("env")):
@@ -49,23 +54,21 @@ def _one(
             key, _, value = str(item).partition("=")
             env[key] = Word(value, item.line)
     env.update(environment(model.get("env")) if isinstance(model.get("env"), Table) else {})
-    lines = [
-        (number, part) for number, part in _lines(command) if not part.lstrip().startswith("#")
-    ]
+    lines = [(number, part) for number, part in _lines(command) if not part.lstrip().startswith("#")]
     words: list[Word] = []
     pending = ""
     try:
         for number, part in lines:
             pending = f"{pending} {part}" if pending else part
             try:
-                pieces = split_words(pending.rstrip("\\"), lambda _offset, line=number: line)
+                pieces = split_words(pending.rstrip("\\"), always(number))
             except ShellError:
                 # A quote that goes on in the next line.
                 continue
             pending = ""
             words += [replaced for word in pieces for replaced in _with_macros(word, macros)]
         if pending:
-            split_words(pending, lambda _offset: command.line)
+            split_words(pending, always(command.line))
         started = started_by(words, env)
     except ShellError as error:
         raise UnreadableDeployment(context.file.name, error.line or command.line, error.problem) from None
@@ -93,7 +96,7 @@ def _with_macros(word: Word, macros: Mapping[str, str]) -> list[Word]:
         text_ = replaced_text
     undefined = tuple(match.group(1) for match in _MACRO.finditer(text_))
     if whole and not undefined:
-        return split_words(text_, lambda _offset: word.line)
+        return split_words(text_, always(word.line))
     return [replace(word, text=text_, undefined=undefined)]
 
 
@@ -116,8 +119,8 @@ def _together(document: Table) -> dict[str, tuple[str, ...]]:
     for matrix in (document.get("matrix"), table(routing).get("matrix")):
         names = {str(key): str(item) for key, item in table(table(matrix).get("vars")).items()}
         for name, expression in table(table(matrix).get("sets")).items():
-            for number, members in enumerate(_combinations(str(expression), names)):
-                found[f"set {name}.{number + 1}"] = members
+            for number, combination in enumerate(_combinations(str(expression), names)):
+                found[f"set {name}.{number + 1}"] = combination
     return found
 
 

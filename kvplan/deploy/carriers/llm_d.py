@@ -30,7 +30,9 @@ def is_values(document: Table) -> bool:
 
 def is_scenario(document: Table) -> bool:
     """Tell whether a document holds benchmark scenarios."""
-    return any("common" in table(item) or "decode" in table(item) for item in listing(document.get("scenario")))
+    return any(
+        "common" in table(item) or "decode" in table(item) for item in listing(document.get("scenario"))
+    )
 
 
 def launches(document: Table, context: Context) -> list[Launch]:

@@ -31,20 +31,18 @@ def launches(document: Table, context: Context) -> list[Launch]:
         words = [Word(str(model), model.line), *flag_words(own, camel=True)]
         if is_true(spec.get("enableLoRA")):
             words.append(Word("--enable-lora", spec.key_line("enableLoRA")))
-        words += [Word(str(arg), arg.line) for arg in listing(config.get("extraArgs")) if isinstance(arg, Text)]
+        words += [
+            Word(str(arg), arg.line) for arg in listing(config.get("extraArgs")) if isinstance(arg, Text)
+        ]
         env = environment(spec.get("env"))
         image = f"{text(spec.get('repository')) or ''}:{text(spec.get('tag')) or ''}"
-        names, line = node_gpu(
-            spec, Table({"nodeSelector": spec.get("nodeSelectorTerms")}), _terms(spec)
-        )
+        names, line = node_gpu(spec, Table({"nodeSelector": spec.get("nodeSelectorTerms")}), _terms(spec))
         count = whole_number(spec.get("requestGPU"))
         notes = () if count is not None else ("requestGPU is not set: the pod sees every GPU of its node",)
         visible = text(dig(spec, "lmcacheConfig", "cudaVisibleDevices"))
         if visible is not None:
             env["CUDA_VISIBLE_DEVICES"] = Word(str(visible), visible.line)
-        started = Started(
-            "vllm", tuple(words), model.line, env, version_of_image(image.strip(":"), "vllm")
-        )
+        started = Started("vllm", tuple(words), model.line, env, version_of_image(image.strip(":"), "vllm"))
         found += launches_of(
             [started],
             context,

@@ -52,7 +52,9 @@ def _config(config: Table, context: Context, gpus: tuple[tuple[str, ...], int]) 
     model = text(source) or text(table(source).get("bucket_uri"))
     if model is None:
         return []
-    kwargs = Table({key: value for key, value in table(config.get("engine_kwargs")).items() if key != "device"})
+    kwargs = Table(
+        {key: value for key, value in table(config.get("engine_kwargs")).items() if key != "device"}
+    )
     kwargs.line = table(config.get("engine_kwargs")).line
     names, line = gpus
     accelerator = text(config.get("accelerator_type"))

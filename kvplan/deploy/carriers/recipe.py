@@ -1,5 +1,7 @@
 """vLLM's recipes: one model, several variants, each with its flags and the memory it is said to need."""
 
+from dataclasses import replace
+
 from kvplan.deploy.carriers.context import Context, launches_of, whole_number
 from kvplan.deploy.launch import GpuHint, Launch
 from kvplan.deploy.programs import Started
@@ -23,9 +25,13 @@ def launches(document: Table, context: Context) -> list[Launch]:
         variant = table(value)
         own = text(variant.get("model_id")) or hub
         args = [*listing(model.get("base_args")), *listing(variant.get("extra_args"))]
-        words = [Word(str(own), own.line), *(Word(str(arg), arg.line) for arg in args if isinstance(arg, Text))]
+        words = [
+            Word(str(own), own.line),
+            *(Word(str(arg), arg.line) for arg in args if isinstance(arg, Text)),
+        ]
         least = whole_number(variant.get("vram_minimum_gb"))
         notes = (f"the recipe asks for {least} GB of GPU memory",) if least else ()
         started = Started("vllm", tuple(words), own.line)
-        found += launches_of([started], context, str(name), GpuHint(), extra_notes=notes)
+        for launch in launches_of([started], context, str(name), GpuHint(), extra_notes=notes):
+            found.append(replace(launch, spreads=True))
     return found

@@ -53,7 +53,11 @@ def launches(document: Table, context: Context) -> list[Launch]:
 def _accelerators(resources: Table) -> tuple[tuple[str, ...], int | None, int]:
     """Return (names, GPUs a node, line); several names where any of them will do."""
     found: list[tuple[str, int, int]] = []
-    for place in (resources, *map(table, listing(resources.get("any_of"))), *map(table, listing(resources.get("ordered")))):
+    for place in (
+        resources,
+        *map(table, listing(resources.get("any_of"))),
+        *map(table, listing(resources.get("ordered"))),
+    ):
         found += _read(place.get("accelerators"))
     names = tuple(dict.fromkeys(name for name, _, _ in found))
     counts = {count for _, count, _ in found}
@@ -62,13 +66,10 @@ def _accelerators(resources: Table) -> tuple[tuple[str, ...], int | None, int]:
 
 def _read(value: Value) -> list[tuple[str, int, int]]:
     if isinstance(value, Table):
-        items = [
-            (str(key) if isinstance(count, Text) else str(key), count, key) for key, count in value.items()
-        ]
         found = []
-        for name, count, key in items:
+        for key, count in value.items():
             # {A100-80GB:8} is one key without a value, as YAML reads it.
-            written = f"{name}:{count}" if isinstance(count, Text) else name
+            written = f"{key}:{count}" if isinstance(count, Text) else str(key)
             found += _one(written, key.line if isinstance(key, Text) else value.line)
         return found
     if isinstance(value, Listing):

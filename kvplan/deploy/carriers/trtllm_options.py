@@ -15,8 +15,17 @@ CACHE_RENAMED: dict[str, str] = {
     "dtype": "kv_cache_dtype",
 }
 TYPICAL = frozenset(
-    "kv_cache_config cuda_graph_config max_num_tokens enable_attention_dp moe_expert_parallel_size "
-    "moe_config disable_overlap_scheduler attention_dp_config cache_transceiver_config".split()
+    [
+        "kv_cache_config",
+        "cuda_graph_config",
+        "max_num_tokens",
+        "enable_attention_dp",
+        "moe_expert_parallel_size",
+        "moe_config",
+        "disable_overlap_scheduler",
+        "attention_dp_config",
+        "cache_transceiver_config",
+    ]
 )
 
 

@@ -26,7 +26,7 @@ WITHOUT_EFFECT: dict[str, Harmless] = {
         "--exclude-tools-when-tool-choice-none --data-parallel-hybrid-lb --data-parallel-external-lb "
         "--enable-sleep-mode --use-tqdm-on-load --trust-request-chat-template --log-config-file-json "
         "--no-enable-flashinfer-autotune --enable-flashinfer-autotune --enable-ssl-refresh "
-        "--disable-async-output-proc --enable-tokenizer-info-endpoint --skip-tokenizer-init --disable-log-req",
+        "--disable-async-output-proc --enable-tokenizer-info-endpoint --skip-tokenizer-init",
         "--host --port --uds --api-key --root-path --tokenizer --tokenizer-mode --tokenizer-revision "
         "--revision --code-revision --hf-token --hf-config-path --download-dir --chat-template "
         "--chat-template-content-format --response-role --tool-call-parser --tool-parser-plugin "
@@ -57,7 +57,8 @@ WITHOUT_EFFECT: dict[str, Harmless] = {
         "--schedule-policy --schedule-conservativeness --random-seed --watchdog-timeout --dist-timeout "
         "--download-dir --base-gpu-id --gpu-id-step --sampling-backend --grammar-backend "
         "--disaggregation-bootstrap-port --disaggregation-transfer-backend --disaggregation-ib-device "
-        "--load-balance-method --stream-interval --torch-compile-max-bs --constrained-json-whitespace-pattern "
+        "--load-balance-method --stream-interval --torch-compile-max-bs "
+        "--constrained-json-whitespace-pattern "
         "--model-loader-extra-config --decode-log-interval --deepep-mode --enable-request-time-stats-logging "
         "--bucket-time-to-first-token --warmups --max-queued-requests --crash-dump-folder --weight-version "
         "--preferred-sampling-params --file-storage-path --kv-events-config --metrics-http-port",
@@ -92,9 +93,12 @@ WITHOUT_EFFECT: dict[str, Harmless] = {
         "--sleep-idle-seconds --webui-config --webui-config-file --recurrent-ckpt-mode",
     ),
     "tensorrt-llm": _flags(
-        "--trust_remote_code --trust-remote-code --fail_fast_on_attention_window_too_large --enable_chunked_prefill "
+        "--trust_remote_code --trust-remote-code --fail_fast_on_attention_window_too_large "
+        "--enable_chunked_prefill "
         "--disable_fast_image_processor",
-        "--host --port --backend --tokenizer --log_level --reasoning_parser --tool_parser --metadata_server_config_file "
-        "--server_role --cluster_size --num_postprocess_workers --served_model_name --chat_template --custom_tokenizer",
+        "--host --port --backend --tokenizer --log_level --reasoning_parser --tool_parser "
+        "--metadata_server_config_file "
+        "--server_role --cluster_size --num_postprocess_workers --served_model_name --chat_template "
+        "--custom_tokenizer",
     ),
 }

@@ -4,7 +4,7 @@ ggml/src/ggml-cuda/ggml-cuda.cu ggml_backend_cuda_graph_optimize: choosing exper
 adding their weighted results up.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from kvplan.engines.ggml.tensor import Tensor
 
@@ -13,18 +13,18 @@ MAX_WEIGHTED_EXPERTS = 15
 ODD_EXPERT_COUNTS = (288, 576)
 
 
-def kept_until(nodes: Sequence[Tensor], uses: Mapping[int, int]) -> dict[int, list[Tensor]]:
+def kept_until(nodes: Sequence[Tensor]) -> dict[int, list[Tensor]]:
     """Return by the identity of a node the tensors that must outlive it, for one split's nodes."""
     kept: dict[int, list[Tensor]] = {}
     index = 0
     while index < len(nodes):
-        reduction = _weighted_reduction(nodes, index, uses)
+        reduction = _weighted_reduction(nodes, index)
         if reduction is not None:
             held, length = reduction
             _keep(kept, nodes[index + length - 1], held)
             index += length - 1
         if nodes[index].op in ("unary", "soft_max"):
-            length = _choice_of_experts(nodes, index, uses)
+            length = _choice_of_experts(nodes, index)
             if length and index + length < len(nodes):
                 for node in nodes[index : index + length]:
                     _keep(kept, nodes[index + length], (node, *node.src))
@@ -38,9 +38,7 @@ def _keep(kept: dict[int, list[Tensor]], until: Tensor, held: Sequence[Tensor]) 
     keep += [tensor for tensor in dict.fromkeys(held) if not any(tensor is other for other in keep)]
 
 
-def _weighted_reduction(
-    nodes: Sequence[Tensor], index: int, uses: Mapping[int, int]
-) -> tuple[tuple[Tensor, ...], int] | None:
+def _weighted_reduction(nodes: Sequence[Tensor], index: int) -> tuple[tuple[Tensor, ...], int] | None:
     """Match experts x weights, a view of each expert's rows, and the chain of sums."""
     product = nodes[index]
     if product.op != "mul":
@@ -58,7 +56,7 @@ def _weighted_reduction(
     length = 2 * num_used
     group = nodes[index : index + length]
     views, sums = group[1 : num_used + 1], group[num_used + 1 :]
-    if len(sums) != num_used - 1 or uses.get(id(product)) != num_used:
+    if len(sums) != num_used - 1 or product.num_uses != num_used:
         return None
     if any(part.op != "view" or part.view_src is not product for part in views):
         return None
@@ -70,7 +68,7 @@ def _weighted_reduction(
     return (experts, weights), length
 
 
-def _choice_of_experts(nodes: Sequence[Tensor], index: int, uses: Mapping[int, int]) -> int:
+def _choice_of_experts(nodes: Sequence[Tensor], index: int) -> int:
     """Return how many nodes the fused choice of experts has, 0 where it cannot be fused."""
     start = nodes[index]
 
@@ -109,16 +107,16 @@ def _choice_of_experts(nodes: Sequence[Tensor], index: int, uses: Mapping[int, i
         offset += 1
     if num_experts not in ODD_EXPERT_COUNTS and (num_experts & (num_experts - 1) or num_experts > 512):
         return 0
-    return offset if _inside(nodes, index, offset, ids, uses) else 0
+    return offset if _inside(nodes, index, offset, ids) else 0
 
 
-def _inside(nodes: Sequence[Tensor], index: int, length: int, ids: int, uses: Mapping[int, int]) -> bool:
+def _inside(nodes: Sequence[Tensor], index: int, length: int, ids: int) -> bool:
     """Tell whether no node outside reads the group's inner results (ggml_can_fuse_subgraph)."""
     group = nodes[index : index + length]
     for offset, node in enumerate(group):
         if offset in (ids, length - 1):
             continue
         within = sum(operand is node for later in group[offset + 1 :] for operand in later.src)
-        if within != uses.get(id(node), 0):
+        if within != node.num_uses:
             return False
     return True

@@ -8,25 +8,25 @@ copied at the start of a split. Backends are numbered: cards first, the CPU last
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from kvplan.engines.ggml.allocator import allocate
+from kvplan.engines.ggml.allocator import Lifetimes, lifetimes
 from kvplan.engines.ggml.fusion import kept_until
 from kvplan.engines.ggml.tensor import VIEWS, Graph, Tensor
 
 # ggml-cuda.cu get_op_batch_size: an operation on host weights moves to the card from this batch on.
 OFFLOAD_MIN_BATCH = 32
 NUM_PIPELINE_COPIES = 4
+MAX_OPERANDS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Backends:
-    """``num_cards`` cards and the CPU, with each one's buffer alignment.
+    """``num_cards`` cards and the CPU.
 
     ``runs`` tells whether a backend has a node's operation. ``op_offload`` moves operations on host
     weights to a card; ``pipeline`` keeps copies of all inputs for batches in flight.
     """
 
     num_cards: int
-    alignments: tuple[int, ...]
     runs: Callable[[int, Tensor], bool]
     op_offload: bool = True
     pipeline: bool = False
@@ -39,85 +39,89 @@ class _Split:
     inputs: list[Tensor] = field(default_factory=list)
 
 
-def buffer_sizes(graph: Graph, backends: Backends) -> tuple[int, ...]:
-    """Return the bytes of each backend's compute buffer, cards first, the CPU last."""
-    where = _assign(graph, backends)
+_Copies = dict[tuple[int, int], list[Tensor]]
+
+
+def scheduled(graph: Graph, backends: Backends) -> Lifetimes:
+    """Split a graph over its backends and say when each tensor of it is alive, copies included.
+
+    The graph is used up: its operands are exchanged for copies.
+    """
+    _assign(graph, backends)
     copies = NUM_PIPELINE_COPIES if backends.pipeline else 1
-    splits, copied = _split(graph, where, copies)
+    splits, copied = _split(graph, copies)
     nodes: list[tuple[Tensor, int]] = []
     for split in splits:
         for source in split.inputs:
-            copy = copied[id(source), split.backend][0]
-            nodes.append((Tensor("none", source.ne, (source,), type=source.type, view_src=source),
-                          where[id(source)]))  # fmt: skip
-            nodes.append((copy, split.backend))
-        kept = kept_until(split.nodes, graph.uses) if split.backend < backends.num_cards else {}
+            # The source stays until it was copied.
+            waiting = Tensor("none", source.ne, (source,), view_src=source)
+            nodes.append((waiting, _backend_of(source)))
+            nodes.append((copied[id(source), split.backend][0], split.backend))
+        kept = kept_until(split.nodes) if split.backend < backends.num_cards else {}
         for node in split.nodes:
-            nodes.append((node, where[id(node)]))
-            held = kept.get(id(node))
-            if held:
-                nodes += [
-                    (Tensor("none", held[0].ne, held[start : start + 10], view_src=held[0]), split.backend)
-                    for start in range(0, len(held), 10)
-                ]
-    leaves = [(leaf, where[id(leaf)]) for leaf in graph.leaves if id(leaf) in where]
+            nodes.append((node, _backend_of(node)))
+            held = kept.get(id(node), ())
+            for start in range(0, len(held), MAX_OPERANDS):
+                part = held[start : start + MAX_OPERANDS]
+                nodes.append((Tensor("none", part[0].ne, part, view_src=part[0]), split.backend))
+    leaves = [(leaf, leaf.backend) for leaf in graph.leaves if leaf.backend is not None]
     if copies > 1:
-        leaves = [*_pipeline_leaves(graph, where, splits, copied, copies), *leaves]
-    return allocate(nodes, leaves, backends.alignments)
+        leaves = [*_pipeline_leaves(graph, splits, copied, copies), *leaves]
+    return lifetimes(nodes, leaves)
+
+
+def _backend_of(tensor: Tensor) -> int:
+    assert tensor.backend is not None, "every tensor has a backend after _assign"
+    return tensor.backend
 
 
 def _pipeline_leaves(
-    graph: Graph,
-    where: dict[int, int],
-    splits: Sequence[_Split],
-    copied: dict[tuple[int, int], list[Tensor]],
-    copies: int,
+    graph: Graph, splits: Sequence[_Split], copied: _Copies, copies: int
 ) -> list[tuple[Tensor, int]]:
     """Return all copies of the caller's inputs and of what crosses between splits; they stay."""
     made: list[tuple[Tensor, int]] = []
     for leaf in graph.leaves:
         if leaf.is_input:
             leaf.is_output = True
-            backend = where[id(leaf)]
-            others = [_copy_of(leaf) for _ in range(copies - 1)]
-            for other in others:
-                other.is_input = other.is_output = True
-            made += [(each, backend) for each in (leaf, *others)]
+            others = [_copy_of(leaf, _backend_of(leaf), stays=True) for _ in range(copies - 1)]
+            made += [(each, _backend_of(leaf)) for each in (leaf, *others)]
     for split in splits:
         for source in split.inputs:
             made += [(copy, split.backend) for copy in copied[id(source), split.backend]]
     return made
 
 
-def _copy_of(tensor: Tensor) -> Tensor:
-    return Tensor("none", tensor.ne, type=tensor.type, nb=tensor.nb)
+def _copy_of(tensor: Tensor, backend: int, *, stays: bool) -> Tensor:
+    copy = Tensor("none", tensor.ne, type=tensor.type, nb=tensor.nb)
+    copy.num_bytes = tensor.num_bytes
+    copy.backend = backend
+    copy.is_input = copy.is_output = stays
+    return copy
 
 
-def _assign(graph: Graph, backends: Backends) -> dict[int, int]:
-    """Return each tensor's backend by the identity of the tensor (passes 1 to 4)."""
+def _assign(graph: Graph, backends: Backends) -> None:
+    """Give each tensor its backend (passes 1 to 4)."""
     cpu = backends.num_cards
-    where: dict[int, int] = {}
     for tensor in (*graph.leaves, *graph.nodes):
-        place = tensor.backend if tensor.backend is not None else _from_what_it_has(tensor, backends)
-        if place is not None:
-            where[id(tensor)] = place
+        if tensor.backend is None:
+            tensor.backend = _from_what_it_has(tensor, backends)
     working = [node for node in graph.nodes if node.op not in VIEWS]
-    for order in (working, working[::-1]):
-        _spread(order, where, backends, skip=cpu)
-    for order in (working, working[::-1]):
-        _spread(order, where, backends, skip=None)
+    if any(node.backend is None for node in working):
+        for skip in (cpu, None):
+            for order in (working, working[::-1]):
+                _spread(order, backends, skip)
     for node in graph.nodes:
-        if id(node) not in where and node.op not in VIEWS:
-            where[id(node)] = _most_supported(node, where, backends)
-        if node.view_src is not None and id(node) not in where and id(node.view_src) in where:
-            where[id(node)] = where[id(node.view_src)]
+        if node.backend is None and node.op not in VIEWS:
+            node.backend = _most_supported(node, backends)
+        if node.view_src is not None and node.backend is None:
+            node.backend = node.view_src.backend
         for operand in node.src:
-            if id(operand) not in where:
+            if operand.backend is None:
                 root = operand.view_src
-                place = where.get(id(root)) if root is not None else where.get(id(node))
-                where[id(operand)] = cpu if place is None else place
-        where.setdefault(id(node), 0)
-    return where
+                place = node.backend if root is None else root.backend
+                operand.backend = cpu if place is None else place
+        if node.backend is None:
+            node.backend = 0
 
 
 def _from_what_it_has(tensor: Tensor, backends: Backends) -> int | None:
@@ -152,60 +156,54 @@ def _batch_of(tensor: Tensor) -> int:
     return tensor.ne[1] * tensor.ne[2] * tensor.ne[3]
 
 
-def _spread(order: Sequence[Tensor], where: dict[int, int], backends: Backends, skip: int | None) -> None:
+def _spread(order: Sequence[Tensor], backends: Backends, skip: int | None) -> None:
     current: int | None = None
     for node in order:
-        place = where.get(id(node))
+        place = node.backend
         if place is not None:
             current = None if place == skip else place
         elif current is not None and backends.runs(current, node):
-            where[id(node)] = current
+            node.backend = current
 
 
-def _most_supported(node: Tensor, where: dict[int, int], backends: Backends) -> int:
+def _most_supported(node: Tensor, backends: Backends) -> int:
     best, most = 0, -1
     for backend in range(backends.num_cards + 1):
         if not backends.runs(backend, node):
             continue
-        count = sum(where.get(id(operand)) == backend for operand in node.src)
+        count = sum(operand.backend == backend for operand in node.src)
         if count > most:
             best, most = backend, count
     return best
 
 
-def _split(
-    graph: Graph, where: dict[int, int], copies: int
-) -> tuple[list[_Split], dict[tuple[int, int], list[Tensor]]]:
+def _split(graph: Graph, copies: int) -> tuple[list[_Split], _Copies]:
     """Cut the graph where the backend changes and put copies in the place of far operands (pass 5)."""
-    copied: dict[tuple[int, int], list[Tensor]] = {}
+    copied: _Copies = {}
     first = next((node for node in graph.nodes if node.op not in VIEWS), None)
-    split = _Split(where[id(first)] if first is not None else 0)
+    split = _Split(0 if first is None else _backend_of(first))
     splits = [split]
     for node in graph.nodes:
         if node.op in VIEWS:
             split.nodes.append(node)
             continue
-        backend = where[id(node)]
+        backend = _backend_of(node)
         # A weight from elsewhere begins a split of its own, so that the last one's copy can be freed.
         far_weight = (
             backend == split.backend
             and split.inputs
-            and any(operand.is_weight and where[id(operand)] != backend for operand in node.src)
+            and any(operand.is_weight and operand.backend != backend for operand in node.src)
         )
         if backend != split.backend or far_weight:
             split = _Split(backend)
             splits.append(split)
         split.nodes.append(node)
         for index, operand in enumerate(node.src):
-            if where[id(operand)] == backend:
+            if operand.backend == backend:
                 continue
             key = (id(operand), backend)
             if key not in copied:
-                copied[key] = [_copy_of(operand) for _ in range(copies)]
-                for copy in copied[key]:
-                    copy.num_bytes = operand.num_bytes
-                    copy.is_input = copy.is_output = copies > 1
-                    where[id(copy)] = backend
+                copied[key] = [_copy_of(operand, backend, stays=copies > 1) for _ in range(copies)]
                 split.inputs.append(operand)
             node.src[index] = copied[key][0]
     return splits, copied

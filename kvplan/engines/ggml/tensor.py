@@ -6,7 +6,6 @@ everything else is a place to allocate. Dimensions and strides count the innermo
 """
 
 from collections.abc import Sequence
-from math import prod
 
 Dims = tuple[int, int, int, int]
 
@@ -25,9 +24,10 @@ IN_PLACE = frozenset(
 class Tensor:
     """One tensor.
 
-    ``buffer`` is the backend that already holds it (a weight, a cache), None where it is computed.
-    ``backend`` is a backend it was pinned to. ``num_bytes`` is what it occupies on its own;
-    ``scratch_bytes`` what CUDA allocates behind it.
+    ``buffer`` is the backend that already holds it (a weight, a cache), None where it is computed;
+    ``backend`` the one it was pinned to, or that the scheduler gave it. ``num_bytes`` is what it
+    occupies on its own, ``scratch_bytes`` what CUDA allocates behind it. ``num_uses`` counts the nodes
+    of its graph that read it; ``num_readers``, ``num_views`` and ``slot`` are the allocator's.
     """
 
     __slots__ = (
@@ -39,8 +39,13 @@ class Tensor:
         "nb",
         "ne",
         "num_bytes",
+        "num_readers",
+        "num_uses",
+        "num_views",
         "op",
         "scratch_bytes",
+        "seen",
+        "slot",
         "src",
         "type",
         "view_src",
@@ -56,18 +61,25 @@ class Tensor:
         nb: Dims | None = None,
         view_src: "Tensor | None" = None,
     ) -> None:
+        size = _SIZES.get(type, 1)
         self.op = op
         self.ne = ne
         self.type = type
-        size = _SIZES.get(type, 1)
-        self.nb = nb or contiguous(ne, size)
         self.src = list(src)
-        self.view_src = None if view_src is None else view_src.view_src or view_src
+        if nb is None:
+            self.nb = contiguous(ne, size)
+            self.num_bytes = self.nb[3] * ne[3]
+        else:
+            self.nb = nb
+            self.num_bytes = _occupied(ne, nb, size)
+        self.view_src: Tensor | None = None
+        if view_src is not None:
+            self.view_src = view_src.view_src or view_src
         self.buffer: int | None = None
         self.backend: int | None = None
-        self.is_weight = self.is_input = self.is_output = False
-        self.scratch_bytes = 0
-        self.num_bytes = _occupied(ne, self.nb, size)
+        self.slot: int | None = None
+        self.is_weight = self.is_input = self.is_output = self.seen = False
+        self.scratch_bytes = self.num_uses = self.num_readers = self.num_views = 0
 
     @property
     def is_contiguous(self) -> bool:
@@ -77,7 +89,8 @@ class Tensor:
     @property
     def num_elements(self) -> int:
         """Number of elements."""
-        return prod(self.ne)
+        ne = self.ne
+        return ne[0] * ne[1] * ne[2] * ne[3]
 
     @property
     def place(self) -> int | None:
@@ -90,17 +103,16 @@ class Tensor:
 
 def contiguous(ne: Dims, size: int) -> Dims:
     """Return the strides of a tensor without gaps."""
-    first = size
-    second = first * ne[0]
+    second = size * ne[0]
     third = second * ne[1]
-    return (first, second, third, third * ne[2])
+    return (size, second, third, third * ne[2])
 
 
 def _occupied(ne: Dims, nb: Dims, size: int) -> int:
     # ggml.c ggml_nbytes: from the first element to the last.
     if 0 in ne:
         return 0
-    return size + sum((count - 1) * stride for count, stride in zip(ne, nb, strict=True))
+    return size + (ne[0] - 1) * nb[0] + (ne[1] - 1) * nb[1] + (ne[2] - 1) * nb[2] + (ne[3] - 1) * nb[3]
 
 
 class Graph:
@@ -109,19 +121,16 @@ class Graph:
     def __init__(self) -> None:
         self.nodes: list[Tensor] = []
         self.leaves: list[Tensor] = []
-        self.uses: dict[int, int] = {}
-        self._seen: set[int] = set()
-        self._kept: list[Tensor] = []
 
     def expand(self, tensor: Tensor) -> Tensor:
         """Add a tensor and what it needs (ggml.c ggml_visit_parents)."""
-        if id(tensor) in self._seen:
+        if tensor.seen:
             return tensor
-        self._seen.add(id(tensor))
-        self._kept.append(tensor)
+        tensor.seen = True
         for operand in tensor.src:
-            self.expand(operand)
-            self.uses[id(operand)] = self.uses.get(id(operand), 0) + 1
+            if not operand.seen:
+                self.expand(operand)
+            operand.num_uses += 1
         (self.leaves if tensor.op == "none" else self.nodes).append(tensor)
         return tensor
 

@@ -4,7 +4,7 @@ src/llama-graph.cpp: build_norm, build_qkv, build_attn, build_attn_mha, build_ff
 build_inp_embd.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -70,8 +70,8 @@ class Places:
     """Which backend holds what: cards by number, then the CPU.
 
     ``layers`` and ``experts`` have a backend for each layer; ``caches_follow`` puts a layer's cache
-    beside it, else on the CPU. ``weight_bytes`` gives the bytes of a host weight by layer and kind of
-    matrix, and ``output_bytes`` the output's, for those that are copied to a card. ``pinned`` holds
+    beside it, else on the CPU. ``host_bytes`` gives the bytes of matrices on the host by
+    kind, and ``output_bytes`` the output's, for those that are copied to a card. ``pinned`` holds
     norms on their layer's card, as a running server does where all layers are on cards; when it only
     measures (``--fit``, ggml_backend_sched_reserve_size) the scheduler forgets that.
     """
@@ -82,7 +82,7 @@ class Places:
     output: int
     caches_follow: bool
     pinned: bool
-    weight_bytes: Callable[[int, str], int | None]
+    host_bytes: Mapping[str, int]
     output_bytes: int | None
 
 
@@ -116,10 +116,8 @@ class Builder:
         on = (self.places.experts if name.endswith("_exps") else self.places.layers)[self.layer]
         num_bytes = None
         if on == self.places.cpu and name:
-            num_bytes = self.places.weight_bytes(self.layer, name)
-            if num_bytes is None:
-                # Small matrices that no rule names are kept in 16 bits.
-                num_bytes = 2 * prod(ne)
+            # Small matrices that no rule names are kept in 16 bits.
+            num_bytes = self.places.host_bytes.get(name, 2 * prod(ne))
         return weight(ne, on, num_bytes)
 
     def scale_weight(self, *ne: int) -> Tensor:

@@ -177,6 +177,15 @@ class Recurrent:
         y = builder.linear(y, builder.shape.hidden_size, "ssm_out")
         return y if norm is not None else reshape(y, (y.ne[0], self._each * sequences))
 
+    @staticmethod
+    def _repeated(heads: Tensor, ratio: int) -> Tensor:
+        """Repeat each head ``ratio`` times."""
+        dim, count, each, sequences = heads.ne
+        rows = reshape(heads, (dim, 1, count, each * sequences))
+        return reshape(
+            repeat(rows, (dim, ratio, count, each * sequences)), (dim, ratio * count, each, sequences)
+        )
+
     def delta_net(self, tensor: Tensor, state: GatedDeltaState) -> Tensor:
         """The gated delta net of Qwen3-Next, with CUDA's fused kernel."""
         builder, each, graph = self.builder, self._each, self.builder.graph
@@ -201,9 +210,7 @@ class Recurrent:
         last = view(joined, (kernel - 1, channels, sequences), joined.nb)
         graph.expand(copy_to(last, view(self._conv_states, ((kernel - 1) * channels * sequences,))))
         states = self._states(state.head_v_dim * inner)
-        gathered = reshape(
-            self._gathered(states), (state.head_v_dim, state.head_v_dim, values, sequences)
-        )
+        gathered = reshape(self._gathered(states), (state.head_v_dim, state.head_v_dim, values, sequences))
         filtered = Tensor(
             "ssm_conv", (channels, each, sequences, 1), (joined, builder.scale_weight(kernel, channels))
         )
@@ -216,13 +223,7 @@ class Recurrent:
         )
         value = view(filtered, (state.head_v_dim, values, each, sequences), stride)
         if keys != values:
-            query, key = (
-                reshape(
-                    repeat(reshape(part, (dim, 1, keys, each * sequences)), (dim, ratio, keys, each * sequences)),
-                    (dim, values, each, sequences),
-                )
-                for part in (query, key)
-            )  # fmt: skip
+            query, key = (self._repeated(part, ratio) for part in (query, key))
         ne: Dims = (inner, each * sequences + state.head_v_dim * sequences, 1, 1)
         result = Tensor("gated_delta_net", ne, (query, key, value, gate, beta, gathered))
         output = view(result, (state.head_v_dim, values, each, sequences))

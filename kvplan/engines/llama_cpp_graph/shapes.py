@@ -150,8 +150,14 @@ def model_shape(model: ModelSpec) -> ModelShape:
             if "altup" in tensor.name and "router.weight" in tensor.name:
                 altup = max(altup, tensor.shape[0])
     return ModelShape(
-        arch, hidden, model.structure.vocab_size, tuple(shapes), len(shapes), _routing(model, arch),
-        per_layer, altup
+        arch,
+        hidden,
+        model.structure.vocab_size,
+        tuple(shapes),
+        len(shapes),
+        _routing(model, arch),
+        per_layer,
+        altup,
     )
 
 

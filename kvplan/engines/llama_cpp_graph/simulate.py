@@ -5,13 +5,14 @@ there are sequences, over caches that are full.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from kvplan.engines.ggml.scheduler import Backends, buffer_sizes
+from kvplan.engines.ggml.allocator import Lifetimes, packed_sizes
+from kvplan.engines.ggml.scheduler import Backends, scheduled
 from kvplan.engines.ggml.tensor import Tensor
 from kvplan.engines.llama_cpp_graph.builder import Batch, Builder, Places
-from kvplan.engines.llama_cpp_graph.cuda import ALIGNMENT, HOST_ALIGNMENT, has_kernel
+from kvplan.engines.llama_cpp_graph.cuda import ALIGNMENT, CELL_STRIDE, HOST_ALIGNMENT, has_kernel
 from kvplan.engines.llama_cpp_graph.gemma3n import Gemma3n
 from kvplan.engines.llama_cpp_graph.hybrid import HYBRIDS, hybrid
 from kvplan.engines.llama_cpp_graph.matrices import matrix_bytes, output_bytes
@@ -20,35 +21,45 @@ from kvplan.engines.llama_cpp_graph.transformer import RULES, Rules, transformer
 from kvplan.model import ModelSpec
 
 # How often a pattern of layers that repeats is built (the last time included): by then the buffer has
-# settled. Patterns of up to MAX_PERIOD layers are looked for.
-REPEATS = 3000
+# settled, on one card soon. Patterns of up to MAX_PERIOD layers are looked for.
+REPEATS_ON_ONE_PLACE = 3
+REPEATS_WITH_HOST = 6
 MAX_PERIOD = 8
+# Architectures whose buffers were compared with llama.cpp's, the rest of those modelled were not.
+CHECKED = frozenset(
+    ("llama", "qwen2", "qwen3", "qwen3moe", "phi3", "olmo2", "gemma2", "gemma3", "gemma3n", "cohere2",
+     "gpt-oss", "llama4", "glm4moe", "deepseek2", "mamba", "jamba", "granitehybrid", "nemotron_h",
+     "qwen3next")
+)  # fmt: skip
+# Two lengths of the context that graphs are built for; unlike any other size in a model.
+MEASURED_CELLS = (256 * 1009, 256 * 2003)
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Where a model's parts lie: cards are 0, 1 …, the CPU is ``num_cards``.
 
-    ``layers`` has a place for each layer, ``experts_on_cpu`` the layers whose experts stay behind.
-    ``op_offload`` lets a card work on weights that lie in system memory.
+    ``layers`` and ``experts`` have a place for each layer. ``op_offload`` lets a card work on weights
+    that lie in system memory.
     """
 
     num_cards: int
     layers: tuple[int, ...]
+    experts: tuple[int, ...]
     output: int
-    experts_on_cpu: int = 0
     kv_offload: bool = True
     op_offload: bool = True
+    has_overrides: bool = False
 
     @property
     def all_on_cards(self) -> bool:
-        """Whether all layers and the output are on cards."""
-        return all(place < self.num_cards for place in (*self.layers, self.output))
+        """Whether all layers and the output are on cards, but for experts."""
+        return self.num_cards not in (*self.layers, self.output)
 
     @property
     def is_pipeline(self) -> bool:
         """Whether batches run one behind the other over several cards (llama-context.cpp)."""
-        return self.num_cards > 1 and self.all_on_cards and self.kv_offload and not self.experts_on_cpu
+        return self.num_cards > 1 and self.all_on_cards and self.kv_offload and not self.has_overrides
 
 
 def is_modelled(arch: str) -> bool:
@@ -56,14 +67,51 @@ def is_modelled(arch: str) -> bool:
     return arch in RULES or arch in HYBRIDS or arch == "gemma3n"
 
 
-@lru_cache(maxsize=4096)
+def is_checked(arch: str) -> bool:
+    """Tell whether the architecture's graph was compared with llama.cpp's own breakdowns."""
+    return arch in CHECKED
+
+
 def compute_buffer_sizes(
     model: ModelSpec, mix: str, placement: Placement, batch: Batch, *, pinned: bool = False
 ) -> tuple[int, ...]:
     """Return the bytes of each card's compute buffer and, last, the CPU's.
 
     With ``pinned`` as a server allocates them over several cards, else as ``--fit`` measures them.
+    Which tensors live when does not depend on the length of the context, and their sizes grow with it
+    by a constant each: on one card a graph is built for two lengths, and for all others only packed.
     """
+    alignments = (ALIGNMENT,) * placement.num_cards + (HOST_ALIGNMENT,)
+    if not _is_one_place(placement):
+        lived = _lived(model, mix, placement, batch, pinned)
+        return packed_sizes(lived.events, lived.backends, lived.sizes, alignments)
+    first, last = MEASURED_CELLS
+    follows = batch.window == batch.full
+    short, long = (
+        _lived(
+            model,
+            mix,
+            placement,
+            replace(batch, full=cells, window=cells if follows else batch.window),
+            pinned,
+        )
+        for cells in MEASURED_CELLS
+    )
+    steps = (batch.full - first) // CELL_STRIDE
+    sizes = [
+        size + (larger - size) * steps // ((last - first) // CELL_STRIDE)
+        for size, larger in zip(short.sizes, long.sizes, strict=True)
+    ]
+    return packed_sizes(short.events, short.backends, sizes, alignments)
+
+
+def _is_one_place(placement: Placement) -> bool:
+    places = {*placement.layers, *placement.experts, placement.output}
+    return placement.kv_offload and len(places) == 1
+
+
+@lru_cache(maxsize=1024)
+def _lived(model: ModelSpec, mix: str, placement: Placement, batch: Batch, pinned: bool) -> Lifetimes:
     shape, places = _shortened(model_shape(model), placement, model, mix, pinned=pinned)
     builder = Builder(shape, batch, places)
     if shape.arch in HYBRIDS:
@@ -72,24 +120,20 @@ def compute_buffer_sizes(
         Gemma3n(builder).build()
     else:
         transformer(builder, RULES.get(shape.arch, Rules(gating="own")))
+    # Operations without an operand on another card, and with a kernel.
+    cards = range(placement.num_cards)
 
     def runs(backend: int, tensor: Tensor) -> bool:
         if backend == places.cpu:
             return True
-        if any(
-            each.buffer is not None and backend != each.buffer < places.cpu for each in tensor.src
-        ):
-            return False
+        if len(cards) > 1:
+            for each in tensor.src:
+                if each.buffer is not None and backend != each.buffer < places.cpu:
+                    return False
         return has_kernel(tensor)
 
-    backends = Backends(
-        placement.num_cards,
-        (ALIGNMENT,) * placement.num_cards + (HOST_ALIGNMENT,),
-        runs,
-        placement.op_offload,
-        placement.is_pipeline,
-    )
-    return buffer_sizes(builder.graph, backends)
+    backends = Backends(placement.num_cards, runs, placement.op_offload, placement.is_pipeline)
+    return scheduled(builder.graph, backends)
 
 
 def _shortened(
@@ -97,23 +141,16 @@ def _shortened(
 ) -> tuple[ModelShape, Places]:
     """Leave out layers that repeat: the buffer does not grow with them."""
     cpu = placement.num_cards
-    layers = placement.layers
-    experts = tuple(
-        cpu if index < placement.experts_on_cpu else place for index, place in enumerate(layers)
-    )
-    on_host = any(place == cpu for place in experts) and placement.op_offload
-    sizes = matrix_bytes(model, mix) if on_host and cpu else {}
-    by_layer: dict[int, list[tuple[str, int]]] = {}
-    for (layer, name), num_bytes in sizes.items():
+    layers, experts = placement.layers, placement.experts
+    on_host = placement.op_offload and cpu > 0 and cpu in (*layers, *experts)
+    # The largest of a kind decides; that layers' matrices differ in bits would keep all of them.
+    largest: dict[str, int] = {}
+    for (layer, name), num_bytes in (matrix_bytes(model, mix) if on_host else {}).items():
         if experts[layer] == cpu and (layers[layer] == cpu or name.endswith("_exps")):
-            by_layer.setdefault(layer, []).append((name, num_bytes))
-    keys = [
-        (shape.layers[index], layers[index], experts[index], tuple(by_layer.get(index, ())))
-        for index in range(len(layers))
-    ]
-    kept = _kept_layers(keys)
-    chosen = [by_layer.get(index, []) for index in kept]
-    tables = [dict(each) for each in chosen]
+            largest[name] = max(num_bytes, largest.get(name, 0))
+    keys = [(shape.layers[index], layers[index], experts[index]) for index in range(len(layers))]
+    repeats = REPEATS_ON_ONE_PLACE if _is_one_place(placement) else REPEATS_WITH_HOST
+    kept = list(range(len(keys))) if cpu > 1 else _kept_layers(keys, repeats)
     short = ModelShape(
         shape.arch, shape.hidden_size, shape.vocab_size,
         tuple(shape.layers[index] for index in kept), shape.num_layers, shape.routing,
@@ -126,27 +163,27 @@ def _shortened(
         placement.output,
         placement.kv_offload,
         pinned and placement.all_on_cards,
-        lambda layer, name: tables[layer].get(name),
+        largest,
         output_bytes(model, mix) if placement.output == cpu else None,
     )
     return short, places
 
 
-def _kept_layers(keys: Sequence[object]) -> list[int]:
+def _kept_layers(keys: Sequence[object], most: int) -> list[int]:
     """Return the layers to build: of a pattern that repeats, the first ones and the last."""
     kept: list[int] = []
     index = 0
     while index < len(keys):
         period, repeats = max(
             ((period, _repeats(keys, index, period)) for period in range(1, MAX_PERIOD + 1)),
-            key=lambda found: found[0] * (found[1] - REPEATS),
+            key=lambda found: found[0] * (found[1] - most),
         )
-        if repeats <= REPEATS:
+        if repeats <= most:
             kept.append(index)
             index += 1
             continue
         end = index + period * repeats
-        kept += [*range(index, index + period * (REPEATS - 1)), *range(end - period, end)]
+        kept += [*range(index, index + period * (most - 1)), *range(end - period, end)]
         index = end
     return kept
 

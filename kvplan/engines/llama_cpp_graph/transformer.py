@@ -17,7 +17,8 @@ class Rules:
 
     ``qk_norm``: none, per ``head`` before the rotation, over the ``row`` of all heads, or
     ``after_rope``. ``rope`` on all layers, the ``windowed`` ones, none, or all but every fourth
-    (``skip4``, see LayerShape). ``post_norms`` follow attention and MLP; without ``pre_norms`` those are the only ones.
+    (``skip4``, see LayerShape). ``post_norms`` follow attention and MLP; without ``pre_norms`` there
+    are no others.
     ``parallel`` runs attention and MLP side by side. ``late_outputs`` picks the wanted rows after the
     last layer. ``gating`` is ``own`` where the file says how its router works.
     """

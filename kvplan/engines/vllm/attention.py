@@ -15,7 +15,7 @@ from kvplan.model import ModelSpec, cache_kinds
 HOPPER, BLACKWELL, CONSUMER_BLACKWELL = 9, 10, 12
 SPARSE_GENERATIONS = (HOPPER, BLACKWELL, CONSUMER_BLACKWELL)
 FLASHMLA_BLOCK, FLASHINFER_MLA_BLOCK, INDEX_KEY_BLOCK = 64, 32, 128
-# Without a device: heads from which a deployment is taken to run on FlashMLA's pages of 64.
+# Heads from which a deployment on Hopper is taken to run on FlashMLA's pages of 64.
 MANY_HEADS = 64
 PLAIN_16_BIT = ("bfloat16", "float16")
 
@@ -31,7 +31,7 @@ def sparse_latent(model: ModelSpec) -> bool:
     return any(isinstance(cache, LatentAttention) and cache.index_head_dim for cache, _ in cache_kinds(model))
 
 
-def default_block_size(model: ModelSpec, dtype: str, device_generation: int) -> int:
+def default_block_size(model: ModelSpec, device_generation: int) -> int:
     """Return the block in tokens that all of the model's backends accept, before hybrids align it."""
     kinds = [cache for cache, _ in cache_kinds(model)]
     if any(isinstance(cache, CompressedAttention) for cache in kinds):
@@ -43,13 +43,11 @@ def default_block_size(model: ModelSpec, dtype: str, device_generation: int) -> 
         return DEFAULT_BLOCK_SIZE
     if any(isinstance(cache, LatentAttention) and cache.index_head_dim for cache in kinds):
         return FLASHMLA_BLOCK
-    if device_generation == HOPPER:
-        # FlashAttention's MLA takes 16-bit rows in blocks of 16, FlashMLA the others.
-        return DEFAULT_BLOCK_SIZE if dtype in PLAIN_16_BIT else FLASHMLA_BLOCK
     if device_generation == BLACKWELL:
         return FLASHINFER_MLA_BLOCK
-    if device_generation:
+    if device_generation not in (0, HOPPER):
         return DEFAULT_BLOCK_SIZE
+    # FlashMLA's pages of 64, or FlashAttention's of 16: it only rounds a request up.
     return FLASHMLA_BLOCK if latent.num_attention_heads >= MANY_HEADS else DEFAULT_BLOCK_SIZE
 
 

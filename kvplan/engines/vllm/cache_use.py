@@ -7,8 +7,8 @@ from kvplan.engines.base import CacheGroup, CacheUse
 from kvplan.engines.vllm.groups import PoolRules, pool_layout
 from kvplan.engines.vllm.pages import specs_of
 from kvplan.engines.vllm.pool import PoolLayout
+from kvplan.engines.vllm.server import Server
 from kvplan.engines.vllm.settings import Settings
-from kvplan.engines.vllm.stages import Layout, layout_of
 from kvplan.engines.vllm.states import StateDtypes, state_bytes
 from kvplan.layers import Cache, kind_name
 from kvplan.model import ModelSpec, cache_kinds
@@ -17,22 +17,20 @@ from kvplan.quantity import Quantity, exact
 
 def cache_use(
     model: ModelSpec,
-    format_name: str,
     dtype: str,
     settings: Settings,
+    pool: PoolLayout,
     context_tokens: int,
     num_sequences: int,
-    rank: Layout,
+    server: Server,
     num_blocks: int | None,
 ) -> CacheUse:
-    """Price the cache of the whole model: the layout of one rank with TP 1.
+    """Price the cache of the whole model: ``pool`` is that of one rank with TP 1.
 
-    ``rank`` is the layout as it is spread: block size, page and number of blocks are a rank's.
+    Block size, page and number of blocks are those of a rank as the model is spread.
     """
-    whole = layout_of(
-        model, format_name, dtype, (1, 1, 1), settings.pool, settings.states, settings.speculation
-    )
-    pool, in_flight, encoder = whole.pool, settings.in_flight_tokens, settings.encoder_tokens
+    in_flight, encoder = settings.in_flight_tokens, settings.encoder_tokens
+    rank = server.layout
 
     def at(tokens: int) -> int:
         return pool.blocks_per_request(tokens, in_flight, encoder) * pool.bytes_per_block
@@ -40,7 +38,7 @@ def cache_use(
     now = at(context_tokens)
     unit = pool.block_size or 1
     per_token = (at(context_tokens + unit) - now) // unit if pool.groups else 0
-    low, high = whole.unmodelled_low_bytes[0], whole.unmodelled_high_bytes[0]
+    low, high = server.whole.unmodelled_low_bytes[0], server.whole.unmodelled_high_bytes[0]
     middle = (low + high) // 2
     per_sequence = now + middle * context_tokens
     every = per_sequence * num_sequences
@@ -52,7 +50,7 @@ def cache_use(
             (now + high * context_tokens) * num_sequences,
             "assumed",
         )
-    states = _state_bytes(model, settings)
+    states = _state_bytes(model, settings.states, settings.pool.num_speculative)
     return CacheUse(
         bytes_per_token=per_token + middle,
         bytes_per_sequence=per_sequence,
@@ -66,11 +64,10 @@ def cache_use(
     )
 
 
-def _state_bytes(model: ModelSpec, settings: Settings) -> int:
-    speculative = settings.pool.num_speculative
+@lru_cache(maxsize=512)
+def _state_bytes(model: ModelSpec, states: StateDtypes, num_speculative: int) -> int:
     return sum(
-        (state_bytes(cache, 1, settings.states, speculative) or 0) * count
-        for cache, count in cache_kinds(model)
+        (state_bytes(cache, 1, states, num_speculative) or 0) * count for cache, count in cache_kinds(model)
     )
 
 

@@ -6,24 +6,26 @@ remainder is the KV pool. Every rank is planned; the one with the least room bin
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kvplan.device import Device
 from kvplan.engines.base import Engine, Notice, Plan, context_or_limit
-from kvplan.engines.vllm.attention import backend_refusals, default_block_size, generation
 from kvplan.engines.vllm.cache_use import cache_use
-from kvplan.engines.vllm.formats import KV_NAMES, WEIGHT_FAMILIES, check_weights, kv_dtype_of
-from kvplan.engines.vllm.parallel import parallel_of
+from kvplan.engines.vllm.formats import KV_NAMES, WEIGHT_FAMILIES
+from kvplan.engines.vllm.offload import host_components
 from kvplan.engines.vllm.pool import PoolLayout
-from kvplan.engines.vllm.ranks import available_bytes, device_plans
-from kvplan.engines.vllm.settings import engine_options, settings_of
-from kvplan.engines.vllm.speculative import speculation_of
-from kvplan.engines.vllm.stages import layout_of, unmodelled_notice
+from kvplan.engines.vllm.ranks import available_bytes, loaded_plans
+from kvplan.engines.vllm.server import server_of
+from kvplan.engines.vllm.settings import engine_options
 from kvplan.engines.vllm.startup import Startup, startup_of
-from kvplan.engines.vllm.versions import KNOWN, NEWEST, Behaviour, behaviour
+from kvplan.engines.vllm.versions import KNOWN, NEWEST
 from kvplan.errors import InvalidValue
 from kvplan.model import ModelSpec
-from kvplan.weights import format_name_of, weight_bytes
+from kvplan.weights import weight_bytes
 from kvplan.workload import Workload
+
+# kv_cache_planning.py: the longest context that fits is taken.
+AUTO_MAX_MODEL_LEN = -1
 
 
 class VllmEngine(Engine):
@@ -38,74 +40,82 @@ class VllmEngine(Engine):
     def __init__(self, version: str = NEWEST) -> None:
         self.version = version
         parts = version.split(".")
-        self._behaviour: Behaviour = behaviour((int(parts[0]), int(parts[1])))
+        self._version = (int(parts[0]), int(parts[1]))
 
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
         """Price every rank. Raises UnknownFormat for formats vLLM does not take."""
-        rules = self._behaviour
-        format_name = format_name_of(model, workload.weights_format)
-        check_weights(format_name)
-        device = devices[0] if devices else None
-        device_generation = generation(device.compute_capability) if device else 0
-        dtype, notices = kv_dtype_of(model, workload, device_generation, rules.version)
-        parallel, refusals = parallel_of(model, workload, max(1, len(devices)))
-        refusals += backend_refusals(model, device_generation)
-        speculation, drafted = speculation_of(model, workload)
         context_tokens, _ = context_or_limit(model, workload)
-        settings = settings_of(
-            model,
-            workload,
-            device,
-            rules,
-            block_size=default_block_size(model, dtype, device_generation),
-            speculation=speculation,
-            pipeline=parallel.pipeline,
-            max_model_len=context_tokens,
-        )
-        notices += drafted
+        server = server_of(self._version, model, workload, tuple(devices), context_tokens)
+        settings, parallel, layout = server.settings, server.parallel, server.layout
         limit = settings.max_num_seqs * parallel.data
         capped = min(workload.num_sequences, limit)
+        notices = server.notices
         if capped < workload.num_sequences:
             text = f"{workload.num_sequences:,} sequences asked, {capped:,} run at once (max_num_seqs)"
             notices += (Notice("batch-capped", text),)
-        ranks = (parallel.tensor, parallel.pipeline, parallel.expert)
-        layout = layout_of(
-            model, format_name, dtype, ranks, settings.pool, settings.states, settings.speculation
+        plans = loaded_plans(
+            model, server.ranks, settings, server.rules, layout, parallel, context_tokens, capped
         )
-        if not layout.is_modelled:
-            notices += (unmodelled_notice(model),)
-        plans = device_plans(
-            model, workload, settings, rules, layout, devices, parallel, context_tokens, capped
-        )
-        rooms = available_bytes(layout, settings, plans, parallel)
+        rooms = available_bytes(layout, settings, server.ranks, plans)
         startup = None
         if rooms is not None and layout.is_modelled and layout.pool.groups:
-            startup = startup_of(layout.pool, settings, rules, rooms, context_tokens, plans)
-        blocks = startup.num_blocks if startup else None
+            startup = startup_of(layout.pool, settings, server.rules, rooms, context_tokens, plans)
+        if startup is not None and _shrinks(workload, startup, context_tokens):
+            shorter = replace(
+                workload, context_tokens=startup.estimated_max_model_len, context_source="engine"
+            )
+            return self.plan(model, shorter, devices)
+        weights = weight_bytes(model, server.format_name)
+        host = host_components(workload, weights.expected, len(devices) or 1)
         return Plan(
             model=model,
             workload=workload,
             engine_name=self.name,
             engine_version=self.version,
-            engine_options=engine_options(settings, context_tokens, dtype, parallel),
+            engine_options=engine_options(settings, context_tokens, server.dtype, parallel),
             parallel=parallel,
-            weights_format=format_name,
-            weights=weight_bytes(model, format_name),
-            kv_dtype_k=dtype,
-            kv_dtype_v=dtype,
+            weights_format=server.format_name,
+            weights=weights,
+            kv_dtype_k=server.dtype,
+            kv_dtype_v=server.dtype,
             context_tokens=context_tokens,
             num_sequences=capped,
             devices=plans,
-            cache=cache_use(model, format_name, dtype, settings, context_tokens, capped, layout, blocks),
+            cache=cache_use(
+                model,
+                server.dtype,
+                settings,
+                server.whole.pool,
+                context_tokens,
+                capped,
+                server,
+                startup.num_blocks if startup else None,
+            ),
             sequence_limit=limit,
             sequence_limit_name="max_num_seqs",
             kv_cache_tokens=startup.tokens if startup else None,
             max_concurrency=startup.concurrency if startup else None,
-            refusals=refusals,
+            host=host,
+            offloaded=bool(workload.option("cpu_offload_gb")) and bool(host),
+            refusals=server.refusals,
             warnings=notices,
             startup_lines=startup.lines if startup else (),
+            command_lines=_way_out(model, startup),
             details=_details(layout.pool, startup),
         )
+
+
+def _shrinks(workload: Workload, startup: Startup, context_tokens: int) -> bool:
+    """Tell whether vLLM takes a shorter context by itself: ``--max-model-len -1``."""
+    asks = workload.option("max_model_len") == AUTO_MAX_MODEL_LEN and not workload.context_tokens
+    return asks and 0 < startup.estimated_max_model_len < context_tokens
+
+
+def _way_out(model: ModelSpec, startup: Startup | None) -> tuple[str, ...]:
+    """Return the command with the flag that avoids the error, where one flag does."""
+    if startup is None or not startup.fix.startswith("--"):
+        return ()
+    return (f"vllm serve {model.repo or model.name} {startup.fix}",)
 
 
 def _details(pool: PoolLayout, startup: Startup | None) -> tuple[tuple[str, object], ...]:

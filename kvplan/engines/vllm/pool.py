@@ -115,18 +115,24 @@ def estimated_max_model_len(
 
     ``available_bytes`` is each stage's room, the null block taken off.
     """
+    most = min(
+        (
+            room // each
+            for each, room in zip(layout.stage_bytes_per_block, available_bytes, strict=True)
+            if each
+        ),
+        default=0,
+    )
 
     def fits(length: int) -> bool:
-        blocks = layout.blocks_per_request(length, in_flight_tokens, encoder_tokens)
-        return all(
-            blocks * each <= room
-            for each, room in zip(layout.stage_bytes_per_block, available_bytes, strict=True)
-        )
+        return layout.blocks_per_request(length, in_flight_tokens, encoder_tokens) <= most
 
     if fits(max_model_len):
         return max_model_len
     if not fits(1):
         return 0
+    if len(layout.groups) == 1 and layout.groups[0].kind in ("full", "mla"):
+        return most * layout.groups[0].block_size * layout.dcp
     low, high = 1, max_model_len
     while low < high:
         middle = (low + high + 1) // 2

@@ -2,167 +2,264 @@
 
 vLLM 0.33 v1/worker/gpu_worker.py and v1/worker/utils.py: ``budget`` (weights, overhead and one load of
 requests inside the share), ``free_at_start`` (as much free memory as is requested, or vLLM refuses)
-and ``outside_pool`` (what lives beside the share).
+and ``outside_pool`` (what lives beside the share). What does not depend on the load is made once.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from kvplan.device import Device
 from kvplan.engines.base import Check, Component, DevicePlan, Parallel
-from kvplan.engines.vllm.budget import (
-    NO_GRAPHS,
-    activations,
-    before_snapshot,
-    cuda_graphs,
-    non_torch,
-    sampler_logits,
-)
+from kvplan.engines.vllm.activations import Terms, activations, terms_of
+from kvplan.engines.vllm.adapters import adapter_bytes
+from kvplan.engines.vllm.budget import NO_GRAPHS, before_snapshot, cuda_graphs, non_torch
+from kvplan.engines.vllm.offload import on_device
 from kvplan.engines.vllm.settings import Settings
 from kvplan.engines.vllm.stages import Layout
 from kvplan.engines.vllm.versions import Behaviour
+from kvplan.engines.vllm.weights import loaded_weights, without_towers
 from kvplan.model import ModelSpec
-from kvplan.quantity import Quantity, exact, total
+from kvplan.quantity import ZERO, Quantity, exact, total
 from kvplan.units import ceil_div
 from kvplan.workload import Workload
 
-NOT_IN_POOL = ("kv_cache",)
+WARM_UP_COPIES = 3
+LOAD_NOTE = "blocks of the asked load"
+WARM_UP_WHY = "the sampler's warm-up over max_num_seqs rows of logits"
 
 
-def device_plans(
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """One rank on its device, the load aside.
+
+    ``weights`` and ``after`` are the components around the cache, ``fixed`` their sum without the
+    activations, which a long context may widen; ``beside`` are the tests besides the budget's.
+    ``overhead_is_given`` says that ``--overhead`` stands for activations and graphs too.
+    """
+
+    device: Device
+    stage: int
+    name: str
+    budget_bytes: int
+    weights: Component
+    after: tuple[Component, ...]
+    fixed: Quantity
+    beside: tuple[Check, ...]
+    terms: Terms
+    samples: bool
+    sees: bool
+    overhead_is_given: bool
+
+
+def ranks_of(
     model: ModelSpec,
+    format_name: str,
     workload: Workload,
     settings: Settings,
     rules: Behaviour,
-    layout: Layout,
     devices: Sequence[Device],
+    parallel: Parallel,
+) -> tuple[Rank, ...]:
+    """Return one rank a device, equal ones made once."""
+    made: dict[tuple[Device, int], Rank] = {}
+    found: list[Rank] = []
+    per_replica = parallel.tensor * parallel.pipeline
+    for index, device in enumerate(devices):
+        stage = min((index % per_replica) // parallel.tensor, parallel.pipeline - 1)
+        if (device, stage) not in made:
+            made[device, stage] = _rank(
+                model, format_name, workload, settings, rules, device, parallel, stage
+            )
+        found.append(made[device, stage])
+    return tuple(found)
+
+
+def _rank(
+    model: ModelSpec,
+    format_name: str,
+    workload: Workload,
+    settings: Settings,
+    rules: Behaviour,
+    device: Device,
+    parallel: Parallel,
+    stage: int,
+) -> Rank:
+    tensor, pipeline = parallel.tensor, parallel.pipeline
+    samples = stage == pipeline - 1
+    num_ranks = tensor * pipeline
+    budget = settings.requested_bytes(device.usable_bytes)
+    loaded = loaded_weights(
+        model, format_name, tensor, pipeline, parallel.expert, stage, settings.speculation
+    )
+    if not settings.sees:
+        loaded = without_towers(loaded, model, format_name, tensor, stage)
+    weights = Component("weights", on_device(loaded, workload))
+    terms = terms_of(
+        model,
+        format_name,
+        settings.max_num_seqs,
+        settings.max_num_batched_tokens,
+        tensor,
+        settings.model_dtype,
+        parallel.expert,
+    )
+    graphs = NO_GRAPHS
+    if not settings.enforce_eager:
+        graphs = cuda_graphs(model, settings.largest_capture, device.architecture, rules.version)
+    runtime = non_torch(num_ranks, device, loaded.expected, rules.version)
+    overhead_is_given = workload.overhead_bytes is not None
+    if workload.overhead_bytes is not None:
+        # One figure stands for all that is estimated beside weights and cache.
+        runtime = exact(workload.overhead_bytes, "--overhead, activations and graphs included")
+    after: list[Component] = []
+    adapters = adapter_bytes(model, workload, tensor, pipeline, stage)
+    if adapters is not None:
+        after.append(Component("adapters", adapters))
+    if rules.graphs_inside and graphs.high and not overhead_is_given:
+        after.append(Component("cuda_graphs", graphs))
+    after.append(Component("runtime", runtime))
+    return Rank(
+        device=device,
+        stage=stage,
+        name=f"pp {stage}" if pipeline > 1 else "",
+        budget_bytes=budget,
+        weights=weights,
+        after=tuple(after),
+        fixed=total((weights.bytes, *(part.bytes for part in after))),
+        beside=_beside(settings, rules, workload, device, num_ranks, graphs, terms, samples=samples),
+        terms=terms,
+        samples=samples,
+        overhead_is_given=overhead_is_given,
+        sees=settings.sees,
+    )
+
+
+def _beside(
+    settings: Settings,
+    rules: Behaviour,
+    workload: Workload,
+    device: Device,
+    num_ranks: int,
+    graphs: Quantity,
+    terms: Terms,
+    *,
+    samples: bool,
+) -> tuple[Check, ...]:
+    """Return the tests besides the budget's; none where the pool's bytes are given outright."""
+    if settings.kv_cache_memory_bytes:
+        return ()
+    usable, budget = device.usable_bytes, settings.requested_bytes(device.usable_bytes)
+    context = before_snapshot(num_ranks, device)
+    reserved = exact(workload.reserve_bytes + device.used_bytes)
+    # Mostly what the profile run left free serves the warm-up; two gpt-oss-20b servers died in it
+    # whose room beside the pool was smaller than the logits.
+    warm_up = Quantity(0, 0, WARM_UP_COPIES * terms.logits if samples else 0, "calibrated", WARM_UP_WHY)
+    outside = [context, reserved, warm_up]
+    if not rules.graphs_inside:
+        outside.append(graphs)
+    return (
+        Check(
+            "free_at_start",
+            total((exact(budget), context, reserved)),
+            usable,
+            "less memory is free at start than is requested",
+        ),
+        Check(
+            "outside_pool",
+            total(outside),
+            max(0, usable - budget),
+            "what lives beside the share exceeds the rest",
+        ),
+    )
+
+
+def loaded_plans(
+    model: ModelSpec,
+    ranks: Sequence[Rank],
+    settings: Settings,
+    rules: Behaviour,
+    layout: Layout,
     parallel: Parallel,
     context_tokens: int,
     num_sequences: int,
 ) -> tuple[DevicePlan, ...]:
-    """Plan every device; replicas of data parallelism share the sequences."""
-    plans: list[DevicePlan] = []
-    made: dict[tuple[Device, int], DevicePlan] = {}
-    per_replica = parallel.tensor * parallel.pipeline
+    """Put the load on every rank; replicas of data parallelism share the sequences."""
     each = ceil_div(num_sequences, parallel.data)
-    for index, device in enumerate(devices):
-        stage = min((index % per_replica) // parallel.tensor, parallel.pipeline - 1)
-        key = (device, stage)
-        if key not in made:
-            made[key] = _rank_plan(
-                model, workload, settings, rules, layout, device, parallel, stage, context_tokens, each
-            )
-        plans.append(made[key])
+    pool = layout.pool
+    blocks = pool.blocks_per_request(context_tokens, settings.in_flight_tokens, settings.encoder_tokens)
+    made: dict[int, DevicePlan] = {}
+    plans: list[DevicePlan] = []
+    for rank in ranks:
+        if id(rank) not in made:
+            made[id(rank)] = _loaded(model, rank, rules, layout, blocks, context_tokens, each)
+        plans.append(made[id(rank)])
     return tuple(plans)
 
 
-def available_bytes(
-    layout: Layout, settings: Settings, plans: Sequence[DevicePlan], parallel: Parallel
-) -> list[int] | None:
-    """Return the memory left for blocks on each stage, that of its poorest rank; None if unknown."""
-    pool = layout.pool
-    num_stages = len(pool.stage_bytes_per_block)
-    if settings.num_gpu_blocks_override:
-        return [settings.num_gpu_blocks_override * each for each in pool.stage_bytes_per_block]
-    if settings.kv_cache_memory_bytes:
-        return [settings.kv_cache_memory_bytes] * num_stages
-    if not plans:
-        return None
-    rooms: list[list[int]] = [[] for _ in range(num_stages)]
-    per_replica = parallel.tensor * parallel.pipeline
-    for index, plan in enumerate(plans):
-        stage = min((index % per_replica) // parallel.tensor, num_stages - 1)
-        taken = sum(part.bytes.expected for part in plan.components if part.name not in NOT_IN_POOL)
-        rooms[stage].append(plan.budget_bytes - taken)
-    return [min(found, default=0) for found in rooms]
-
-
-def _rank_plan(
+def _loaded(
     model: ModelSpec,
-    workload: Workload,
-    settings: Settings,
+    rank: Rank,
     rules: Behaviour,
     layout: Layout,
-    device: Device,
-    parallel: Parallel,
-    stage: int,
+    blocks: int,
     context_tokens: int,
     num_sequences: int,
 ) -> DevicePlan:
-    usable = device.usable_bytes
-    is_last = stage == parallel.pipeline - 1
-    budget = settings.requested_bytes(usable)
-    weight_bytes = layout.weight_bytes[stage]
-    seqs = settings.max_num_seqs if is_last else 1
-    activation = activations(model, seqs, settings.max_num_batched_tokens, parallel.tensor, rules.version)
-    ranks = parallel.tensor * parallel.pipeline
-    runtime = non_torch(ranks, device.architecture, weight_bytes, rules.version)
-    if workload.overhead_bytes is not None:
-        runtime = exact(workload.overhead_bytes, "--overhead")
-    graphs = NO_GRAPHS if settings.enforce_eager else cuda_graphs(model, parallel.tensor, rules.version)
-    parts = [
-        Component("weights", exact(weight_bytes)),
-        Component(
-            "kv_cache",
-            _load(layout, settings, rules, stage, context_tokens, num_sequences),
-            "blocks of the asked load",
-        ),
-        Component("activations", activation),
-    ]
-    if rules.graphs_inside and graphs.high:
-        parts.append(Component("cuda_graphs", graphs))
-    parts.append(Component("runtime", runtime))
-    components = tuple(parts)
-    checks = [
-        Check(
-            "budget",
-            total(part.bytes for part in components),
-            budget,
-            "weights, overhead and cache exceed the share",
+    activation = ZERO
+    if not rank.overhead_is_given:
+        activation = activations(
+            rank.terms, model, context_tokens, rules.version, samples=rank.samples, sees=rank.sees
         )
-    ]
-    if not settings.kv_cache_memory_bytes:
-        context = before_snapshot(ranks, device.architecture)
-        reserved = exact(workload.reserve_bytes + device.used_bytes)
-        outside_parts = [context, reserved, sampler_logits(model, seqs)]
-        if not rules.graphs_inside:
-            outside_parts.append(graphs)
-        checks += [
-            Check(
-                "free_at_start",
-                total((exact(budget), context, reserved)),
-                usable,
-                "less memory is free at start than is requested",
-            ),
-            Check(
-                "outside_pool",
-                total(outside_parts),
-                max(0, usable - budget),
-                "what lives beside the share exceeds the rest",
-            ),
-        ]
-    rank = f"pp {stage}" if parallel.pipeline > 1 else ""
-    return DevicePlan(device, budget, components, tuple(checks), rank)
+    load = _load(layout, rules, rank.stage, blocks, context_tokens, num_sequences)
+    components = (
+        rank.weights,
+        Component("kv_cache", load, LOAD_NOTE),
+        *((Component("activations", activation),) if activation.high else ()),
+        *rank.after,
+    )
+    budget = Check(
+        "budget",
+        total((rank.fixed, load, activation)),
+        rank.budget_bytes,
+        "weights, overhead and cache exceed the share",
+    )
+    return DevicePlan(rank.device, rank.budget_bytes, components, (budget, *rank.beside), rank.name)
 
 
 def _load(
-    layout: Layout,
-    settings: Settings,
-    rules: Behaviour,
-    stage: int,
-    context_tokens: int,
-    num_sequences: int,
+    layout: Layout, rules: Behaviour, stage: int, blocks: int, context_tokens: int, num_sequences: int
 ) -> Quantity:
     """Price the asked load's blocks on one stage, with the block that is never handed out."""
-    pool = layout.pool
-    each = pool.stage_bytes_per_block[stage]
-    blocks = pool.blocks_per_request(context_tokens, settings.in_flight_tokens, settings.encoder_tokens)
+    each = layout.pool.stage_bytes_per_block[stage]
     amount = blocks * each
+    null = each if rules.keeps_null_block and amount else 0
     low = layout.unmodelled_low_bytes[stage] * context_tokens
     high = layout.unmodelled_high_bytes[stage] * context_tokens
-    null = each if rules.keeps_null_block and amount else 0
+    if not high:
+        return exact(amount * num_sequences + null)
     return Quantity(
         (amount + low) * num_sequences + null,
         (amount + (low + high) // 2) * num_sequences + null,
         (amount + high) * num_sequences + null,
-        "assumed" if high else "exact",
+        "assumed",
     )
+
+
+def available_bytes(
+    layout: Layout, settings: Settings, ranks: Sequence[Rank], plans: Sequence[DevicePlan]
+) -> list[int] | None:
+    """Return the memory left for blocks on each stage, that of its poorest rank; None if unknown."""
+    each = layout.pool.stage_bytes_per_block
+    if settings.num_gpu_blocks_override:
+        return [settings.num_gpu_blocks_override * size for size in each]
+    if settings.kv_cache_memory_bytes:
+        return [settings.kv_cache_memory_bytes] * len(each)
+    if not plans:
+        return None
+    rooms: list[int | None] = [None] * len(each)
+    for rank, plan in zip(ranks, plans, strict=True):
+        budget, load = plan.checks[0], plan.components[1].bytes
+        room = budget.limit_bytes - budget.required.expected + load.expected
+        so_far = rooms[rank.stage]
+        rooms[rank.stage] = room if so_far is None else min(so_far, room)
+    return [room or 0 for room in rooms]

@@ -1,4 +1,4 @@
-"""vLLM: the pipeline stages of a model: the weights of a rank of each, and the pool they share."""
+"""vLLM: the pipeline stages of a model: the caches of each, and the pool they share."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +13,7 @@ from kvplan.engines.vllm.speculative import Speculation, draft_layers
 from kvplan.engines.vllm.states import StateDtypes
 from kvplan.layers import RECURRENT_STATES, Cache, LayerGroup, kind_name
 from kvplan.model import ModelSpec, cache_kinds, num_layers
-from kvplan.sharding import pipeline_split, stage_groups, stage_weight_bytes
+from kvplan.sharding import pipeline_split, stage_groups
 from kvplan.textbook import cache_bytes
 
 UNMODELLED_SAMPLE_TOKENS = 4096
@@ -21,14 +21,13 @@ UNMODELLED_SAMPLE_TOKENS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A model spread over its ranks: one pool, the weights of a rank of each pipeline stage.
+    """A model's caches spread over its pipeline stages: one pool.
 
     ``unmodelled_low_bytes`` and ``unmodelled_high_bytes`` are bytes a token, on each stage, between
     which layers lie whose cache this policy does not model; zero for a model it knows.
     """
 
     pool: PoolLayout
-    weight_bytes: tuple[int, ...]
     unmodelled_low_bytes: tuple[int, ...]
     unmodelled_high_bytes: tuple[int, ...]
 
@@ -41,19 +40,17 @@ class Layout:
 @lru_cache(maxsize=2048)
 def layout_of(
     model: ModelSpec,
-    format_name: str,
     dtype: str,
-    ranks: tuple[int, int, int],
+    ranks: tuple[int, int],
     rules: PoolRules,
     states: StateDtypes,
     speculation: Speculation,
 ) -> Layout:
-    """Spread a model over ``ranks``: tensor, pipeline, and expert ranks."""
-    tensor, pipeline, expert = ranks
+    """Spread a model over ``ranks``: tensor and pipeline."""
+    tensor, pipeline = ranks
     total = num_layers(model.structure)
     boundary = _boundary(model, dtype, total)
     stages: list[list[tuple[LayerSpec, int]]] = []
-    weights: list[int] = []
     lows: list[int] = []
     highs: list[int] = []
     start = 0
@@ -69,16 +66,21 @@ def layout_of(
             )
             counted, low, high = counted + drafts, low + more_low, high + more_high
         stages.append(counted)
-        weights.append(stage_weight_bytes(model, format_name, tensor, pipeline, expert, stage))
         lows.append(low)
         highs.append(high)
         start += size
-    return Layout(pool_layout(stages, rules), tuple(weights), tuple(lows), tuple(highs))
+    return Layout(pool_layout(stages, rules), tuple(lows), tuple(highs))
+
+
+@lru_cache(maxsize=512)
+def has_states(model: ModelSpec) -> bool:
+    """Tell whether any layer keeps a recurrent state."""
+    return any(isinstance(cache, RECURRENT_STATES) for cache, _ in cache_kinds(model))
 
 
 def _boundary(model: ModelSpec, dtype: str, total: int) -> int:
     """Return the layers at each end that TurboQuant leaves in the model's own type; hybrids none."""
-    if dtype not in TURBOQUANT or any(isinstance(c, RECURRENT_STATES) for c, _ in cache_kinds(model)):
+    if dtype not in TURBOQUANT or has_states(model):
         return 0
     return min(TURBOQUANT_BOUNDARY_LAYERS, total // 2)
 

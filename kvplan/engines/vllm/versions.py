@@ -18,6 +18,7 @@ class Behaviour:
     VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS). ``keeps_null_block``: one block is never handed out, so
     an exact fit is refused. ``counts_requests``: the printed tokens are concurrency x length (0.23.1
     on); before, blocks of a group x block size. ``steps_in_flight`` batches are scheduled ahead.
+    ``chunks_prefill``: a step holds part of a prompt (the V1 engine, 0.9 on).
     ``one_line``: size and concurrency are printed together (0.33 v1/core/kv_cache_utils.py).
     """
 
@@ -29,6 +30,7 @@ class Behaviour:
     steps_in_flight: int
     one_line: bool
     tokens_uncertain: bool
+    chunks_prefill: bool
 
 
 @lru_cache(maxsize=64)
@@ -42,5 +44,6 @@ def behaviour(version: tuple[int, int]) -> Behaviour:
         counts_requests=version >= TOKENS_CHANGED_BY,
         steps_in_flight=2 if version >= (0, 20) else 1,
         one_line=version >= (0, 33),
+        chunks_prefill=version >= (0, 9),
         tokens_uncertain=TOKENS_CHANGED_AFTER < version < TOKENS_CHANGED_BY,
     )

@@ -1,0 +1,124 @@
+"""``kvplan doctor``: versions, GPUs, where facts come from, what is missing."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from kvplan.cli import options as opt
+from kvplan.cli.app import submit
+from kvplan.cli.outcome import Outcome, Output
+
+if TYPE_CHECKING:
+    from kvplan.report.doctor_answer import Finding
+
+REQUIRED = ("typer", "rich", "pydantic", "huggingface_hub", "pyyaml")
+# Package -> (extra that brings it, what needs it).
+OPTIONAL: dict[str, tuple[str, str]] = {
+    "nvidia-ml-py": ("gpu", "--gpu local asks the driver through it; nvidia-smi serves as well"),
+    "torch": ("verify", "kvplan verify allocates real caches with it"),
+}
+VARIABLES = ("KVPLAN_SPECS", "KVPLAN_DEBUG", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "NO_COLOR")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("doctor")(doctor)
+
+
+def doctor(
+    format_: opt.FormatOption = "auto",
+    json_: opt.JsonOption = False,
+    output: opt.OutputOption = None,
+) -> None:
+    """Show versions, this machine's GPUs, where specs, policy and calibration are, and what is missing."""
+
+    def job(_: tuple[str, ...]) -> Outcome:
+        from kvplan.report.doctor_answer import DoctorAnswer
+
+        findings = (*_versions(), *_gpus(), *_sources(), *_environment())
+        return Outcome(0, DoctorAnswer(findings), Output("json" if json_ else format_, output))
+
+    submit(job)
+
+
+def _versions() -> "Iterator[Finding]":
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    from kvplan import __version__
+    from kvplan.report.doctor_answer import Finding
+
+    yield Finding("version", "kvplan", __version__)
+    yield Finding(
+        "version", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    )
+    for package in (*REQUIRED, *OPTIONAL):
+        try:
+            yield Finding("version", package, version(package))
+        except PackageNotFoundError:
+            extra, why = OPTIONAL.get(package, ("", "kvplan does not work without it"))
+            hint = f"{why}: pip install 'kvplan[{extra}]'" if extra else "reinstall kvplan"
+            yield Finding("version", package, "not installed", ok=False, hint=hint)
+
+
+def _gpus() -> "Iterator[Finding]":
+    from kvplan.errors import KvplanError
+    from kvplan.hardware.detect import local_devices
+    from kvplan.report.doctor_answer import Finding
+    from kvplan.units import format_gib
+
+    try:
+        devices = local_devices()
+    except KvplanError as error:
+        yield Finding("gpu", "this machine", error.message, ok=False, hint=error.hint)
+        return
+    for number, device in enumerate(devices):
+        free = format_gib(device.memory_bytes - device.used_bytes)
+        yield Finding(
+            "gpu", f"GPU {number}", f"{device.name}, {format_gib(device.memory_bytes)}, {free} free"
+        )
+
+
+def _sources() -> "Iterator[Finding]":
+    from pathlib import Path
+
+    from kvplan.deploy.policy import load_policy
+    from kvplan.deploy.policy_place import find_policy
+    from kvplan.engines import ENGINES, engine_named
+    from kvplan.errors import KvplanError
+    from kvplan.report.doctor_answer import Finding
+    from kvplan.sources import catalog
+
+    try:
+        folder = catalog.specs_folder()
+        count = sum(1 for _ in catalog.entries())
+        yield Finding("source", "model specs", f"{count} in {folder}")
+    except KvplanError as error:
+        yield Finding("source", "model specs", error.message, ok=False, hint=error.hint)
+    try:
+        own = catalog.user_specs()
+        yield Finding("source", "own specs", f"{len(own)} (KVPLAN_SPECS)" if own else "none (KVPLAN_SPECS)")
+    except KvplanError as error:
+        yield Finding("source", "own specs", error.message, ok=False, hint=error.hint)
+    found = find_policy(Path())
+    if found is None:
+        yield Finding("source", "policy", "none: no kvplan.yaml from here upwards")
+    else:
+        try:
+            load_policy(found)
+            yield Finding("source", "policy", str(found))
+        except KvplanError as error:
+            yield Finding("source", "policy", error.message, ok=False, hint=error.hint)
+    for name in ENGINES:
+        yield Finding("calibration", name, f"rules of {engine_named(name).version}")
+
+
+def _environment() -> "Iterator[Finding]":
+    import os
+
+    from kvplan.report.doctor_answer import Finding
+
+    for name in VARIABLES:
+        if name in os.environ:
+            yield Finding("environment", name, os.environ[name])

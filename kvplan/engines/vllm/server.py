@@ -1,0 +1,148 @@
+"""vLLM: one server as it resolves itself, everything but the load that is put on it.
+
+Made once for a model, its devices and its flags, so that trying contexts and batches is cheap.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from kvplan.device import Device
+from kvplan.engines.base import Notice, Parallel, Refusal
+from kvplan.engines.vllm.attention import backend_refusals, default_block_size, generation
+from kvplan.engines.vllm.formats import check_weights, kv_dtype_of, weights_format_of
+from kvplan.engines.vllm.parallel import parallel_of
+from kvplan.engines.vllm.ranks import Rank, ranks_of
+from kvplan.engines.vllm.settings import Settings, not_planned, settings_of
+from kvplan.engines.vllm.speculative import speculation_of
+from kvplan.engines.vllm.stages import Layout, has_states, layout_of, unmodelled_notice
+from kvplan.engines.vllm.versions import Behaviour, behaviour
+from kvplan.model import ModelSpec
+from kvplan.workload import Workload
+
+# From this length on the scheduler's defaults do not depend on the context.
+SHORT_CONTEXT_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A model on its ranks under its flags."""
+
+    format_name: str
+    dtype: str
+    rules: Behaviour
+    parallel: Parallel
+    settings: Settings
+    layout: Layout
+    whole: Layout
+    ranks: tuple[Rank, ...]
+    notices: tuple[Notice, ...]
+    refusals: tuple[Refusal, ...]
+
+
+def server_of(
+    version: tuple[int, int],
+    model: ModelSpec,
+    workload: Workload,
+    devices: tuple[Device, ...],
+    context_tokens: int,
+) -> Server:
+    """Return the server for a workload, from the cache where only the load differs.
+
+    Raises UnknownFormat for formats vLLM does not take, InvalidValue and OptionClash for flags.
+    """
+    length = _resolving_length(model, workload, version, context_tokens)
+    asked = (
+        workload.weights_format,
+        workload.kv_cache_dtype_k,
+        workload.kv_cache_dtype_v,
+        workload.tensor_parallel,
+        workload.pipeline_parallel,
+        workload.reserve_bytes,
+        workload.overhead_bytes,
+        workload.engine_options,
+    )
+    try:
+        return _cached(version, model, asked, devices, length)
+    except TypeError:
+        # A flag's JSON value cannot be hashed.
+        return _resolved(version, model, asked, devices, length)
+
+
+def _resolving_length(
+    model: ModelSpec, workload: Workload, version: tuple[int, int], context_tokens: int
+) -> int:
+    """Return the length that settings are resolved at: the asked one only where they depend on it."""
+    if context_tokens < SHORT_CONTEXT_TOKENS or model.structure.kind == "encoder-decoder":
+        return context_tokens
+    if not behaviour(version).chunks_prefill or workload.option("enable_chunked_prefill") is False:
+        return context_tokens
+    if workload.option("enable_prefix_caching") is False and has_states(model):
+        return context_tokens
+    return SHORT_CONTEXT_TOKENS
+
+
+Asked = tuple[str | None, str, str, int, int, int, int | None, tuple[tuple[str, object], ...]]
+
+
+def _resolved(
+    version: tuple[int, int],
+    model: ModelSpec,
+    asked: Asked,
+    devices: tuple[Device, ...],
+    length: int,
+) -> Server:
+    weights, kv_k, kv_v, tensor, pipeline, reserve, overhead, options = asked
+    workload = Workload(
+        weights_format=weights,
+        kv_cache_dtype_k=kv_k,
+        kv_cache_dtype_v=kv_v,
+        tensor_parallel=tensor,
+        pipeline_parallel=pipeline,
+        reserve_bytes=reserve,
+        overhead_bytes=overhead,
+        engine_options=options,
+    )
+    rules = behaviour(version)
+    format_name = weights_format_of(model, workload)
+    check_weights(format_name)
+    device = devices[0] if devices else None
+    device_generation = generation(device.compute_capability) if device else 0
+    dtype, notices = kv_dtype_of(model, workload, device_generation, version)
+    parallel, refusals = parallel_of(model, workload, max(1, len(devices)))
+    refusals += backend_refusals(model, device_generation)
+    speculation, drafted = speculation_of(model, workload)
+    settings = settings_of(
+        model,
+        workload,
+        device,
+        rules,
+        block_size=default_block_size(model, device_generation),
+        speculation=speculation,
+        pipeline=parallel.pipeline,
+        max_model_len=length,
+    )
+    notices += (*drafted, *not_planned(workload))
+    layout, whole = (
+        layout_of(model, dtype, ranks, settings.pool, settings.states, settings.speculation)
+        for ranks in ((parallel.tensor, parallel.pipeline), (1, 1))
+    )
+    if not layout.is_modelled:
+        notices += (unmodelled_notice(model),)
+    if rules.tokens_uncertain:
+        text = "between 0.19 and 0.23.1 vLLM changed what it prints as tokens: the older meaning is shown"
+        notices += (Notice("tokens-uncertain", text),)
+    return Server(
+        format_name,
+        dtype,
+        rules,
+        parallel,
+        settings,
+        layout,
+        whole,
+        ranks_of(model, format_name, workload, settings, rules, devices, parallel),
+        notices,
+        refusals,
+    )
+
+
+_cached = lru_cache(maxsize=1024)(_resolved)

@@ -1,0 +1,15 @@
+"""The answer of ``kvplan diff``."""
+
+from dataclasses import dataclass
+
+from kvplan.deploy.diff import DiffResult
+
+
+@dataclass(frozen=True, slots=True)
+class DiffAnswer:
+    """What changed, between which sides, and the exit code it ends in."""
+
+    result: DiffResult
+    base: str
+    head: str
+    exit_code: int
