@@ -14,7 +14,7 @@ from kvplan.engines.sglang.load import is_qwen3_vl_on_hopper, load_of
 from kvplan.engines.sglang.reading import share_or, whole_or_none
 from kvplan.engines.sglang.speculation import MAX_RUNNING, algorithm_of, draft_layers, draft_tokens
 from kvplan.engines.sglang.states import mamba_ratio_of, slots_per_request, ssm_dtype_of
-from kvplan.engines.sglang.traits import INKLING_RATIO, Traits, text_config, traits_of
+from kvplan.engines.sglang.traits import INKLING_RATIO, WHOLE_PROMPT_CLASSES, Traits, text_config, traits_of
 from kvplan.errors import InvalidValue, UnknownFormat
 from kvplan.model import ModelSpec
 from kvplan.units import MIB
@@ -142,6 +142,8 @@ def _resolved(
     )
     kernels = kernels_of(traits, platform, asked)
     load, chunk = load_of(model, traits, workload, device, tensor, pipeline, attention_dp, drafted)
+    if traits.is_multimodal and traits.architecture in WHOLE_PROMPT_CLASSES:
+        chunk = -1
     max_running = load.max_running_requests
     if max_running is None:
         if algorithm:
