@@ -61,8 +61,9 @@ def fit(answer: FitAnswer, screen: Screen) -> str:
             console.print(Text(f"  {note}"))
     if spilled_text(answer):
         console.print(Text(spilled_text(answer)))
-    console.print(Text(limits_text(answer)))
     said = engine_says(answer.plan)
+    if not said or answer.limits.max_sequences or answer.limits.max_context_tokens:
+        console.print(Text(limits_text(answer)))
     if said:
         console.print(Text(_cropped(said, SAID_LINES * console.width)))
     if answer.verdict.status in ("fits", "tight", "offload") and speed_text(answer):
@@ -185,11 +186,9 @@ def _proposals(console: Console, answer: FitAnswer) -> None:
     head = "to make it fit" if answer.verdict.status != "tight" else "for more room"
     console.print(Text(f"{head} (GiB free):"))
     _commands(console, answer.proposals)
-    costs = wrap(f"costs: {quality_text(answer.proposals)}", max(20, console.width), break_long_words=False)
-    if quality_text(answer.proposals):
-        # Two lines at most; --format plain has them all, with their sources.
-        for line in costs[:2]:
-            console.print(Text(line, no_wrap=True, overflow="crop"))
+    # Two lines at most; --format plain has them all, with their sources.
+    for line in wrap(quality_text(answer.proposals), max(20, console.width), break_long_words=False)[:2]:
+        console.print(Text(line, no_wrap=True, overflow="crop"))
 
 
 def _commands(console: Console, proposals: Sequence[Proposal]) -> None:

@@ -175,6 +175,9 @@ def num_parameters_text(plan: Plan) -> str:
     return f"{num_parameters(plan.model.structure) / 1e9:,.2f} B parameters"
 
 
+PERPLEXITY = " perplexity"
+
+
 def rent_lines(answer: FitAnswer) -> list[str]:
     """Return what the asked devices and the cheapest machine cost; that nobody says where it is so."""
     if answer.rents is None:
@@ -206,7 +209,12 @@ def quality_lines(proposals: Sequence[Proposal]) -> list[str]:
 def quality_text(proposals: Sequence[Proposal]) -> str:
     """Return the same in one line, without sources; empty where nothing is known."""
     prices = dict.fromkeys(price for proposal in proposals for price in proposal.prices)
-    return "; ".join(f"{price.value} {NOUNS[price.key]} {price.text}" for price in prices if price.text)
+    known = [price for price in prices if price.text]
+    if known and all(price.text.endswith(PERPLEXITY) for price in known):
+        figures = (f"{price.value} {price.text.removesuffix(PERPLEXITY)}" for price in known)
+        return f"costs in perplexity: {', '.join(figures)}"
+    figures = (f"{price.value} {NOUNS[price.key]} {price.text}" for price in known)
+    return f"costs: {'; '.join(figures)}" if known else ""
 
 
 def limits_text(answer: FitAnswer) -> str:
