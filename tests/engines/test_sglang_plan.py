@@ -234,3 +234,29 @@ def test_more_memory_never_fits_less(tokens, gib):
             rank[judge(plan(find("llama-3.1-8b"), workload, (device,), engine_named("sglang"))).status]
         )
     assert outcomes[0] <= outcomes[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "kernels"),
+    [
+        ("", "trtllm_mha"),
+        ("--speculative-algorithm EAGLE3", "flashinfer"),
+        (
+            "--speculative-algorithm EAGLE3 --speculative-num-steps 3 --speculative-eagle-topk 1"
+            " --speculative-num-draft-tokens 4",
+            "trtllm_mha",
+        ),
+    ],
+)
+def test_branches_that_are_not_said_keep_the_general_kernels_on_blackwell(words, kernels):
+    """Sizing code of 0.5.23 run for Llama-3.1-70B on a B200: pages of 64 go with TRT-LLM's kernels."""
+    options = dict(planned("llama-3.1-70b", "8xb200", f"--tp 8 {words}", context_tokens=4096).engine_options)
+    assert options["attention_backend"] == kernels
+    assert options["page_size"] == (64 if kernels == "trtllm_mha" else 1)
+
+
+def test_counts_take_sglangs_suffixes():
+    options = read_flags("sglang", ["--context-length", "32Ki", "--max-total-tokens", "25.6k"]).options
+    assert dict(options) == {"context_length": 32768, "max_total_tokens": 25600}
+    with pytest.raises(InvalidValue):
+        read_flags("sglang", ["--context-length", "32K"])

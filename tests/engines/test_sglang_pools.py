@@ -16,6 +16,7 @@ from kvplan.errors import InvalidValue, UnknownFormat
 from kvplan.workload import Workload
 
 POOLS = oracle("sglang_pools.jsonl")
+MODELS = oracle("sglang_models.jsonl")
 SHARES = oracle("sglang_mem_fraction.jsonl")
 H100 = {"name": "H100", "mib": 81559, "cap": [9, 0]}
 
@@ -24,7 +25,7 @@ def named(rows):
     return [pytest.param(row, id=f"{row['id']}-{row['model']}") for row in rows]
 
 
-@pytest.mark.parametrize("row", named(POOLS))
+@pytest.mark.parametrize("row", named([*POOLS, *MODELS]))
 def test_the_pools_equal_sglang(row):
     assert differences(row) == {}
 

@@ -1,11 +1,31 @@
 """SGLang's flags. Source: SGLang 0.5.23 srt/arg_groups/fields/*.py; older spellings from 0.4."""
 
-from kvplan.deploy.flags.readers import Flag, human, mapping, share, whole, word
+import re
+from decimal import Decimal
+
+from kvplan.deploy.flags.readers import Flag, mapping, share, whole, word
+
+SCALES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+def count(text: str) -> int:
+    """Read SGLang's counts: ``32k`` is 32,000, ``32Ki`` 32,768; small and capital letters differ.
+
+    Source: SGLang 0.5.23 srt/utils/common.py human_readable_int.
+    """
+    found = re.fullmatch(r"(\d+)(\.\d+)?([kKMGT]i?)", text)
+    if not found:
+        return int(text)
+    number, decimals, suffix = found.groups()
+    if suffix not in SCALES or (decimals and suffix.endswith("i")):
+        raise ValueError(text)
+    return int(Decimal(number + (decimals or "")) * SCALES[suffix])
+
 
 FLAGS: tuple[Flag, ...] = (
     # the model
     (("--model-path", "--model"), "model", word),
-    (("--context-length",), "context_length", whole),
+    (("--context-length",), "context_length", count),
     (("--dtype",), "dtype", word),
     (("--quantization",), "quantization", word),
     (("--kv-cache-dtype",), "kv_cache_dtype", word),
@@ -17,7 +37,7 @@ FLAGS: tuple[Flag, ...] = (
     # pools and scheduling
     (("--mem-fraction-static",), "mem_fraction_static", share),
     (("--max-running-requests",), "max_running_requests", whole),
-    (("--max-total-tokens",), "max_total_tokens", human),
+    (("--max-total-tokens",), "max_total_tokens", count),
     (("--chunked-prefill-size",), "chunked_prefill_size", whole),
     (("--max-prefill-tokens",), "max_prefill_tokens", whole),
     (("--page-size",), "page_size", whole),

@@ -193,8 +193,9 @@ def num_heads_of(cache: HeadCache, layout: Layout) -> int:
 def _head_row(cache: HeadCache, layout: Layout) -> Row:
     heads = num_heads_of(cache, layout)
     elements = heads * (cache.head_dim + cache.v_head_dim)
-    if layout.kv_dtype in FP4_NAMES:
-        # The recipe takes keys and values for equally wide.
+    if layout.kv_dtype in FP4_NAMES and not layout.hybrid_windows:
+        # The recipe takes keys and values for equally wide; pools with windows are sized at a byte a
+        # value (HybridSWAPoolConfigurator).
         keys = heads * (cache.head_dim // 2 + cache.head_dim // FP4_BLOCK * _fp4_scale_layouts(layout))
         return Row(2 * keys, keys, elements)
     each = element_bytes(layout.kv_dtype)
@@ -219,7 +220,7 @@ def _fp4_scale_layouts(layout: Layout) -> int:
 
 def _fp4_workspace(cache: Cache, layout: Layout) -> int:
     """Return the fp8 workspace a token that prefill unpacks 4-bit rows into, once for all layers."""
-    if layout.kv_dtype not in FP4_NAMES or not isinstance(cache, FullAttention):
+    if layout.kv_dtype not in FP4_NAMES or layout.hybrid_windows or not isinstance(cache, FullAttention):
         return 0
     if layout.kv_dtype == "nvfp4" and layout.kernels.prefill == "trtllm_mha":
         return 0

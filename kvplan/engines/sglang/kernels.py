@@ -37,6 +37,7 @@ MINIMAX_M3_CLASSES = frozenset(("MiniMaxM3SparseForCausalLM", "MiniMaxM3SparseFo
 # Classes that page_size=1 backends serve on SM100: no TRT-LLM kernel for their states or heads.
 TRITON_ON_SM100 = frozenset((
     "FalconH1ForCausalLM", "JetNemotronForCausalLM", "JetVLMForConditionalGeneration",
+    "MiniCPMV4_6ForConditionalGeneration", "MiniCPMV4_7ForConditionalGeneration",
 ))  # fmt: skip
 FLASHINFER_ON_SM100 = frozenset(("Lfm2ForCausalLM", "Lfm2MoeForCausalLM", "GraniteMoeHybridForCausalLM"))
 
@@ -87,7 +88,11 @@ class Kernels:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the command line says of kernels, pages and dtype; empty or 0 where it says nothing."""
+    """What the command line says of kernels, pages and dtype; empty or 0 where it says nothing.
+
+    ``eagle_topk`` is what it says, not what SGLang chooses later; ``extra_buffer`` a state strategy that
+    keeps one.
+    """
 
     attention: str = ""
     prefill: str = ""
@@ -96,9 +101,10 @@ class Asked:
     sparse_decode: str = ""
     page_size: int = 0
     kv_dtype: str = "auto"
-    speculates: bool = False
-    eagle_topk: int = 1
+    speculates: str = ""
+    eagle_topk: int = 0
     radix_cache: bool = True
+    extra_buffer: bool = False
     dcp: int = 1
 
 
@@ -168,6 +174,13 @@ def _default_backend(traits: Traits, platform: Platform, asked: Asked, kv_dtype:
         return _pick(platform, fp8, "fa3", _by_generation(traits, platform, asked), amd="triton")
     if traits.is_sparse_latent:
         return "dsa"
+    if (
+        name.startswith("NemotronH")
+        and asked.speculates
+        and platform.major in (10, 12)
+        and not platform.is_amd
+    ):
+        return "trtllm_mha" if platform.is_sm100 and asked.eagle_topk <= 1 else "triton"
     if platform.is_sm100:
         if name in DEEPSEEK_CLASSES or name == "KimiK3ForConditionalGeneration":
             return "trtllm_mla"
@@ -175,8 +188,10 @@ def _default_backend(traits: Traits, platform: Platform, asked: Asked, kv_dtype:
             return "triton"
         if name in FLASHINFER_ON_SM100 and traits.has_states:
             return "flashinfer"
-        if name in GATED_DELTA_CLASSES and asked.radix_cache and not asked.speculates:
-            return "triton"
+        if name in GATED_DELTA_CLASSES:
+            alone = asked.radix_cache and not asked.speculates and not asked.extra_buffer
+            found = _by_generation(traits, platform, asked)
+            return "trtllm_mha" if found == "trtllm_mha" and not alone else "triton"
     return _by_generation(traits, platform, asked)
 
 
@@ -190,12 +205,13 @@ def _pick(platform: Platform, sm100: str, sm90: str, other: str, *, amd: str) ->
 
 def _by_generation(traits: Traits, platform: Platform, asked: Asked) -> str:
     """Return get_default_attn_backend's choice."""
-    topk_one = not asked.speculates or asked.eagle_topk <= 1
+    topk_one = not asked.eagle_topk or (asked.eagle_topk == 1 and asked.page_size <= 1)
+    topk_known = not asked.speculates or asked.eagle_topk > 0 or asked.speculates == "DFLASH"
     if traits.is_latent:
         return _pick(platform, "flashinfer", "fa3", "triton", amd="aiter")
     if platform.is_sm90 and topk_one:
         return "fa3"
-    if platform.is_sm100 and topk_one:
+    if platform.is_sm100 and topk_one and topk_known:
         return "fa4" if traits.has_asymmetric_kv else "trtllm_mha"
     if platform.is_amd:
         return "aiter"
@@ -213,8 +229,7 @@ def _page(page: int, prefill: str, decode: str, traits: Traits, platform: Platfo
         page = 64
     if "hpc_ops" in both:
         page = 64
-    topk_one = not asked.speculates or asked.eagle_topk <= 1
-    if "fa4" in both and not traits.is_latent and platform.is_sm100 and topk_one:
+    if "fa4" in both and not traits.is_latent and platform.is_sm100 and asked.eagle_topk <= 1:
         page = 128
     return page or 1
 

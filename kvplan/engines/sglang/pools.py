@@ -136,7 +136,9 @@ def no_tokens_message(settings: Settings) -> str:
 def state_slots(settings: Settings, per_request_bytes: int, rest: float) -> StateSlots | Refused:
     """Return the state slots (_handle_max_mamba_cache): as asked, one a request, or a share of the rest."""
     dp = settings.attention_dp
-    spec = settings.draft_tokens if settings.speculative_algorithm else 0
+    # A server that only prefills verifies no draft (_pd_prefill_skips_mamba_spec_state).
+    verifies = settings.speculative_algorithm and settings.disaggregation != "prefill"
+    spec = settings.draft_tokens if verifies else 0
     running = max(1, (settings.max_running_requests or 0) // dp)
     if settings.max_mamba_cache_size is not None:
         slots = settings.max_mamba_cache_size // dp

@@ -14,7 +14,7 @@ from kvplan.engines.sglang.load import is_qwen3_vl_on_hopper, load_of
 from kvplan.engines.sglang.reading import share_or, whole_or_none
 from kvplan.engines.sglang.speculation import MAX_RUNNING, algorithm_of, draft_layers, draft_tokens
 from kvplan.engines.sglang.states import mamba_ratio_of, slots_per_request, ssm_dtype_of
-from kvplan.engines.sglang.traits import INKLING_RATIO, Traits, text_config, traits_of
+from kvplan.engines.sglang.traits import INKLING_RATIO, WHOLE_PROMPT_CLASSES, Traits, text_config, traits_of
 from kvplan.errors import InvalidValue, UnknownFormat
 from kvplan.model import ModelSpec
 from kvplan.units import MIB
@@ -123,7 +123,7 @@ def _resolved(
     platform = platform_of(device)
     option = workload.option
     algorithm = algorithm_of(workload)
-    drafted = draft_tokens(workload, algorithm)
+    drafted = draft_tokens(workload, algorithm, traits)
     attention_dp = _attention_dp(workload)
     radix_cache, disaggregation = _radix_cache(workload)
     asked = Asked(
@@ -134,13 +134,16 @@ def _resolved(
         sparse_decode=str(option("dsa_decode_backend") or ""),
         page_size=whole_or_none(option("page_size")) or 0,
         kv_dtype=_asked_kv(workload),
-        speculates=bool(algorithm),
-        eagle_topk=whole_or_none(option("speculative_eagle_topk")) or 1,
+        speculates=algorithm,
+        eagle_topk=whole_or_none(option("speculative_eagle_topk")) or 0,
         radix_cache=radix_cache,
+        extra_buffer=str(option("mamba_radix_cache_strategy") or "").startswith("extra_buffer"),
         dcp=whole_or_none(option("dcp_size")) or 1,
     )
     kernels = kernels_of(traits, platform, asked)
     load, chunk = load_of(model, traits, workload, device, tensor, pipeline, attention_dp, drafted)
+    if traits.is_multimodal and traits.architecture in WHOLE_PROMPT_CLASSES:
+        chunk = -1
     max_running = load.max_running_requests
     if max_running is None:
         if algorithm:

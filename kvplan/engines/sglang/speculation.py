@@ -9,6 +9,9 @@ from kvplan.engines.sglang.traits import Traits
 from kvplan.workload import Workload
 
 MAX_RUNNING = 48
+# _auto_choose_speculative_params: 5 steps of 4 branches, 8 tokens, for these; else a chain of 3 and one more.
+TREE_CLASSES = ("LlamaForCausalLM", "Grok1ForCausalLM", "Grok1VForCausalLM")
+TREE_TOKENS, CHAIN_TOKENS = 8, 4
 DRAFT_TOKENS: dict[str, int] = {"NGRAM": 12, "DFLASH": 16}
 
 
@@ -18,15 +21,22 @@ def algorithm_of(workload: Workload) -> str:
     return "EAGLE" if name == "NEXTN" else name
 
 
-def draft_tokens(workload: Workload, algorithm: str) -> int:
-    """Return speculative_num_draft_tokens: the flag, else one more than the steps."""
+def draft_tokens(workload: Workload, algorithm: str, traits: Traits) -> int:
+    """Return speculative_num_draft_tokens: the flag, the steps and one more, or the class's default."""
     if not algorithm:
         return 0
     asked = whole_or_none(workload.option("speculative_num_draft_tokens"))
+    steps = whole_or_none(workload.option("speculative_num_steps"))
+    eagle = algorithm in ("EAGLE", "EAGLE3")
+    if eagle and steps and whole_or_none(workload.option("speculative_eagle_topk")) == 1:
+        return steps + 1
     if asked:
         return asked
-    steps = whole_or_none(workload.option("speculative_num_steps"))
-    return DRAFT_TOKENS.get(algorithm) or (steps + 1 if steps else 4)
+    if algorithm in DRAFT_TOKENS:
+        return DRAFT_TOKENS[algorithm]
+    if steps:
+        return steps + 1
+    return TREE_TOKENS if eagle and traits.architecture in TREE_CLASSES else CHAIN_TOKENS
 
 
 def draft_layers(workload: Workload, traits: Traits, algorithm: str) -> int:

@@ -55,6 +55,11 @@ MULTIMODAL_CLASSES = frozenset((
     "MiniMaxM3SparseForConditionalGeneration", "DotsVLMForCausalLM", "DotsOCRForCausalLM",
     "PaddleOCRVLForConditionalGeneration", "MiDashengLMModel", "StepVLForConditionalGeneration",
 ))  # fmt: skip
+# is_multimodal_chunked_prefill_supported: these take a prompt whole.
+WHOLE_PROMPT_CLASSES = frozenset((
+    "Grok1VForCausalLM", "Grok1AForCausalLM", "LlavaLlamaForCausalLM", "MllamaForConditionalGeneration",
+    "MossVLForConditionalGeneration", "CLIPModel",
+))  # fmt: skip
 # multimodal_breakable_cuda_graph_supported_model_archs: multimodal, and prefill is captured all the same.
 CAPTURED_MULTIMODAL_CLASSES = frozenset((
     "MiniMaxM3SparseForConditionalGeneration", "Cohere2VisionForConditionalGeneration",
