@@ -6,7 +6,7 @@ The two sides share no arithmetic: plans multiply row bytes, layouts multiply th
 import pytest
 from cache_kinds import FORMATS, FULL, KINDS, bundled, model_of, planned
 
-from kvplan.errors import CannotTell
+from kvplan.errors import CannotTell, UnknownFormat
 from kvplan.verify.cache_layout import layout_of, scaled_down
 from kvplan.verify.storage import rows
 
@@ -14,7 +14,12 @@ from kvplan.verify.storage import rows
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("engine", "kv"), [(name, kv) for name, kvs in FORMATS.items() for kv in kvs])
 def test_every_kind_in_every_format_takes_what_is_planned(kind, engine, kv):
-    result = planned(model_of(KINDS[kind]), engine, kv)
+    try:
+        result = planned(model_of(KINDS[kind]), engine, kv)
+    except UnknownFormat:
+        # Latents have fewer formats than heads have.
+        assert "latent" in kind or kind == "compressed"
+        return
     if result.cache.total.basis == "assumed":
         with pytest.raises(CannotTell):
             layout_of(result)
@@ -22,8 +27,9 @@ def test_every_kind_in_every_format_takes_what_is_planned(kind, engine, kv):
     try:
         layout = layout_of(result)
     except CannotTell as refusal:
-        # vLLM's MLA has no rows with scales per token and head.
-        assert (engine, "latent" in kind) == ("vllm", True), refusal.message
+        # vLLM's MLA has no rows with scales per token and head; DeepSeek-V4's blocks are packed.
+        assert engine == "vllm", refusal.message
+        assert "latent" in kind or kind == "compressed", refusal.message
         return
     assert layout.num_bytes == result.cache.total.expected
     for group in layout.groups:
@@ -37,6 +43,8 @@ def test_bundled_models_take_what_is_planned(engine):
         for tokens, sequences in ((1, 1), (4097, 3)):
             result = planned(model, engine, "auto", tokens, sequences)
             if result.cache.total.basis == "assumed" or not result.cache.total.expected:
+                continue
+            if engine == "vllm" and model.model_type == "deepseek_v4":
                 continue
             assert layout_of(result).num_bytes == result.cache.total.expected, model.name
             checked += 1
