@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from kvplan.calibration import SCOPE_OPTIONS, Measurement
 from kvplan.engines.base import DevicePlan, Plan
 from kvplan.quantity import Quantity, exact, total
 from kvplan.units import format_gib
@@ -34,6 +35,39 @@ def compare(plan: Plan, readings: Readings, replan: Replan) -> tuple[Comparison,
     else:
         rows += _sglang(plan, readings)
     return tuple(rows)
+
+
+def measurement_of(plan: Plan, readings: Readings, *, when: str) -> Measurement | None:
+    """Return the overhead that a log tells of, None where it does not.
+
+    vLLM's is what its profile run found beside the weights, for that model and scheduler; llama.cpp's
+    is what its memory table cannot account for, whatever the model.
+    """
+    if not plan.devices:
+        return None
+    device = plan.devices[0]
+    if readings.engine == "vllm":
+        parts = [readings.largest(name) for name in ("activations", "non_torch")]
+        known = [part.num_bytes for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        planned = [_component(device, name) for name in ("activations", "runtime", "cuda_graphs")]
+        if planned[2] is not None:
+            graphs = readings.largest("cuda_graphs") or readings.largest("cuda_graphs_estimated")
+            known.append(graphs.num_bytes if graphs is not None else planned[2].expected)
+        options = dict(plan.engine_options)
+        scope = tuple((name, options[name]) for name in SCOPE_OPTIONS if name in options)
+        before = sum(part.expected for part in planned if part is not None)
+        return Measurement(
+            device.device.name, "vllm", plan.engine_version, sum(known), before, plan.model.name, scope, when
+        )
+    rest = readings.largest("unaccounted")
+    runtime = _component(device, "runtime")
+    if rest is None or runtime is None:
+        return None
+    return Measurement(
+        device.device.name, plan.engine_name, readings.version, rest.num_bytes, runtime.expected, when=when
+    )
 
 
 def explain(rows: tuple[Comparison, ...], readings: Readings) -> tuple[str, ...]:
