@@ -1,22 +1,26 @@
 """What ``check`` and ``diff`` share: their options as settings, and the policy that applies."""
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kvplan.deploy.check import SettingsOf
 from kvplan.deploy.env_files import read_env
 from kvplan.deploy.model_names import Models
-from kvplan.deploy.policy import Loaded, find_policy, load_policy
-from kvplan.deploy.policy_settings import layered
+from kvplan.deploy.policy_place import find_policy
 from kvplan.deploy.settings import Budget, Settings, parse_model_choice
+from kvplan.deploy.typed_settings import typed_over
 from kvplan.deploy.words import Word
 from kvplan.errors import InputError, InvalidValue
 from kvplan.judge import Rules
 from kvplan.units import GIB, parse_size, parse_tokens
+
+if TYPE_CHECKING:
+    from kvplan.deploy.policy import Loaded
 
 ModelMapping = Annotated[
     list[str] | None,
@@ -78,17 +82,52 @@ class Checker:
     settings_of: SettingsOf
     models: Models
     variables: dict[str, Word] = field(default_factory=dict)
-    loaded: Loaded | None = None
+    loaded: "Loaded | None" = None
+
+
+def with_environment(asked: CheckAsked) -> CheckAsked:
+    """Return the options with ``KVPLAN_*`` variables where nothing was typed."""
+    changes: dict[str, object] = {}
+    for name in ("gpus", "engine", "policy", "batch", "reserve", "cpu_memory", "min_headroom", "min_context"):
+        value = os.environ.get(f"KVPLAN_{name.removesuffix('s').upper()}", "").strip()
+        if value and not getattr(asked, name):
+            changes[name] = tuple(value.split(",")) if name == "gpus" else value
+    for name in ("max_kv_gib", "min_concurrency"):
+        value = os.environ.get(f"KVPLAN_{name.upper()}", "").strip()
+        if value and getattr(asked, name) is None:
+            changes[name] = _number(name, value)
+    for name in ("strict", "allow_offload", "allow_unknown", "offline"):
+        if os.environ.get(f"KVPLAN_{name.upper()}", "").casefold() in ("1", "true", "yes", "on"):
+            changes[name] = True
+    return replace(asked, **changes)  # type: ignore[arg-type]
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidValue(
+            f"KVPLAN_{name.upper()}={text} is not a number",
+            why="it is a budget",
+            hint=f"write it like KVPLAN_{name.upper()}=8",
+        ) from None
 
 
 def checker(asked: CheckAsked, paths: Sequence[str]) -> Checker:
     """Read the options and the policy. Raises KvplanError for what cannot be read."""
     from kvplan.sources import open_model
 
+    asked = with_environment(asked)
     settings = settings_from(asked)
     loaded = _policy(asked.policy, paths)
     models = Models(lambda ref, offline: open_model(ref, offline=offline))
-    return Checker(lambda launch: layered(launch, loaded, settings), models, _variables(asked), loaded)
+    if loaded is None:
+        return Checker(lambda _: settings, models, _variables(asked))
+    from kvplan.deploy.policy_settings import layered
+
+    return Checker(
+        lambda launch: typed_over(layered(launch, loaded), settings), models, _variables(asked), loaded
+    )
 
 
 def settings_from(asked: CheckAsked) -> Settings:
@@ -132,13 +171,13 @@ def _size(text: str | None) -> int | None:
     return parse_size(text).num_bytes if text else None
 
 
-def _policy(given: str | None, paths: Sequence[str]) -> Loaded | None:
+def _policy(given: str | None, paths: Sequence[str]) -> "Loaded | None":
     if given is not None:
         if not Path(given).is_file():
             raise InputError(
                 f"--policy {given} is not there", why="no file has that name", hint="check the path"
             )
-        return load_policy(Path(given), given)
+        return _loaded(Path(given), given)
     first = next((Path(path) for path in paths if path != "-"), Path())
     start = first if first.is_dir() else first.parent
     found = find_policy(start)
@@ -148,7 +187,14 @@ def _policy(given: str | None, paths: Sequence[str]) -> Loaded | None:
         shown = str(found.relative_to(Path.cwd()))
     except ValueError:
         shown = str(found)
-    return load_policy(found, shown)
+    return _loaded(found, shown)
+
+
+def _loaded(path: Path, shown: str) -> "Loaded":
+    # pydantic is imported only where there is a policy to check.
+    from kvplan.deploy.policy import load_policy
+
+    return load_policy(path, shown)
 
 
 def _variables(asked: CheckAsked) -> dict[str, Word]:

@@ -91,7 +91,8 @@ def _gpus() -> "Iterator[Finding]":
 def _sources() -> "Iterator[Finding]":
     from pathlib import Path
 
-    from kvplan.deploy.policy import find_policy, load_policy
+    from kvplan.deploy.policy import load_policy
+    from kvplan.deploy.policy_place import find_policy
     from kvplan.engines import ENGINES, engine_named
     from kvplan.errors import KvplanError
     from kvplan.report.doctor_answer import Finding

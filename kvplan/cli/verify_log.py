@@ -110,6 +110,12 @@ def planned_against(asked: Asked, readings: Readings, *, needs_gpu: bool) -> tup
     # The log is held against the rules that ship, not against what earlier logs of this machine said.
     policy = asking.engine.uncalibrated if isinstance(asking.engine, CalibratedEngine) else asking.engine
     workload = workload_of(readings, asking.workload)
+    if readings.engine in ("llama.cpp", "ollama") and not workload.context_tokens:
+        raise CannotTell(
+            f"this {readings.engine} log does not say its context",
+            why="neither n_ctx nor the cache's cells are in it, and everything follows from them",
+            hint="say it: --ctx 8k, or give the whole start-up log",
+        )
     ranks = max(1, workload.tensor_parallel) * max(1, workload.pipeline_parallel)
     devices = devices_of(readings, asking.devices, ranks) if needs_gpu else asking.devices
     if devices and readings.engine not in ("llama.cpp", "ollama"):

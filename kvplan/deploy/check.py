@@ -60,6 +60,8 @@ def check_launch(launch: Launch, settings: Settings, models: Models) -> Row:
         flag, value, line = unreadable
         why = f"{flag} cannot be read: its value is '{value}'"
         return _failed(row, settings, "refused", why, "", flag, line)
+    if command.wrong_variable:
+        return _failed(row, settings, "refused", command.wrong_variable, "", "", 0)
     too_few = _too_few_gpus(launch, command, choices)
     if too_few is not None and not undefined:
         return _failed(row, settings, "refused", *too_few)
@@ -81,7 +83,7 @@ def check_launch(launch: Launch, settings: Settings, models: Models) -> Row:
             return _unknown(row, settings, "its GPUs cannot be told apart", "--gpu GPU")
         try:
             workload = workload_of(command, resolved, settings)
-            result = planned(command, resolved, devices, engine, workload)
+            result = planned(command, resolved, devices, engine, workload, settings.rules)
         except CannotTell as error:
             return _unknown(row, settings, f"{error.message}: {error.why}", error.hint)
         except KvplanError as error:

@@ -21,6 +21,8 @@ GGUF_QUANT = re.compile(
     r"(?=[.\-_]|$)",
     re.IGNORECASE,
 )
+OLLAMA_QUANT = re.compile(r"[-:](q\d_[a-z0-9_]+|fp16|bf16)$", re.IGNORECASE)
+SIXTEEN_BIT = ("bf16", "fp16", "fp32")
 # Words in a folder's name that say its weights are not the published 16-bit ones.
 QUANTIZED = re.compile(
     r"fp8|nvfp4|mxfp4|fp4|awq|gptq|int4|int8|w4a16|w8a8|w8a16|autoround|bnb|4bit|8bit|nf4|exl[23]|mlx|gguf",
@@ -87,7 +89,27 @@ class Models:
             )
         if is_local(word.text, launch.engine):
             return self._local(word.text, launch)
-        return self._opened(ModelChoice(_hub_name(word.text, launch.engine)), launch, settings)
+        if launch.engine == "ollama":
+            return self._tagged(word.text, launch, settings)
+        return self._opened(ModelChoice(_hub_name(word.text)), launch, settings)
+
+    def _tagged(self, tag: str, launch: Launch, settings: Settings) -> Resolved | Unresolved:
+        """Return the model of an Ollama tag, in the format that the tag names or Ollama ships."""
+        name = tag.removeprefix("library/").removesuffix(":latest")
+        match = OLLAMA_QUANT.search(name)
+        plain = name[: match.start()] if match else name
+        shorter = re.sub(r"-(instruct|chat|it|text)$", "", plain)
+        known = next((each for each in (name, plain, shorter) if self._is_bundled(each)), name)
+        found = self._opened(ModelChoice(known), launch, settings)
+        if isinstance(found, Unresolved) or found.model.weights_format not in SIXTEEN_BIT:
+            return found
+        if match:
+            quant = match.group(1).casefold()
+            return Resolved(found.model, {"fp16": "gguf-f16", "bf16": "gguf-bf16"}.get(quant, quant))
+        note = (
+            "weights read as q4_k_m, which Ollama's library ships where a tag names none (older tags: q4_0)"
+        )
+        return Resolved(found.model, "q4_k_m", (note,))
 
     def _chosen(self, choice: ModelChoice, launch: Launch, settings: Settings) -> Resolved | Unresolved:
         written = launch.model.text if launch.model else ""
@@ -97,6 +119,8 @@ class Models:
         quant = gguf_format(written)
         if quant is not None:
             return Resolved(found.model, quant[0], quant[1])
+        if launch.engine == "ollama" and not is_local(written, "ollama"):
+            return _as_ollama_ships(found, written)
         last = written.rstrip("/").rpartition("/")[2]
         if QUANTIZED.search(last) and found.model.quantization is None and not QUANTIZED.search(choice.ref):
             return Unresolved(
@@ -135,6 +159,18 @@ class Models:
         return True
 
 
+def _as_ollama_ships(found: Resolved, tag: str) -> Resolved:
+    """Return the model in the format that an Ollama tag names, or in that of Ollama's library."""
+    if found.model.weights_format not in SIXTEEN_BIT:
+        return found
+    match = OLLAMA_QUANT.search(tag)
+    if match:
+        quant = match.group(1).casefold()
+        return Resolved(found.model, {"fp16": "gguf-f16", "bf16": "gguf-bf16"}.get(quant, quant))
+    note = "weights read as q4_k_m, which Ollama's library ships where a tag names none (older tags: q4_0)"
+    return Resolved(found.model, "q4_k_m", (note,))
+
+
 def _mapping(launch: Launch) -> str:
     return f"--model {launch.model.text if launch.model and launch.model.known else launch.name}=ID"
 
@@ -163,12 +199,10 @@ def is_local(written: str, engine: str) -> bool:
     return len(parts) == 2 and parts[0] in ("models", "model", "weights", "checkpoints", "data")
 
 
-def _hub_name(written: str, engine: str) -> str:
-    """Spell a name as kvplan opens it: cache folders and Ollama's namespaces undone."""
+def _hub_name(written: str) -> str:
+    """Spell a name as kvplan opens it: the Hub's cache folders undone."""
     if written.startswith("models--"):
         return written.removeprefix("models--").replace("--", "/", 1)
-    if engine == "ollama":
-        return written.removeprefix("library/").removesuffix(":latest")
     return written
 
 

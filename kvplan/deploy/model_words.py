@@ -24,31 +24,6 @@ MODEL_VARIABLES: dict[str, tuple[str, ...]] = {
 }
 POSITIONAL = ("vllm", "sglang", "tensorrt-llm", "lmdeploy", "ollama")
 NAME_FLAGS = ("--served-model-name", "--alias", "-a", "--served_model_name")
-# llama.cpp takes every flag from the environment as well: LLAMA_ARG_CTX_SIZE is --ctx-size.
-LLAMA_VARIABLES: dict[str, str] = {
-    "LLAMA_ARG_CTX_SIZE": "--ctx-size",
-    "LLAMA_ARG_N_PARALLEL": "--parallel",
-    "LLAMA_ARG_BATCH": "--batch-size",
-    "LLAMA_ARG_UBATCH": "--ubatch-size",
-    "LLAMA_ARG_N_GPU_LAYERS": "--n-gpu-layers",
-    "LLAMA_ARG_FLASH_ATTN": "--flash-attn",
-    "LLAMA_ARG_CACHE_TYPE_K": "--cache-type-k",
-    "LLAMA_ARG_CACHE_TYPE_V": "--cache-type-v",
-    "LLAMA_ARG_KV_UNIFIED": "--kv-unified",
-    "LLAMA_ARG_SWA_FULL": "--swa-full",
-    "LLAMA_ARG_TENSOR_SPLIT": "--tensor-split",
-    "LLAMA_ARG_SPLIT_MODE": "--split-mode",
-    "LLAMA_ARG_MAIN_GPU": "--main-gpu",
-    "LLAMA_ARG_CPU_MOE": "--cpu-moe",
-    "LLAMA_ARG_N_CPU_MOE": "--n-cpu-moe",
-    "LLAMA_ARG_NO_KV_OFFLOAD": "--no-kv-offload",
-    "LLAMA_ARG_FIT": "--fit",
-    "LLAMA_ARG_FIT_CTX": "--fit-ctx",
-    "LLAMA_ARG_FIT_TARGET": "--fit-target",
-    "LLAMA_ARG_MMPROJ": "--mmproj",
-    "LLAMA_ARG_MODEL_DRAFT": "--model-draft",
-}
-SWITCH_VARIABLES = ("--kv-unified", "--swa-full", "--cpu-moe", "--no-kv-offload")
 
 
 def split_model(
@@ -57,8 +32,6 @@ def split_model(
     """Return (the model as written, the other words, other names of the deployment)."""
     words = tuple(words)
     names = _names(words)
-    if engine == "llama.cpp":
-        words = (*_from_environment(env), *words)
     at, length, model = _by_flag(engine, words)
     if engine in POSITIONAL:
         position = next(iter(scan(engine, [word.text for word in words]).positional), None)
@@ -101,17 +74,3 @@ def _names(words: Sequence[Word]) -> tuple[str, ...]:
                 found.append(following.text)
             return tuple(found)
     return ()
-
-
-def _from_environment(env: Mapping[str, Word]) -> tuple[Word, ...]:
-    found: list[Word] = []
-    for variable, flag in LLAMA_VARIABLES.items():
-        word = env.get(variable)
-        if word is None or word.text == "":
-            continue
-        if flag in SWITCH_VARIABLES:
-            if word.text.casefold() in ("1", "true", "on", "enabled"):
-                found.append(Word(flag, word.line))
-            continue
-        found += [Word(flag, word.line), word]
-    return tuple(found)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from kvplan.deploy.flags import TABLES, Scan, scan
+from kvplan.deploy.flags.environment import options_of_environment
 from kvplan.deploy.launch import Launch
 from kvplan.deploy.lifting import lift_all
 from kvplan.deploy.model_names import Resolved
@@ -12,7 +13,8 @@ from kvplan.device import Device
 from kvplan.engines import engine_named
 from kvplan.engines.base import Engine, Notice, Plan, Refusal
 from kvplan.errors import InvalidValue, UnknownEngine
-from kvplan.plan import plan
+from kvplan.judge import Rules
+from kvplan.offload import plan_or_offload
 from kvplan.solve import limits
 from kvplan.workload import Workload
 
@@ -41,6 +43,7 @@ class Command:
     launch: Launch
     scan: Scan
     options: Mapping[str, object]
+    wrong_variable: str = ""
 
     def line_of(self, *names: str) -> tuple[str, int] | None:
         """Return (flag as written, line) of the first of these options that was given."""
@@ -94,9 +97,20 @@ class Command:
 
 
 def read_command(launch: Launch) -> Command:
-    """Take a launch's flags apart."""
+    """Take a launch's flags apart, and the variables that stand for flags: a flag wins."""
     found = scan(launch.engine, [word.text for word in launch.flags])
-    return Command(launch, found, dict(found.options))
+    environment, wrong = _from_environment(launch)
+    return Command(launch, found, {**environment, **found.options}, wrong)
+
+
+def _from_environment(launch: Launch) -> tuple[dict[str, object], str]:
+    """Return (options that variables set, why one of them cannot be read)."""
+    known = {name: word.text for name, word in launch.env.items() if word.known}
+    try:
+        options = options_of_environment(launch.engine, known).options
+    except InvalidValue as error:
+        return {}, error.message
+    return {name: value for name, value in options if name not in ("model", "hf_repo", "hf_file")}, ""
 
 
 def _count(value: object) -> int:
@@ -149,7 +163,8 @@ def workload_of(command: Command, resolved: Resolved, settings: Settings) -> Wor
     )
     workload = lift_all(workload, workload.engine_options, "file")
     if command.launch.engine in TAKES_ALL:
-        n_ctx, slots = _count(options.get("ctx_size")), max(1, _count(options.get("parallel")))
+        n_ctx = _count(options.get("ctx_size") or options.get("num_ctx"))
+        slots = _count(options.get("parallel") or options.get("num_parallel"))
         if n_ctx > 1:
             per_slot = (
                 n_ctx if options.get("kv_unified") or command.launch.engine == "ollama" else n_ctx // slots
@@ -165,18 +180,23 @@ def workload_of(command: Command, resolved: Resolved, settings: Settings) -> Wor
 
 
 def planned(
-    command: Command, resolved: Resolved, devices: tuple[Device, ...], engine: Engine, workload: Workload
+    command: Command,
+    resolved: Resolved,
+    devices: tuple[Device, ...],
+    engine: Engine,
+    workload: Workload,
+    rules: Rules,
 ) -> Plan:
     """Plan a launch as its engine would start it.
 
     A length left to vLLM (``--max-model-len auto``) is the longest that fits.
     """
-    result = plan(resolved.model, workload, devices, engine)
+    result = plan_or_offload(resolved.model, workload, devices, engine, rules)
     if command.options.get("max_model_len") == -1 and command.launch.engine == "vllm":
         longest = limits(result, devices, engine).max_context_tokens
         if 0 < longest < result.context_tokens:
             shorter = replace(workload, context_tokens=longest, context_source="engine")
-            result = plan(resolved.model, shorter, devices, engine)
+            result = plan_or_offload(resolved.model, shorter, devices, engine, rules)
     refusal = _beyond_limit(command, result)
     if refusal is not None:
         result = replace(result, refusals=(*result.refusals, refusal))

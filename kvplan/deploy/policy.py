@@ -11,12 +11,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kvplan.deploy.carriers.option_keys import plain
-from kvplan.deploy.files import decoded
+from kvplan.deploy.policy_place import policy_text
 from kvplan.deploy.yaml_values import Listing, Table, Text, Value, load_documents
 from kvplan.errors import InvalidSpec, did_you_mean
-
-NAMES = ("kvplan.yaml", "kvplan.yml", ".kvplan.yaml")
-MAX_PARENTS = 64
 
 Size = Annotated[str, Field(description="A size with its unit: 2GiB, 500MiB, 24GB.")]
 Tokens = Annotated[int | str, Field(description="A number of tokens: 32768 or 32k.")]
@@ -110,39 +107,15 @@ class Loaded:
         self.lines = lines
 
 
-def find_policy(start: Path) -> Path | None:
-    """Return the nearest kvplan.yaml, or pyproject.toml with [tool.kvplan], from a folder upwards."""
-    folder = start.resolve()
-    for place in [folder, *folder.parents][:MAX_PARENTS]:
-        for name in NAMES:
-            if (place / name).is_file():
-                return place / name
-        project = place / "pyproject.toml"
-        if project.is_file() and "[tool.kvplan" in _text(project, str(project)):
-            return project
-    return None
-
-
 def load_policy(path: Path, name: str | None = None) -> Loaded:
     """Read a policy file. Raises InvalidSpec with file and line for anything that is not one."""
     origin = name or str(path)
-    text = _text(path, origin)
+    text = policy_text(path, origin)
     if path.suffix == ".toml":
         return _from_toml(text, origin)
     documents = load_documents(text, origin)
     document = documents[0] if documents else None
     return policy_of(Table() if document is None else document, origin)
-
-
-def _text(path: Path, origin: str) -> str:
-    try:
-        return decoded(path.read_bytes(), origin)
-    except OSError as error:
-        raise InvalidSpec(
-            f"{origin}: cannot be read",
-            why=error.strerror or str(error),
-            hint="check the path and its permissions",
-        ) from None
 
 
 def policy_of(document: Value, origin: str) -> Loaded:

@@ -3,16 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar
+from typing import Any
 
 from kvplan.deploy.launch import Launch
 from kvplan.deploy.policy import Budgets, Deployment, Loaded, Machine, Model
-from kvplan.deploy.settings import Budget, ModelChoice, Settings
+from kvplan.deploy.settings import ModelChoice, Settings
 from kvplan.deploy.words import Word
-from kvplan.judge import Rules
 from kvplan.units import GIB, parse_size, parse_tokens
-
-T = TypeVar("T", Rules, Budget)
 
 # The flags that say a context, ranks and cache formats, by engine.
 SPELLED: dict[str, dict[str, str]] = {
@@ -24,26 +21,26 @@ SPELLED: dict[str, dict[str, str]] = {
     },
     "sglang": {"ctx": "--context-length", "tp": "--tp-size", "pp": "--pp-size", "kv": "--kv-cache-dtype"},
     "tensorrt-llm": {"ctx": "--max_seq_len", "tp": "--tp_size", "pp": "--pp_size", "kv": "--kv_cache_dtype"},
-    "llama.cpp": {"ctx": "--ctx-size", "kv_k": "--cache-type-k", "kv_v": "--cache-type-v"},
+    "llama.cpp": {
+        "ctx": "--ctx-size",
+        "slots": "--parallel",
+        "kv_k": "--cache-type-k",
+        "kv_v": "--cache-type-v",
+    },
     "ollama": {"ctx": "--ctx-size", "kv_k": "--cache-type-k", "kv_v": "--cache-type-v"},
 }
 GGUF_PREFIXES = ("q", "iq", "gguf", "mxfp4_moe", "tq")
 
 
-def layered(launch: Launch, loaded: Loaded | None, flags: Settings) -> Settings:
-    """Return the settings of a launch: a policy's, with what was typed on top."""
-    base = Settings()
-    if loaded is not None:
-        policy = loaded.policy
-        base = _machine(base, policy)
-        base = replace(base, offline=bool(policy.offline))
-        for pattern, section in policy.files.items():
-            if _matches(pattern, launch):
-                base = _machine(base, section)
-        own = policy.deployments.get(launch.name) if launch.file == loaded.origin else None
-        if own is not None:
-            base = _deployment(base, own, launch)
-    return _typed(base, flags)
+def layered(launch: Launch, loaded: Loaded) -> Settings:
+    """Return what a policy says of a launch."""
+    policy = loaded.policy
+    base = replace(_machine(Settings(), policy), offline=bool(policy.offline))
+    for pattern, section in policy.files.items():
+        if _matches(pattern, launch):
+            base = _machine(base, section)
+    own = policy.deployments.get(launch.name) if launch.file == loaded.origin else None
+    return base if own is None else _deployment(base, own, launch)
 
 
 def _matches(pattern: str, launch: Launch) -> bool:
@@ -107,26 +104,6 @@ def _deployment(base: Settings, own: Deployment, launch: Launch) -> Settings:
     return _budgets(replace(base, **changes), own)
 
 
-def _typed(base: Settings, flags: Settings) -> Settings:
-    """Put what was typed over what a policy says."""
-    empty, rules, budget = Settings(), Rules(), Budget()
-    changes: dict[str, Any] = {
-        name: getattr(flags, name)
-        for name in ("gpus", "engine", "reserve_bytes", "cpu_memory_bytes", "num_sequences", "offline")
-        if getattr(flags, name) != getattr(empty, name)
-    }
-    changes["models"] = {**base.models, **flags.models}
-    changes["gpu_names"] = {**base.gpu_names, **flags.gpu_names}
-    changes["rules"] = _over(base.rules, flags.rules, rules)
-    changes["budget"] = _over(base.budget, flags.budget, budget)
-    return replace(base, **changes)
-
-
-def _over(base: T, typed: T, empty: T) -> T:
-    names = [name for name in typed.__dataclass_fields__ if getattr(typed, name) != getattr(empty, name)]
-    return replace(base, **{name: getattr(typed, name) for name in names})
-
-
 def deployments_of(loaded: Loaded) -> list[Launch]:
     """Return a policy's own deployments as launches."""
     return [
@@ -165,6 +142,7 @@ def _words(entry: Deployment, engine: str) -> Mapping[str, str]:
         tokens = parse_tokens(str(entry.ctx))
         # llama.cpp shares its context among its slots.
         found["ctx"] = str(tokens * slots if engine == "llama.cpp" else tokens)
+        found["slots"] = str(slots)
     if entry.kv is not None:
         found["kv"] = found["kv_k"] = found["kv_v"] = entry.kv
     found |= {

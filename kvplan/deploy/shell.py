@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from kvplan.deploy.parameters import arithmetic, expand, parameter
+from kvplan.deploy.parameters import MAX_TEXT, arithmetic, expand, parameter
 from kvplan.deploy.shell_lexer import LineOf, Part, ShellError, Token
 from kvplan.deploy.shell_syntax import Case, Function, If, Loop, Node, Script, Simple, parse
 from kvplan.deploy.shell_tests import Truth, test_of
@@ -237,7 +237,7 @@ class _Follower:
         name, appended, value = assigned
         word = self._joined(value)
         if appended:
-            word = joined([*self.variables.get(name, ()), word], "")
+            word = _bounded(joined([*self.variables.get(name, ()), word], ""))
         into[name] = word
 
     # Expansion
@@ -260,7 +260,7 @@ class _Follower:
         return [word for token in written for word in self._split(token)]
 
     def _joined(self, token: Token) -> Word:
-        return at_line(joined((self._part(part) for part in token.parts), ""), token.line)
+        return _bounded(at_line(joined((self._part(part) for part in token.parts), ""), token.line))
 
     def _split(self, token: Token) -> list[Word]:
         """Expand one written word: quoted parts stay whole, unquoted expansions fall apart at blanks."""
@@ -317,6 +317,11 @@ class _Follower:
                 return Word(str(number))
             return Word(f"$(({part.text}))", undefined=value.undefined or (part.text.strip()[:40],))
         return Word(f"$({part.text})", undefined=(f"$({part.text[:40]})",))
+
+
+def _bounded(word: Word) -> Word:
+    """Give up on a value that grows without end."""
+    return word if len(word.text) <= MAX_TEXT else Word("", word.line, ("a value that is too long",))
 
 
 def _plain_names(text: str) -> str:

@@ -58,6 +58,7 @@ class _Lexer:
         self.at = 0
         self.found: list[Token] = []
         self.heredocs: list[tuple[str, bool]] = []
+        self.word_end = -1
 
     def run(self) -> list[Token]:
         source = self.source
@@ -86,6 +87,9 @@ class _Lexer:
 
     def _operator(self) -> None:
         text = next((op for op in OPERATORS if self.source.startswith(op, self.at)), self.source[self.at])
+        if text[0] in "<>" and self.at == self.word_end and self.found[-1].text.isdigit():
+            # 2>file: the digit belongs to the redirection.
+            self.found.pop()
         self._put("operator", text, len(text))
         if text in ("<<", "<<-"):
             self._heredoc(strip=text == "<<-")
@@ -146,6 +150,7 @@ class _Lexer:
                 plain.append(char)
                 self.at += 1
         flush()
+        self.word_end = self.at
         self.found.append(Token("word", source[start : self.at], self.line_of(start), tuple(parts)))
 
     def _double_quoted(self, start: int) -> list[Part]:

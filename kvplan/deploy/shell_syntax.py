@@ -225,8 +225,6 @@ class _Parser:
                 continue
             if now.is_operator(*REDIRECTIONS):
                 self.at += 2 if self._peek(1).kind == "word" else 1
-                if words and words[-1].text.isdigit() and len(words) > 1:
-                    words.pop()
                 continue
             if now.is_operator("(") and words and words[-1].text.endswith("="):
                 arrays.append((words.pop(), self._array()))

@@ -1,10 +1,11 @@
 """A command written as one text, cut into words as Compose and the container runtimes do: no shell."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from kvplan.deploy.parameters import expand, lookup_in, parameter_end
 from kvplan.deploy.shell_lexer import ShellError
-from kvplan.deploy.words import Word
+from kvplan.deploy.words import Word, joined
 from kvplan.deploy.yaml_values import Text
 
 LineOf = Callable[[int], int]
@@ -45,28 +46,27 @@ def interpolated_words(text: Text, variables: Mapping[str, Word]) -> list[Word]:
 def interpolated(text: Text, variables: Mapping[str, Word], escape: str = "$$") -> Word:
     """Return a whole text with its variables replaced, and the lines of its parts kept."""
     lookup = lookup_in(variables)
-    spans: list[tuple[int, int]] = []
-    pieces: list[Word] = []
-    length = 0
+    return piecewise(text, lambda piece: expand(piece, lookup, escape=escape))
+
+
+def piecewise(text: Text, change: Callable[[str], Word]) -> Word:
+    """Return a text changed line by line, so that it is still known where each part stood."""
     bounds = [offset for offset, _ in text.spans] or [0]
     if bounds[0] != 0:
         bounds.insert(0, 0)
-    for start, end in zip(bounds, [*bounds[1:], len(text)], strict=True):
-        if _opens(text[start:end]):
-            # A parameter that spans lines: replaced as a whole, its lines are lost.
-            value = expand(text, lookup, escape=escape)
-            return Word(value.text, text.line, value.undefined, value.defaulted)
+    raw = [text[start:end] for start, end in zip(bounds, [*bounds[1:], len(text)], strict=True)]
+    if any(_opens(piece) for piece in raw):
+        # A parameter that spans lines: replaced as a whole, its lines are lost.
+        return replace(change(text), line=text.line)
+    spans: list[tuple[int, int]] = []
+    pieces: list[Word] = []
+    length = 0
+    for start, piece in zip(bounds, raw, strict=True):
         spans.append((length, text.line_at(start)))
-        pieces.append(expand(text[start:end], lookup, escape=escape))
+        pieces.append(change(piece))
         length += len(pieces[-1].text)
-    undefined = tuple(dict.fromkeys(name for piece in pieces for name in piece.undefined))
-    return Word(
-        "".join(piece.text for piece in pieces),
-        text.line,
-        undefined,
-        any(piece.defaulted for piece in pieces),
-        tuple(spans) if len(spans) > 1 else (),
-    )
+    merged = joined(pieces, "")
+    return replace(merged, line=text.line, spans=tuple(spans) if text.spans else ())
 
 
 def _opens(text: str) -> bool:

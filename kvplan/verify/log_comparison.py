@@ -23,6 +23,7 @@ COMPONENT_OF = {
 }
 # How far a loader's count lies from the checkpoint's tensors: 0.5 percent below to 1 above.
 LOADED_PERMILLE = (995, 1010)
+FILE_TYPE_UNKNOWN = "the log does not name the file's type: add --weights"
 
 
 def compare(plan: Plan, readings: Readings, replan: Replan) -> tuple[Comparison, ...]:
@@ -260,6 +261,9 @@ def _llama_cpp(plan: Plan, readings: Readings) -> tuple[Comparison, ...]:
             reading = next((one for one in readings.of(said) if one.device == name), None)
             component = said.removesuffix("_buffer")
             planned = _component(device, component) if device else None
+            if component == "weights" and _is_converted(plan):
+                rows.append(_row(component, None, reading, why=FILE_TYPE_UNKNOWN))
+                continue
             rows.append(_row(component, planned, reading))
     rows += _whole_cache(plan, readings)
     if not names:
@@ -272,10 +276,18 @@ def _llama_cpp(plan: Plan, readings: Readings) -> tuple[Comparison, ...]:
                 sum(reading.rounding_bytes for reading in weights),
                 "CPU",
             )
-            rows.append(_row("weights", host.get("weights"), held))
+            if _is_converted(plan):
+                rows.append(_row("weights", None, held, why=FILE_TYPE_UNKNOWN))
+            else:
+                rows.append(_row("weights", host.get("weights"), held))
         compute = next((one for one in readings.of("activations") if one.device.startswith("CPU")), None)
         rows.append(_row("activations", host.get("activations"), compute))
     return tuple(row for row in rows if row is not None)
+
+
+def _is_converted(plan: Plan) -> bool:
+    """Tell whether nobody says which GGUF mix was loaded, so that the planned weights are a stand-in."""
+    return any(notice.code == "weights-converted" for notice in plan.warnings)
 
 
 def _whole_cache(plan: Plan, readings: Readings) -> list[Comparison | None]:

@@ -156,4 +156,5 @@ def _object(document: Table, context: Context, depth: int) -> list[Launch]:
         # Settings in a ConfigMap belong to the engine that mounts them.
         if kind != "ConfigMap" or launch.model is not None
     ]
-    return found or kubernetes.launches(document, context)
+    found = found or kubernetes.launches(document, context)
+    return found or (anywhere.launches(document, context) if MENTIONS.search(context.file.text) else [])

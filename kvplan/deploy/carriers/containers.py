@@ -14,7 +14,7 @@ from kvplan.deploy.launch import GpuHint, Launch
 from kvplan.deploy.parameters import expand, kubernetes_expand, lookup_in
 from kvplan.deploy.programs import SHELLS, container
 from kvplan.deploy.shell_lexer import ShellError
-from kvplan.deploy.splitting import interpolated, split_words
+from kvplan.deploy.splitting import interpolated, piecewise, split_words
 from kvplan.deploy.words import Word
 from kvplan.deploy.yaml_values import Listing, Table, Text, Value, dig, listing, table, text
 from kvplan.errors import UnreadableDeployment
@@ -102,9 +102,8 @@ def words_of(value: Value, env: Mapping[str, Word], context: Context) -> list[Wo
     found: list[Word] = []
     for item in items:
         if "\n" in item.strip() or is_shell or _is_script(item):
-            word = kubernetes_expand(item, env)
             # An unresolved $(NAME) in a script is the shell's to judge, where it stands.
-            found.append(replace(whole(item), text=word.text) if word.text != item else whole(item))
+            found.append(replace(piecewise(item, lambda piece: kubernetes_expand(piece, env)), undefined=()))
         else:
             found.append(_replaced(Word(str(item), item.line), env, context))
     return found
@@ -116,7 +115,7 @@ def _is_script(item: Text) -> bool:
 
 def whole(item: Text) -> Word:
     """Return a text as one word that keeps the lines of its parts."""
-    return Word(str(item), item.line, spans=item.spans if len(item.spans) > 1 else ())
+    return Word(str(item), item.line, spans=item.spans)
 
 
 def _replaced(word: Word, env: Mapping[str, Word], context: Context) -> Word:

@@ -1,16 +1,11 @@
 """Ollama's Modelfile: FROM, PARAMETER, ADAPTER. Keywords in any case."""
 
 from kvplan.deploy.carriers.context import Context, launches_of
+from kvplan.deploy.flags.ollama import MODELFILE
 from kvplan.deploy.launch import GpuHint, Launch
 from kvplan.deploy.programs import Started
 from kvplan.deploy.words import Word
 
-# PARAMETER -> the flag of llama.cpp's server that means the same.
-PARAMETERS: dict[str, str] = {
-    "num_ctx": "--ctx-size",
-    "num_gpu": "--n-gpu-layers",
-    "num_batch": "--batch-size",
-}
 MULTILINE = '"""'
 
 
@@ -26,7 +21,6 @@ def launches(text: str, context: Context) -> list[Launch]:
     """Return the one model of a Modelfile."""
     model: Word | None = None
     flags: list[Word] = []
-    adapters: list[str] = []
     quoted = False
     for number, line in enumerate(text.splitlines(), start=1):
         marks = line.count(MULTILINE)
@@ -38,15 +32,14 @@ def launches(text: str, context: Context) -> list[Launch]:
         if keyword == "FROM":
             model = Word(line.split(None, 1)[1].strip().strip("\"'"), number)
         elif keyword == "PARAMETER" and len(parts) == 3:
-            flag = PARAMETERS.get(parts[1].casefold())
+            flag = MODELFILE.get(parts[1].casefold())
             if flag is not None:
                 flags += [Word(flag, number), Word(parts[2].strip().strip("\"'"), number)]
         elif keyword == "ADAPTER":
-            adapters.append(parts[1])
+            flags += [Word("--adapter", number), Word(parts[1], number)]
     if model is None:
         context.note(1, "a Modelfile without FROM")
         return []
-    notes = tuple(f"ADAPTER {adapter} is not counted" for adapter in adapters)
     started = Started("ollama", (model, *flags), model.line)
     name = context.file.name.rsplit("/", 1)[-1]
-    return launches_of([started], context, name, GpuHint(), extra_notes=notes)
+    return launches_of([started], context, name, GpuHint())
