@@ -16,12 +16,12 @@ from kvplan.verify.logs import read_log
 from kvplan.workload import Workload
 
 llama_cpp = pytest.importorskip(
-    "llama_cpp", reason="llama.cpp is not installed: pip install llama-cpp-python (builds for minutes)"
+    "llama_cpp", reason="llama.cpp is not installed: pip install -e '.[test,llama-cpp]' (builds for minutes)"
 )
 F32, F16 = 0, 1
 BYTES = {F32: 4, F16: 2}
 ALIGNMENT = 32
-NUM_LAYERS, HIDDEN, HEADS, KV_HEADS, FEED_FORWARD, VOCABULARY = 4, 256, 8, 2, 512, 320
+NUM_LAYERS, HIDDEN, HEADS, KV_HEADS, FEED_FORWARD, VOCABULARY = 4, 512, 8, 2, 1024, 320
 
 
 def _text(value):
