@@ -174,7 +174,7 @@ def _cache(transformers: Any, config: Any, options: Mapping[str, object]) -> Any
                 return transformers.QuantizedCache(backend=options["backend"], config=config, **given)
             case _:
                 return transformers.DynamicCache(config=config)
-    except (ImportError, KeyError, ValueError, NotImplementedError, AttributeError) as error:
+    except (ImportError, KeyError, ValueError, RuntimeError, AttributeError) as error:
         raise CannotTell(
             f"transformers {transformers.__version__} builds no such cache by itself",
             why=f"{type(error).__name__}: {str(error)[:140]}",
