@@ -17,13 +17,28 @@ settings.register_profile(
 settings.load_profile("kvplan")
 
 
+# What somebody measured on this machine must not change what the tests expect.
+NO_CALIBRATION = ROOT / "tests" / "no-calibration-here.json"
+
+
+@pytest.fixture(autouse=True)
+def no_calibration(monkeypatch):
+    """Keep this machine's own measurements out of every test."""
+    monkeypatch.setenv("KVPLAN_CALIBRATION", str(NO_CALIBRATION))
+
+
 @pytest.fixture
 def kvplan():
     """Run a command line in a process of its own; returns (exit code, stdout, stderr)."""
 
     def run(*words, env=None, stdin=None, cwd=None):
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("KVPLAN_", "HF_"))}
-        environment |= {"COLUMNS": "80", "HF_HUB_OFFLINE": "1", **(env or {})}
+        environment |= {
+            "KVPLAN_CALIBRATION": str(NO_CALIBRATION),
+            "COLUMNS": "80",
+            "HF_HUB_OFFLINE": "1",
+            **(env or {}),
+        }
         done = subprocess.run(
             [sys.executable, "-m", "kvplan", *words],
             capture_output=True,

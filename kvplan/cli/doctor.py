@@ -18,7 +18,15 @@ OPTIONAL: dict[str, tuple[str, str]] = {
     "nvidia-ml-py": ("gpu", "--gpu local asks the driver through it; nvidia-smi serves as well"),
     "torch": ("verify", "kvplan verify allocates real caches with it"),
 }
-VARIABLES = ("KVPLAN_SPECS", "KVPLAN_DEBUG", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "NO_COLOR")
+VARIABLES = (
+    "KVPLAN_SPECS",
+    "KVPLAN_CALIBRATION",
+    "KVPLAN_DEBUG",
+    "HF_HOME",
+    "HF_HUB_OFFLINE",
+    "HF_ENDPOINT",
+    "NO_COLOR",
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -110,8 +118,27 @@ def _sources() -> "Iterator[Finding]":
             yield Finding("source", "policy", str(found))
         except KvplanError as error:
             yield Finding("source", "policy", error.message, ok=False, hint=error.hint)
+    yield from _measurements()
     for name in ENGINES:
         yield Finding("calibration", name, f"rules of {engine_named(name).version}")
+
+
+def _measurements() -> "Iterator[Finding]":
+    from kvplan.errors import KvplanError
+    from kvplan.report.doctor_answer import Finding
+    from kvplan.units import format_gib
+    from kvplan.verify.calibration import path, saved
+
+    try:
+        kept = saved()
+    except KvplanError as error:
+        yield Finding("calibration", "this machine", error.message, ok=False, hint=error.hint)
+        return
+    for one in kept:
+        scope = f"{one.engine} {one.version} on {one.device}" + (f", {one.model}" if one.model else "")
+        yield Finding("calibration", "this machine", f"{scope}: {format_gib(one.overhead_bytes)}, {one.when}")
+    if not kept:
+        yield Finding("calibration", "this machine", f"nothing measured: {path()}")
 
 
 def _environment() -> "Iterator[Finding]":

@@ -151,10 +151,22 @@ def question(asked: Asked, model: ModelSpec | None = None) -> Question:
     if model is None:
         model = open_model(asked.model, offline=asked.offline, assume=asked.assume)
     has_gpu = bool(devices) or not asked.gpus
-    chosen = engine or default_engine(model, asked.weights, has_gpu=has_gpu)
+    chosen = calibrated(engine or default_engine(model, asked.weights, has_gpu=has_gpu))
     workload, unknown = with_engine_flags(asked, workload, chosen)
     devices = spread(devices, workload.tensor_parallel, workload.pipeline_parallel, multiplied=gpu_is_many)
     return Question(asked, model, workload, devices, chosen, rules_of(asked), unknown)
+
+
+def calibrated(engine: Engine) -> Engine:
+    """Return the engine with what was measured on this machine, itself where nothing was."""
+    from kvplan.verify.calibration import saved
+
+    measurements = saved()
+    if not measurements:
+        return engine
+    from kvplan.calibration import CalibratedEngine
+
+    return CalibratedEngine(engine, measurements)
 
 
 def rules_of(asked: Asked) -> Rules:

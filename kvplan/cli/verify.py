@@ -34,6 +34,10 @@ AgainstOption = Annotated[
 ForwardOption = Annotated[
     bool, typer.Option("--forward", help="Run a few tokens through a random model with fewer layers.")
 ]
+SaveOption = Annotated[
+    bool, typer.Option("--save", help="With --log: keep what it shows; later plans on that GPU use it.")
+]
+ForgetOption = Annotated[bool, typer.Option("--forget", help="Remove everything that --save kept.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -59,6 +63,8 @@ def verify(
     gpu: opt.GpuOption = None,
     tp: opt.TensorOption = None,
     pp: opt.PipelineOption = None,
+    save: SaveOption = False,
+    forget: ForgetOption = False,
     encoder_ctx: opt.EncoderCtxOption = None,
     offline: opt.OfflineOption = False,
     assume: opt.AssumeOption = None,
@@ -94,6 +100,20 @@ def verify(
             engine_words=engine_words,
         )
         out = Output("json" if json_ else format_, output, tuple(export or ()), quiet)
+        if forget:
+            from kvplan.verify.calibration import forget as remove
+            from kvplan.verify.calibration import path
+
+            there = remove()
+            return Outcome(0, text=f"removed {path()}\n" if there else f"nothing is kept in {path()}\n")
+        if save and log is None:
+            from kvplan.errors import InputError
+
+            raise InputError(
+                "--save goes with --log",
+                why="a server's log shows what lies beside weights and cache",
+                hint="write it like: kvplan verify --log server.log --gpu h100 --save",
+            )
         if log is not None and url is not None:
             from kvplan.errors import OptionClash
 
@@ -109,7 +129,7 @@ def verify(
         if log is not None:
             from kvplan.cli import verify_log
 
-            return verify_log.answer(asked, log, out)
+            return verify_log.answer(asked, log, out, keep=save)
         if against is not None or forward:
             from kvplan.cli import verify_transformers
 

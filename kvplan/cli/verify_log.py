@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from kvplan.calibration import CalibratedEngine
 from kvplan.cli.outcome import Outcome, Output
 from kvplan.cli.question import Asked, question
 from kvplan.cli.verify_allocation import subject
@@ -22,7 +23,7 @@ from kvplan.verify.readings import Readings
 MAX_LOG_BYTES = 64 * MIB
 
 
-def answer(asked: Asked, path: str, output: Output) -> Outcome:
+def answer(asked: Asked, path: str, output: Output, *, keep: bool = False) -> Outcome:
     """Read the log, plan what its server was asked, compare.
 
     Raises CannotTell for a log that no known engine wrote or that lacks what a plan needs.
@@ -38,6 +39,8 @@ def answer(asked: Asked, path: str, output: Output) -> Outcome:
         "model": readings.model or None,
         "out_of_memory": readings.out_of_memory,
     }
+    if keep:
+        facts["saved_in"] = str(_keep(asked, result, readings))
     facts |= {name: int(value) if value == int(value) else value for name, value in readings.counts.items()}
     return Outcome(
         EXIT_CODES[reached],
@@ -54,6 +57,29 @@ def answer(asked: Asked, path: str, output: Output) -> Outcome:
         ),
         output,
     )
+
+
+def _keep(asked: Asked, result: Plan, readings: Readings) -> Path:
+    """Save what the log says lies beside weights and cache. Raises CannotTell where it does not say it."""
+    from datetime import date
+
+    from kvplan.verify.calibration import save
+    from kvplan.verify.log_comparison import measurement_of
+
+    if not asked.gpus:
+        raise InputError(
+            "--save needs the GPU's name",
+            why="later plans use the measurement for that GPU",
+            hint="name it as later plans will: --gpu h100, or --gpu local",
+        )
+    measured = measurement_of(result, readings, when=date.today().isoformat())
+    if measured is None:
+        raise CannotTell(
+            f"this {readings.engine} log does not say what lies beside weights and cache",
+            why="vLLM prints it after profiling, llama.cpp in its memory table ('unaccounted')",
+            hint="give the whole start-up log",
+        )
+    return save(measured)
 
 
 def planned_against(asked: Asked, readings: Readings, *, needs_gpu: bool) -> tuple[Plan, Replan]:
@@ -81,7 +107,15 @@ def planned_against(asked: Asked, readings: Readings, *, needs_gpu: bool) -> tup
             why=error.why,
             hint="name the model: kvplan verify MODEL --log FILE (or --url)",
         ) from None
+    # The log is held against the rules that ship, not against what earlier logs of this machine said.
+    policy = asking.engine.uncalibrated if isinstance(asking.engine, CalibratedEngine) else asking.engine
     workload = workload_of(readings, asking.workload)
+    if readings.engine in ("llama.cpp", "ollama") and not workload.context_tokens:
+        raise CannotTell(
+            f"this {readings.engine} log does not say its context",
+            why="neither n_ctx nor the cache's cells are in it, and everything follows from them",
+            hint="say it: --ctx 8k, or give the whole start-up log",
+        )
     ranks = max(1, workload.tensor_parallel) * max(1, workload.pipeline_parallel)
     devices = devices_of(readings, asking.devices, ranks) if needs_gpu else asking.devices
     if devices and readings.engine not in ("llama.cpp", "ollama"):
@@ -92,9 +126,9 @@ def planned_against(asked: Asked, readings: Readings, *, needs_gpu: bool) -> tup
     def replan(changes: dict[str, object]) -> Plan:
         options = dict(workload.engine_options) | changes
         changed = replace(workload, engine_options=tuple(options.items()))
-        return plan(asking.model, changed, devices, asking.engine)
+        return plan(asking.model, changed, devices, policy)
 
-    return plan(asking.model, workload, devices, asking.engine), replan
+    return plan(asking.model, workload, devices, policy), replan
 
 
 def _engine_text(readings: Readings) -> str:

@@ -76,12 +76,8 @@ def _rows(plan: Plan, whole: CacheLayout, part: CacheLayout, measured: Measured)
         for one in measured.groups
     ]
     if part.num_layers_left_out:
-        shapes = sum(group.num_bytes for group in whole.groups)
-        rows.append(
-            of_quantity(
-                "whole_cache", plan.cache.total, shapes, why="from the tensors' shapes, not allocated"
-            )
-        )
+        where = "its shapes added up, not allocated"
+        rows.append(of_quantity("whole_cache", plan.cache.total, whole.num_bytes, where=where))
     else:
         rows.append(of_quantity("whole_cache", plan.cache.total, measured.storage_bytes))
     return tuple(rows)

@@ -17,6 +17,7 @@ LAYOUTS: dict[str, str] = {
     "transformers": "transformers_layout",
     "vllm": "vllm_layout",
     "llama.cpp": "llama_cpp_layout",
+    "ollama": "llama_cpp_layout",
 }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from kvplan.calibration import SCOPE_OPTIONS, Measurement
 from kvplan.engines.base import DevicePlan, Plan
 from kvplan.quantity import Quantity, exact, total
 from kvplan.units import format_gib
@@ -22,6 +23,7 @@ COMPONENT_OF = {
 }
 # How far a loader's count lies from the checkpoint's tensors: 0.5 percent below to 1 above.
 LOADED_PERMILLE = (995, 1010)
+FILE_TYPE_UNKNOWN = "the log does not name the file's type: add --weights"
 
 
 def compare(plan: Plan, readings: Readings, replan: Replan) -> tuple[Comparison, ...]:
@@ -34,6 +36,39 @@ def compare(plan: Plan, readings: Readings, replan: Replan) -> tuple[Comparison,
     else:
         rows += _sglang(plan, readings)
     return tuple(rows)
+
+
+def measurement_of(plan: Plan, readings: Readings, *, when: str) -> Measurement | None:
+    """Return the overhead that a log tells of, None where it does not.
+
+    vLLM's is what its profile run found beside the weights, for that model and scheduler; llama.cpp's
+    is what its memory table cannot account for, whatever the model.
+    """
+    if not plan.devices:
+        return None
+    device = plan.devices[0]
+    if readings.engine == "vllm":
+        parts = [readings.largest(name) for name in ("activations", "non_torch")]
+        known = [part.num_bytes for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        planned = [_component(device, name) for name in ("activations", "runtime", "cuda_graphs")]
+        if planned[2] is not None:
+            graphs = readings.largest("cuda_graphs") or readings.largest("cuda_graphs_estimated")
+            known.append(graphs.num_bytes if graphs is not None else planned[2].expected)
+        options = dict(plan.engine_options)
+        scope = tuple((name, options[name]) for name in SCOPE_OPTIONS if name in options)
+        before = sum(part.expected for part in planned if part is not None)
+        return Measurement(
+            device.device.name, "vllm", plan.engine_version, sum(known), before, plan.model.name, scope, when
+        )
+    rest = readings.largest("unaccounted")
+    runtime = _component(device, "runtime")
+    if rest is None or runtime is None:
+        return None
+    return Measurement(
+        device.device.name, plan.engine_name, readings.version, rest.num_bytes, runtime.expected, when=when
+    )
 
 
 def explain(rows: tuple[Comparison, ...], readings: Readings) -> tuple[str, ...]:
@@ -226,6 +261,9 @@ def _llama_cpp(plan: Plan, readings: Readings) -> tuple[Comparison, ...]:
             reading = next((one for one in readings.of(said) if one.device == name), None)
             component = said.removesuffix("_buffer")
             planned = _component(device, component) if device else None
+            if component == "weights" and _is_converted(plan):
+                rows.append(_row(component, None, reading, why=FILE_TYPE_UNKNOWN))
+                continue
             rows.append(_row(component, planned, reading))
     rows += _whole_cache(plan, readings)
     if not names:
@@ -238,10 +276,18 @@ def _llama_cpp(plan: Plan, readings: Readings) -> tuple[Comparison, ...]:
                 sum(reading.rounding_bytes for reading in weights),
                 "CPU",
             )
-            rows.append(_row("weights", host.get("weights"), held))
+            if _is_converted(plan):
+                rows.append(_row("weights", None, held, why=FILE_TYPE_UNKNOWN))
+            else:
+                rows.append(_row("weights", host.get("weights"), held))
         compute = next((one for one in readings.of("activations") if one.device.startswith("CPU")), None)
         rows.append(_row("activations", host.get("activations"), compute))
     return tuple(row for row in rows if row is not None)
+
+
+def _is_converted(plan: Plan) -> bool:
+    """Tell whether nobody says which GGUF mix was loaded, so that the planned weights are a stand-in."""
+    return any(notice.code == "weights-converted" for notice in plan.warnings)
 
 
 def _whole_cache(plan: Plan, readings: Readings) -> list[Comparison | None]:

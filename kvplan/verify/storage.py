@@ -13,6 +13,7 @@ from kvplan.errors import CannotTell
 
 ITEM_BYTES: dict[str, int] = {
     "float32": 4,
+    "int64": 8,
     "int32": 4,
     "float16": 2,
     "bfloat16": 2,

@@ -136,7 +136,9 @@ def forward(model: Any, num_tokens: int, batch: int, device: str) -> Held:
     classes: dict[str, int] = {}
     for layer in getattr(cache, "layers", ()):
         classes[type(layer).__name__] = classes.get(type(layer).__name__, 0) + 1
-    return Held({}, sum_bytes(cache), storage_bytes(cache), classes)
+    # xLSTM's own cache counts its tokens in a tensor that its plan counts as well.
+    counters = type(cache).__name__.startswith("xLSTM")
+    return Held({}, sum_bytes(cache, counters=counters), storage_bytes(cache), classes)
 
 
 def config_of(transformers: Any, data: Mapping[str, object], model_type: str) -> Any:
@@ -172,7 +174,7 @@ def _cache(transformers: Any, config: Any, options: Mapping[str, object]) -> Any
                 return transformers.QuantizedCache(backend=options["backend"], config=config, **given)
             case _:
                 return transformers.DynamicCache(config=config)
-    except (ImportError, KeyError, ValueError, NotImplementedError, AttributeError) as error:
+    except (ImportError, KeyError, ValueError, RuntimeError, AttributeError) as error:
         raise CannotTell(
             f"transformers {transformers.__version__} builds no such cache by itself",
             why=f"{type(error).__name__}: {str(error)[:140]}",
@@ -238,8 +240,10 @@ def _feed_states(torch: Any, layer: Any, part: Cache, batch: int, types: StateTy
         )
 
 
-def tensors_in(value: object, seen: set[int] | None = None, depth: int = 0) -> Iterator[Any]:
-    """Yield every tensor that an object reaches, once; counters and positions left out."""
+def tensors_in(
+    value: object, seen: set[int] | None = None, depth: int = 0, *, counters: bool = False
+) -> Iterator[Any]:
+    """Yield every tensor that an object reaches, once; counters and positions only if asked for."""
     import torch
 
     seen = set() if seen is None else seen
@@ -247,25 +251,25 @@ def tensors_in(value: object, seen: set[int] | None = None, depth: int = 0) -> I
         return
     if isinstance(value, torch.Tensor):
         seen.add(id(value))
-        if value.is_floating_point() or value.dim() > 1:
+        if counters or value.is_floating_point() or value.dim() > 1:
             yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from tensors_in(item, seen, depth + 1)
+            yield from tensors_in(item, seen, depth + 1, counters=counters)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from tensors_in(item, seen, depth + 1)
+            yield from tensors_in(item, seen, depth + 1, counters=counters)
     elif hasattr(value, "__dict__") and not isinstance(value, type | torch.nn.Module):
         if type(value).__name__.endswith("Config"):
             return
         seen.add(id(value))
         for item in vars(value).values():
-            yield from tensors_in(item, seen, depth + 1)
+            yield from tensors_in(item, seen, depth + 1, counters=counters)
 
 
-def sum_bytes(value: object) -> int:
+def sum_bytes(value: object, *, counters: bool = False) -> int:
     """Return what the tensors of an object hold."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors_in(value))
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors_in(value, counters=counters))
 
 
 def storage_bytes(value: object) -> int:

@@ -21,6 +21,7 @@ from kvplan.layers import (
     LatentAttention,
     SharedCache,
     SlidingWindow,
+    XlstmState,
     kind_name,
 )
 from kvplan.model import cache_kinds
@@ -37,6 +38,9 @@ def layout(plan: Plan) -> CacheLayout:
         LayoutGroup(kind_name(cache), count, _tensors(cache, plan, asked.kind, batch))
         for cache, count in cache_kinds(plan.model)
     )
+    if any(isinstance(cache, XlstmState) for cache, _ in cache_kinds(plan.model)):
+        # models/xlstm keeps the number of tokens it has seen beside its states.
+        groups = (*groups, LayoutGroup("token_counter", 1, (TensorShape("seen tokens", "int64", (1,)),)))
     return with_planned(plan, groups, batch)
 
 
