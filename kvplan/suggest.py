@@ -20,7 +20,8 @@ from kvplan.model import ModelSpec
 from kvplan.offload import plan_or_offload
 from kvplan.plan import default_engine, plan
 from kvplan.quality import KV, kv_loss, weight_loss
-from kvplan.solve import fewest_gpus, max_context, max_sequences
+from kvplan.solve import fewest_gpus, largest, max_context, max_sequences
+from kvplan.weights import format_name_of, weight_bytes
 from kvplan.workload import Workload
 
 MAX_SUGGESTIONS = 4
@@ -157,8 +158,6 @@ def _can_load(situation: Situation, name: str) -> bool:
 
 
 def _smaller(model: ModelSpec, name: str, than_bytes: int) -> bool:
-    from kvplan.weights import weight_bytes
-
     try:
         return weight_bytes(model, name).expected < than_bytes
     except KvplanError:
@@ -221,6 +220,12 @@ def _read(text: str) -> object:
     return int(text) if text.isdigit() else float(text)
 
 
+def _weights_exceed(model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> bool:
+    """Tell whether the weights alone are more than the devices, so that nothing needs to be planned."""
+    name = format_name_of(model, workload.weights_format)
+    return weight_bytes(model, name).low > sum(device.usable_bytes for device in devices)
+
+
 def attempt(situation: Situation, options: Sequence[Option], rules: Rules | None = None) -> Suggestion | None:
     """Return what ``options`` together give, None where that is not a success or cannot be planned.
 
@@ -229,6 +234,8 @@ def attempt(situation: Situation, options: Sequence[Option], rules: Rules | None
     judged_by = rules or situation.rules
     workload, devices, engine = _apply(situation, options)
     if engine.name != situation.engine.name and situation.workload.engine_options:
+        return None
+    if not judged_by.allow_offload and _weights_exceed(situation.model, workload, devices):
         return None
     try:
         if judged_by.allow_offload:
@@ -263,17 +270,26 @@ def _pairs(situation: Situation, failed: Sequence[Option]) -> Iterator[Suggestio
         (pair for pair in combinations(_widest(failed), 2) if pair[0].key != pair[1].key),
         key=lambda pair: (pair[0].loss + pair[1].loss, pair[0].cost + pair[1].cost),
     )
-    found = 0
+    settled: set[tuple[str, str]] = set()
     for pair in pairs:
+        keys = (pair[0].key, pair[1].key)
+        if keys in settled:
+            # One of each sort is shown, and this would lose more.
+            continue
         suggestion = attempt(situation, pair)
         if suggestion is not None:
-            found += 1
+            if suggestion.verdict.status == "fits":
+                settled.add(keys)
             yield suggestion
-        if found >= 2 * MAX_SUGGESTIONS:
+        if len(settled) >= MAX_SUGGESTIONS:
             break
-    for option in failed:
-        if option.key in ("weights", "gpu"):
-            yield from _reduced(situation, (option,))
+    for key in ("weights", "gpu"):
+        # The smallest loss with which anything shorter succeeds: no other of its sort would be shown.
+        for option in (option for option in failed if option.key == key):
+            shortened = list(_reduced(situation, (option,)))
+            yield from shortened
+            if shortened:
+                break
 
 
 def _widest(options: Sequence[Option]) -> list[Option]:
@@ -286,6 +302,8 @@ def _reduced(situation: Situation, options: tuple[Option, ...]) -> Iterator[Sugg
     """Yield a shorter context and fewer sequences, as much of each as fits with ``options`` made."""
     workload, devices, engine = _apply(situation, options)
     if engine.name != situation.engine.name and workload.engine_options:
+        return
+    if not situation.rules.allow_offload and _weights_exceed(situation.model, workload, devices):
         return
     try:
         longest = max_context(situation.model, workload, devices, engine, situation.rules)

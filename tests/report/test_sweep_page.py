@@ -1,5 +1,6 @@
 """The pictures of a sweep: sound SVG, and the page as a real browser shows it."""
 
+import csv
 import re
 import shutil
 import subprocess
@@ -58,9 +59,11 @@ document.title = JSON.stringify({problems, tip: getComputedStyle(tip).visibility
 @pytest.fixture(scope="module")
 def exported():
     with tempfile.TemporaryDirectory() as folder:
-        names = {name: Path(folder) / f"sweep.{name}" for name in ("svg", "html")}
-        exports = [word for name, path in names.items() for word in ("--export", f"{name}={path}")]
-        assert main([*WORDS, "--format", "csv", "-o", str(Path(folder) / "sweep.csv"), *exports]) == 0
+        names = {name: Path(folder) / f"sweep.{name}" for name in ("svg", "html", "csv")}
+        exports = [
+            word for name, path in names.items() if name != "csv" for word in ("--export", f"{name}={path}")
+        ]
+        assert main([*WORDS, "--format", "csv", "-o", str(names["csv"]), *exports]) == 0
         yield names
 
 
@@ -125,4 +128,7 @@ def test_a_browser_shows_it_whole(exported, tmp_path, dark, width):
     assert seen["problems"] == []
     assert seen["page"] == ("rgb(13, 17, 23)" if dark else "rgb(255, 255, 255)")
     assert seen["tip"].startswith("visible 131,072 tokens: no")
-    assert "weights 14.96" in seen["tip"]
+    with exported["csv"].open(encoding="utf-8", newline="") as file:
+        row = next(row for row in csv.DictReader(file) if row["ctx"] == "131072")
+    assert f"weights {int(row['weights_bytes']) / 2**30:,.2f}" in seen["tip"]
+    assert f"KV cache {int(row['kv_cache_bytes']) / 2**30:,.2f}" in seen["tip"]
