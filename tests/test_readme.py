@@ -22,7 +22,7 @@ def test_commands_run(kvplan, command):
 
 
 def test_options_named_in_the_text_exist(kvplan):
-    helps = "".join(kvplan(name, "--help")[1] for name in ("fit", "show", "list"))
+    helps = "".join(kvplan(name, "--help")[1] for name in ("fit", "show", "list", "check", "diff"))
     engine_flags = {"--max-num-seqs", "--enforce-eager", "--"}
     for option in set(re.findall(r"`(--[a-z-]+)", TEXT)) - engine_flags:
         assert option in helps, option

@@ -30,6 +30,7 @@ from kvplan.errors import CannotTell, KvplanError, UnknownEngine
 from kvplan.judge import Status, Verdict, exit_code, judge
 from kvplan.solve import limits
 
+MAX_SHOWN = 400
 SettingsOf = Callable[[Launch], Settings]
 # What decides a failed test: the options to point at, the first that was given.
 DECISIVE: dict[str, tuple[str, ...]] = {
@@ -45,6 +46,30 @@ DECISIVE: dict[str, tuple[str, ...]] = {
 
 def check_launch(launch: Launch, settings: Settings, models: Models) -> Row:
     """Return the row of a launch. Raises KvplanError only for settings that are wrong themselves."""
+    row = _checked(launch, settings, models)
+    # What files say goes to terminals and logs: nothing in it may steer them.
+    return replace(
+        row,
+        name=printable(row.name),
+        engine=printable(row.engine),
+        model=printable(row.model),
+        gpu=printable(row.gpu),
+        why=printable(row.why),
+        fix=printable(row.fix),
+        flag=printable(row.flag),
+        notes=tuple(printable(note) for note in row.notes),
+        unknown_flags=tuple((printable(flag), line) for flag, line in row.unknown_flags),
+    )
+
+
+def printable(text: str) -> str:
+    """Return a text on one line, without control characters, at a length that can be read."""
+    line = " ".join(text.split())
+    clean = "".join(char if char.isprintable() else "?" for char in line)
+    return clean if len(clean) <= MAX_SHOWN else f"{clean[:MAX_SHOWN]}…"
+
+
+def _checked(launch: Launch, settings: Settings, models: Models) -> Row:
     command = read_command(launch)
     row = _blank(launch, command)
     try:
