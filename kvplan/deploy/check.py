@@ -11,7 +11,7 @@ from dataclasses import replace
 from kvplan.deploy.budgets import broken_budgets
 from kvplan.deploy.devices import Choice, Choices, choices_for, taken
 from kvplan.deploy.launch import Launch
-from kvplan.deploy.model_names import Models, Unresolved
+from kvplan.deploy.model_names import Models, Resolved, Unresolved
 from kvplan.deploy.planning import (
     CONTEXT_OPTIONS,
     RANKS,
@@ -100,7 +100,8 @@ def _checked(launch: Launch, settings: Settings, models: Models) -> Row:
     if launch.missing:
         return _unknown(row, settings, _both(launch.missing[0], choices), "")
     if not choices.choices:
-        return _unknown(row, settings, choices.why, choices.fix)
+        refused = _refused_anywhere(row, command, resolved, settings, engine)
+        return refused or _unknown(row, settings, choices.why, choices.fix)
     rows: list[Row] = []
     for choice in choices.choices:
         devices = _devices(launch, command, choice)
@@ -117,6 +118,22 @@ def _checked(launch: Launch, settings: Settings, models: Models) -> Row:
         named = replace(row, gpu=gpu_text(choice, devices), notes=(*row.notes, *_idle(choice, devices)))
         rows.append(judged(named, command, result, settings, engine))
     return _combined(rows, choices, settings)
+
+
+def _refused_anywhere(
+    row: Row, command: Command, resolved: Resolved, settings: Settings, engine: Engine
+) -> Row | None:
+    """Return the row of what the engine refuses on any card, None where it refuses nothing."""
+    try:
+        workload = workload_of(command, resolved, settings)
+        result = planned(command, resolved, (), engine, workload, settings.rules)
+    except KvplanError:
+        # Without a card there is no plan, and so nothing proven.
+        return None
+    if not result.refusals:
+        return None
+    found = judged(row, command, result, settings, engine)
+    return replace(found, plan=None, headroom_bytes=None)
 
 
 def _blank(launch: Launch, command: Command) -> Row:
@@ -225,6 +242,10 @@ def judged(row: Row, command: Command, result: Plan, settings: Settings, engine:
         # A budget is judged beside the verdict, so that a report can tell them apart.
         rules = replace(rules, min_headroom_bytes=0)
     verdict = judge(result, rules)
+    left_out = [notice.message for notice in result.warnings if notice.code.endswith("-not-counted")]
+    if left_out and verdict.status == "fits":
+        # What has a part missing may fit, and is not certain to.
+        verdict = replace(verdict, status="tight", why=left_out[0])
     code = exit_code(verdict.status, rules)
     broken = broken_budgets(result, verdict, settings.budget)
     why, fix = _explained(result, verdict, engine)
@@ -276,7 +297,7 @@ def _explained(result: Plan, verdict: Verdict, engine: Engine) -> tuple[str, str
     if verdict.status == "unknown":
         return verdict.why, "--gpu GPU or --cpu-memory SIZE"
     if verdict.status == "tight":
-        return "fits as expected, but the uncertainty reaches over the limit", ""
+        return verdict.why or "fits as expected, but the uncertainty reaches over the limit", ""
     if verdict.status == "offload":
         return "weights or cache lie in system memory: it runs, slowly", ""
     if verdict.status == "fits":

@@ -400,3 +400,12 @@ def test_budgets(check):
         assert (code, row["verdict"]) == (1, "fits")
         assert [text.split()[0] for text in row["broken_budgets"]] == [broken]
     assert check(files, "--gpu", "h100", "--min-headroom", "1GiB", "--max-kv-gib", "2")[0] == 0
+
+
+def test_what_is_refused_on_any_card_fails_without_one(check):
+    code, data = check({"a.yml": compose("meta-llama/Meta-Llama-3-8B-Instruct", "--max-model-len 9000")})
+    (row,) = data["deployments"]
+    assert (code, row["verdict"], row["gpu"], row["headroom_bytes"]) == (1, "refused", None, None)
+    assert row["flag"] == {"name": "--max-model-len", "file": "a.yml", "line": 4}
+    code, data = check({"a.yml": compose("qwen3-8b", "--tensor-parallel-size 3")})
+    assert (code, data["deployments"][0]["verdict"]) == (1, "refused")
