@@ -46,9 +46,8 @@ def task_of(config: Config, known: Mapping[str, tuple[Tensor, ...]]) -> tuple[Te
 
 def transform(hidden: int, size: int, vocab_size: int, *, tied: bool, name: str) -> tuple[Tensor, ...]:
     """Return a masked language model's head: a dense layer, a norm, the (tied) decoder and its bias."""
-    decoder = (
-        () if tied else (Tensor(f"{name}.decoder.weight", (vocab_size, size), "lm_head", split="vocab"),)
-    )
+    # Untied, the decoder has a matrix and a bias of its own beside the head's.
+    decoder = () if tied else linear(f"{name}.decoder", vocab_size, size, "lm_head", bias=True, split="vocab")
     return (
         *linear(f"{name}.dense", size, hidden, "lm_head", bias=True),
         *norm(f"{name}.layer_norm", size, bias=True),

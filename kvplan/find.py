@@ -56,12 +56,15 @@ def candidates(
     formats: Sequence[str] | None = None,
     engine: Engine | None = None,
     rules: Rules = DEFAULT_RULES,
+    published_only: bool = False,
+    rates: bool = True,
 ) -> Iterator[Candidate]:
     """Yield every model and format that fits, in the order of the models.
 
     ``formats`` None tries the published one and those of ``FORMATS`` that are smaller; ``engine``
-    None takes the one the weights call for. A model that the engine cannot plan is left out, as is
-    one whose limit is below the asked context.
+    None takes the one the weights call for; ``published_only`` tries no other format, without
+    ``rates`` none is worked out. A model that the engine cannot plan is left out, as is one whose
+    limit is below the asked context.
     """
     every = tuple(models)
     memory = sum(device.memory_bytes for device in devices)
@@ -70,11 +73,11 @@ def candidates(
         limit = model.context_limit_tokens
         if limit and workload.context_tokens > limit:
             continue
-        has_original = _shape(model) in originals
-        for name in _formats_of(model, formats, engine, has_original=has_original):
+        as_published = published_only or _is_requantized(model, originals)
+        for name in _formats_of(model, formats, engine, as_published=as_published):
             if _cannot_fit(model, name, memory):
                 continue
-            found = _planned(model, name, workload, devices, engine, rules)
+            found = _planned(model, name, workload, devices, engine, rules, rates=rates)
             if found is not None:
                 yield found
 
@@ -93,15 +96,22 @@ def _shape(model: ModelSpec) -> tuple[str, int, int]:
     return model.model_type, _num_parameters(model), model.context_limit_tokens
 
 
+def _is_requantized(model: ModelSpec, originals: set[tuple[str, int, int]]) -> bool:
+    """Tell whether this is a quantized release of a model that is bundled in 16 bits as well.
+
+    Its other formats are listed there.
+    """
+    return _least_bits(format_name_of(model, None)) < 16 and _shape(model) in originals
+
+
 def _formats_of(
-    model: ModelSpec, asked: Sequence[str] | None, engine: Engine | None, *, has_original: bool
+    model: ModelSpec, asked: Sequence[str] | None, engine: Engine | None, *, as_published: bool
 ) -> Iterator[str]:
     published = format_name_of(model, None)
     bits = _least_bits(published)
     if asked is not None:
         names = tuple(weight_format(name).name for name in asked)
-    elif bits < 16 and has_original:
-        # A quantized release of a model that is bundled in 16 bits: its other formats are listed there.
+    elif as_published:
         names = (published,)
     else:
         names = (published, *(name for name in FORMATS if _least_bits(name) < bits))
@@ -134,6 +144,8 @@ def _planned(
     devices: Sequence[Device],
     engine: Engine | None,
     rules: Rules,
+    *,
+    rates: bool,
 ) -> Candidate | None:
     try:
         policy = engine or default_engine(model, name, has_gpu=bool(devices))
@@ -143,7 +155,7 @@ def _planned(
     verdict = judge(result, rules)
     if exit_code(verdict.status, rules) != 0 or verdict.status == "unknown":
         return None
-    return Candidate(result, verdict, decode_rate(result), weight_loss(name))
+    return Candidate(result, verdict, decode_rate(result) if rates else None, weight_loss(name))
 
 
 def ranked(found: Iterable[Candidate], *, every_format: bool = False) -> tuple[Candidate, ...]:

@@ -23,6 +23,7 @@ from kvplan.gguf_names import (
     num_experts_of,
     num_gqa,
 )
+from kvplan.gguf_stored import stored_tensors
 from kvplan.model import ModelSpec, num_layers
 from kvplan.tensors import Tensor
 from kvplan.units import round_up
@@ -244,6 +245,8 @@ def _gate_or_up_type(category: Category, layer: int, state: _State, base: str) -
 
 def _stored_type(tensor: GgufTensor, layer: int, state: _State) -> str:
     if not tensor.is_quantizable:
+        if tensor.kept_type:
+            return tensor.kept_type
         return "f16" if tensor.keeps_half and state.mix != "gguf-f32" else "f32"
     base = BASE.get(state.mix, state.mix)
     if base in ("f16", "bf16", "f32"):
@@ -256,10 +259,17 @@ def _stored_type(tensor: GgufTensor, layer: int, state: _State) -> str:
     return chosen
 
 
+def tensors_of(model: ModelSpec) -> tuple[tuple[int, GgufTensor], ...]:
+    """Return (layer, tensor) in the quantizer's order: the file's own where one was read."""
+    if model.gguf_metadata and model.stored:
+        return tuple(stored_tensors(model))
+    return tuple(gguf_tensors(model))
+
+
 @lru_cache(maxsize=64)
 def _contents(model: ModelSpec) -> tuple[tuple[tuple[int, GgufTensor], ...], _State]:
     """Return the file's tensors in order and what the rules need to know before they start."""
-    tensors = tuple(gguf_tensors(model))
+    tensors = tensors_of(model)
     arch = llama_cpp_arch(model)
     layers = num_layers(model.structure)
     state = _State(
@@ -342,7 +352,7 @@ def mix_bytes(model: ModelSpec, mix: str, layout: Layout = "file") -> MixBytes:
                 num_bytes = sizes[key] = allocated_bytes(stored, tensor.num_columns, file_bytes, layout)
         if layer >= 0:
             places.layers[layer] += num_bytes
-            if tensor.num_matrices > 1 and tensor.is_expert:
+            if tensor.is_expert and (tensor.num_matrices > 1 or tensor.kept_type):
                 places.experts[layer] += num_bytes
         else:
             places.add(_place_outside(tensor), num_bytes)
@@ -379,7 +389,7 @@ def named_bytes(model: ModelSpec, mix: str, layout: Layout) -> tuple[tuple[str, 
             file_name(each, layer),
             layer,
             allocated_bytes(stored, each.num_columns, num_bytes, layout),
-            each.num_matrices > 1 and each.is_expert,
+            each.is_expert and (each.num_matrices > 1 or bool(each.kept_type)),
         )
         for layer, each, stored, num_bytes in _sized(model, mix)
         if layer >= 0
@@ -416,6 +426,8 @@ class _Places:
 
 
 def _place_outside(tensor: GgufTensor) -> Place:
+    if tensor.kept_type:
+        return _STORED_PLACES.get(tensor.origin.name.partition(".")[0], "norm")
     if tensor.category == "output":
         return "output"
     if tensor.category == "token_embd":
@@ -480,6 +492,4 @@ def _entries(model: ModelSpec, mix: str) -> Iterator[tuple[Tensor, int, int]]:
 
 def num_stored_elements(model: ModelSpec) -> int:
     """Return the number of elements in the file, as its header would add up."""
-    return sum(
-        tensor.num_columns * tensor.num_rows * tensor.num_matrices for _, tensor in gguf_tensors(model)
-    )
+    return sum(tensor.num_columns * tensor.num_rows * tensor.num_matrices for _, tensor in tensors_of(model))

@@ -36,7 +36,8 @@ class GgufTensor:
     """One tensor of the file: ``num_matrices`` matrices of ``num_rows`` x ``num_columns``.
 
     ``is_quantizable`` follows the quantizer's own test;
-    ``keeps_half`` marks matrices it leaves as the 16-bit file had them.
+    ``keeps_half`` marks matrices it leaves as the 16-bit file had them. ``kept_type`` is the type a
+    file that was read has, which what is not quantized keeps; ``origin`` then carries the file's name.
     """
 
     origin: Tensor
@@ -47,6 +48,7 @@ class GgufTensor:
     is_quantizable: bool
     keeps_half: bool = False
     is_expert: bool = False
+    kept_type: str = ""
 
 
 # model_type -> the architecture name in a GGUF header, where the rules or layouts ask for it.
@@ -158,6 +160,8 @@ def file_name(tensor: GgufTensor, layer: int) -> str:
     Where gguf-py's name is not known here the checkpoint's own stands in its place.
     """
     name = tensor.origin.name
+    if tensor.kept_type:
+        return name
     if layer < 0:
         return {"output": "output.weight", "token_embd": "token_embd.weight"}.get(tensor.category, name)
     if tensor.origin.role == "router":

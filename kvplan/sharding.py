@@ -114,9 +114,7 @@ def stage_tensors(
         first += group.count
     is_first, is_last = stage == 0, stage == pipeline - 1
     for tensor in model.structure.tensors:
-        if _on_stage(
-            tensor, is_first=is_first, is_last=is_last, tied=model.structure.tie_word_embeddings
-        ):
+        if _on_stage(tensor, is_first=is_first, is_last=is_last, tied=model.structure.tie_word_embeddings):
             stored = span_bytes(model, weight, tensor, None, 1)
             held.append((tensor, rank_share(tensor, stored, tensor_ranks, expert_ranks), 1))
     return tuple(held)

@@ -184,3 +184,26 @@ def limits(base: Plan, devices: Sequence[Device], engine: Engine, rules: Rules =
     if longest and longest == context_ceiling(base.model, workload) and binding == "kv_pool" and most > 1:
         binding = "context_limit"
     return Limits(longest, most, base.kv_cache_tokens, base.max_concurrency, binding)
+
+
+def pool_limits(base: Plan, engine: Engine) -> Limits | None:
+    """Return how far a pool reaches that the engine's own flags fix; None where none is fixed.
+
+    Needs no device: ``kv_cache_tokens`` and ``max_concurrency`` are the engine's own figures.
+    """
+    if base.kv_cache_tokens is None or base.max_concurrency is None or base.refusals:
+        return None
+    workload = base.workload
+
+    def attempt(context_tokens: int) -> tuple[bool, int]:
+        result = plan(base.model, replace(workload, context_tokens=context_tokens), (), engine)
+        spare = (result.max_concurrency or 0.0) - workload.num_sequences
+        return spare >= 0 and not result.refusals, int(spare * max(1, result.cache.bytes_per_sequence))
+
+    ceiling = context_ceiling(base.model, workload)
+    longest = largest(attempt, ceiling, base.cache.block_size or 1)
+    most, cap = int(base.max_concurrency), base.sequence_limit
+    binding = "kv_pool"
+    if cap is not None and most >= cap:
+        most, binding = cap, base.sequence_limit_name or "max_num_seqs"
+    return Limits(longest, most, base.kv_cache_tokens, base.max_concurrency, binding)

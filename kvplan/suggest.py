@@ -1,7 +1,10 @@
 """To make it fit: the smallest changes that do, each computed, not guessed.
 
-Single changes first (KV format, weights format, context, number of GPUs); pairs where they leave
-room. Ranked by loss of quality, then by what it costs. What the engine refuses is never proposed.
+Single changes first (KV format, weights format, context, sequences, the engine's share of the card,
+its graphs, number of GPUs), then pairs of those that do not suffice alone, then running with layers
+in system memory. Ranked by loss of quality, then by what it costs: a GPU costs money, graphs speed, a
+shorter context or fewer sequences do less than was asked and are charged as a small loss. What the
+engine refuses is never proposed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,61 +16,72 @@ from kvplan.dtypes import weight_format
 from kvplan.engines.base import Engine, Plan
 from kvplan.errors import KvplanError
 from kvplan.judge import DEFAULT_RULES, Rules, Verdict, exit_code, judge
-from kvplan.model import ModelSpec
+from kvplan.model import ModelSpec, num_layers
 from kvplan.plan import default_engine, plan
-from kvplan.solve import fewest_gpus, max_context
+from kvplan.quality import KV, kv_loss, weight_loss
+from kvplan.solve import fewest_gpus, largest, max_context, max_sequences
 from kvplan.workload import Workload
 
 MAX_SUGGESTIONS = 4
-
-# Loss of quality, in the rough order that published comparisons agree on within one engine family:
-# 8-bit weights and caches lose next to nothing, 4-bit weights little, below that more. A GPU costs
-# money instead, a shorter context function: both are charged so that they rank among the small ones.
-WEIGHT_LOSS: dict[str, int] = {
-    "fp8": 2,
-    "q8_0": 1,
-    "int8": 2,
-    "q6_k": 3,
-    "q5_k_m": 4,
-    "awq": 8,
-    "q4_k_m": 7,
-    "iq4_xs": 9,
-    "q3_k_m": 16,
-    "iq3_xxs": 22,
-    "iq2_m": 40,
-}
-KV_LOSS: dict[str, dict[str, int]] = {
-    "vllm": {"fp8": 2},
-    "sglang": {"fp8_e4m3": 2},
-    "tensorrt-llm": {"fp8": 2},
-    "llama.cpp": {"q8_0": 1, "q5_1": 3, "q4_0": 9},
-    "ollama": {"q8_0": 1, "q4_0": 9},
-    "ideal": {"fp8": 2, "int4": 9},
-    "transformers": {},
-}
-GPU_COST = 5
-CONTEXT_LOSS = 6
 MIN_CONTEXT_TOKENS = 2048
+# Beyond this a server has no room for what its allocator and libraries take later.
+MAX_SHARE = 0.97
+
+# Formats of weights that are proposed: those that people publish and engines run.
+WEIGHTS: tuple[str, ...] = (
+    "q8_0",
+    "fp8",
+    "q6_k",
+    "q5_k_m",
+    "q4_k_m",
+    "awq",
+    "iq4_xs",
+    "q3_k_m",
+    "iq3_xxs",
+    "iq2_m",
+)
+# What each engine calls its share of the card and its switch for running without graphs.
+SHARE_OPTION = {"vllm": "gpu_memory_utilization", "sglang": "mem_fraction_static"}
+EAGER_OPTION = {"vllm": "enforce_eager", "sglang": "disable_cuda_graph"}
+
+SHORTER_LOSS = 6
+GPU_COST = 10
+EAGER_COST = 2
+OFFLOAD_COST = 100
+# Files that people run from system memory, the best first.
+SPILLED_WEIGHTS = ("q8_0", "q4_k_m")
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One change: what it sets, what it loses, and how many more GPUs it takes."""
+    """One change: what it sets, the quality it loses, and what else it costs."""
 
     key: str
     value: str
-    loss: int
-    extra_gpus: int = 0
+    loss: int = 0
+    cost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What one change costs in quality, as published; ``text`` is empty where nobody measured it."""
+
+    key: str
+    value: str
+    text: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """Changes that, made together, give ``verdict`` with ``headroom_bytes`` to spare."""
+    """Changes that, made together, give ``verdict``; ``loss`` and ``cost`` rank it."""
 
     changes: tuple[tuple[str, str], ...]
     verdict: Verdict
     plan: Plan
     loss: int
+    cost: int = 0
+    prices: tuple[Price, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,62 +100,59 @@ def suggestions(base: Plan, situation: Situation) -> tuple[Suggestion, ...]:
     """Return at most four ways to make it fit, smallest loss first, no two of one sort."""
     if not situation.devices:
         return ()
-    singles = list(_singles(base, situation))
     found: list[Suggestion] = []
     failed: list[Option] = []
-    for option in singles:
-        suggestion = _try(situation, (option,))
+    for option in _singles(base, situation):
+        suggestion = attempt(situation, (option,))
         if suggestion is None:
             failed.append(option)
         else:
             found.append(suggestion)
-    context = _context_option(situation)
-    if context is not None:
-        found.append(context)
+    found += _reduced(situation, ())
+    is_tight = judge(base, situation.rules).status == "tight"
     picked = _diverse(sorted(found, key=_rank))
-    if len(picked) >= MAX_SUGGESTIONS:
-        return tuple(picked[:MAX_SUGGESTIONS])
-    pairs: list[Suggestion] = []
-    for first, second in sorted(combinations(failed, 2), key=lambda pair: pair[0].loss + pair[1].loss):
-        if first.key != second.key:
-            suggestion = _try(situation, (first, second))
-            if suggestion is not None:
-                pairs.append(suggestion)
-        if len(pairs) >= 2 * MAX_SUGGESTIONS:
-            break
-    for option in failed:
-        if option.key in ("weights", "gpu"):
-            shortened = _shortened(situation, option)
-            if shortened is not None:
-                pairs.append(shortened)
-    picked += _diverse(sorted(pairs, key=_rank))
-    return tuple(sorted(picked[:MAX_SUGGESTIONS], key=_rank))
+    if len(picked) < MAX_SUGGESTIONS:
+        picked += _diverse(sorted(_pairs(situation, failed), key=_rank))
+    if len(picked) < MAX_SUGGESTIONS and not is_tight and not situation.rules.allow_offload:
+        picked += _spilled(base, situation)
+    # What is tight already is only helped by what fits for certain.
+    useful = [suggestion for suggestion in picked if not is_tight or suggestion.verdict.status == "fits"]
+    return tuple(sorted(_diverse(useful)[:MAX_SUGGESTIONS], key=_rank))
 
 
-def _rank(suggestion: Suggestion) -> tuple[int, int, int]:
-    return (suggestion.verdict.status != "fits", suggestion.loss, len(suggestion.plan.devices))
+def _rank(suggestion: Suggestion) -> tuple[int, int, int, int]:
+    order = {"fits": 0, "tight": 1}.get(suggestion.verdict.status, 2)
+    return (order, suggestion.loss, suggestion.cost, len(suggestion.plan.devices))
 
 
 def _diverse(ranked: Sequence[Suggestion]) -> list[Suggestion]:
     kept: dict[tuple[str, ...], Suggestion] = {}
     for suggestion in ranked:
-        kept.setdefault(tuple(key for key, _ in suggestion.changes), suggestion)
+        kept.setdefault(tuple(sorted(key for key, _ in suggestion.changes)), suggestion)
     return list(kept.values())
 
 
 def _singles(base: Plan, situation: Situation) -> Iterator[Option]:
     current_kv = {base.kv_dtype_k, base.kv_dtype_v}
-    for name, loss in KV_LOSS.get(base.engine_name, {}).items():
-        if name not in current_kv and situation.workload.kv_cache_dtype_k == "auto":
-            yield Option("kv", name, loss)
+    if situation.workload.kv_cache_dtype_k == "auto":
+        for name, loss in KV.get(base.engine_name, {}).items():
+            if name not in current_kv and base.cache.total.expected:
+                yield Option("kv", name, loss.rank)
     now = base.weights.expected
-    for name, loss in WEIGHT_LOSS.items():
-        family = weight_format(name).family
-        if situation.engine_chosen and family not in situation.engine.weight_families:
-            continue
-        if name != base.weights_format and _smaller(situation.model, name, now):
-            yield Option("weights", name, loss)
+    for name in WEIGHTS:
+        other = name != base.weights_format and _can_load(situation, name)
+        if other and _smaller(situation.model, name, now):
+            yield Option("weights", name, weight_loss(name).rank)
+    yield from _engine_options(base, situation)
     yield from _gpu_options(situation)
+
+
+def _can_load(situation: Situation, name: str) -> bool:
+    """Tell whether the engine, or the one that the weights would call for, loads a format."""
+    if weight_format(name).family in situation.engine.weight_families:
+        return True
+    # Another engine would not understand the flags that were given.
+    return not situation.engine_chosen and not situation.workload.engine_options
 
 
 def _smaller(model: ModelSpec, name: str, than_bytes: int) -> bool:
@@ -153,16 +164,29 @@ def _smaller(model: ModelSpec, name: str, than_bytes: int) -> bool:
         return False
 
 
+def _engine_options(base: Plan, situation: Situation) -> Iterator[Option]:
+    options = dict(base.engine_options)
+    share_name = SHARE_OPTION.get(base.engine_name)
+    share = options.get(share_name) if share_name else None
+    if share_name and isinstance(share, float) and situation.workload.option("kv_cache_memory_bytes") is None:
+        step = int(share * 100) + 1
+        while step / 100 <= MAX_SHARE:
+            yield Option(share_name, f"{step / 100:g}", cost=1)
+            step += 1
+    eager = EAGER_OPTION.get(base.engine_name)
+    if eager and not situation.workload.option(eager):
+        yield Option(eager, "true", cost=EAGER_COST)
+
+
 def _gpu_options(situation: Situation) -> Iterator[Option]:
     workload = situation.workload
     if workload.tensor_parallel or workload.pipeline_parallel or len(set(situation.devices)) != 1:
         return
     have = len(situation.devices)
     needed = fewest_gpus(situation.model, workload, situation.devices[0], situation.engine, situation.rules)
-    counts = sorted({have * 2, have * 4, needed} - {0})
-    for count in counts:
+    for count in sorted({have * 2, have * 4, needed} - {0}):
         if count > have and (not needed or count <= needed):
-            yield Option("gpu", str(count), GPU_COST * (count.bit_length() - have.bit_length()), count - have)
+            yield Option("gpu", str(count), cost=GPU_COST * (count.bit_length() - have.bit_length()))
 
 
 def _apply(situation: Situation, options: Sequence[Option]) -> tuple[Workload, tuple[Device, ...], Engine]:
@@ -179,42 +203,128 @@ def _apply(situation: Situation, options: Sequence[Option]) -> tuple[Workload, t
                 devices = (devices[0],) * int(option.value)
             case "ctx":
                 workload = replace(workload, context_tokens=int(option.value), context_source="flag")
+            case "batch":
+                workload = replace(workload, num_sequences=int(option.value))
+            case "allow_offload":
+                pass
+            case _:
+                value = _read(option.value)
+                kept = tuple(pair for pair in workload.engine_options if pair[0] != option.key)
+                workload = replace(workload, engine_options=(*kept, (option.key, value)))
     return workload, devices, engine
 
 
-def _try(situation: Situation, options: Sequence[Option]) -> Suggestion | None:
+def _read(text: str) -> object:
+    if text == "true":
+        return True
+    return int(text) if text.isdigit() else float(text)
+
+
+def attempt(situation: Situation, options: Sequence[Option], rules: Rules | None = None) -> Suggestion | None:
+    """Return what ``options`` together give, None where that is not a success or cannot be planned.
+
+    What runs only by spilling is a success where ``rules`` allow it.
+    """
+    judged_by = rules or situation.rules
     workload, devices, engine = _apply(situation, options)
+    if engine.name != situation.engine.name and situation.workload.engine_options:
+        return None
     try:
         result = plan(situation.model, workload, devices, engine)
     except KvplanError:
         return None
-    verdict = judge(result, situation.rules)
-    if verdict.status == "offload" or exit_code(verdict.status, situation.rules) != 0:
+    verdict = judge(result, judged_by)
+    if exit_code(verdict.status, judged_by) != 0 or (verdict.status == "offload" and rules is None):
         return None
-    changes = tuple((option.key, option.value) for option in options)
-    return Suggestion(changes, verdict, result, sum(option.loss for option in options))
-
-
-def _context_option(situation: Situation) -> Suggestion | None:
-    longest = max_context(
-        situation.model, situation.workload, situation.devices, situation.engine, situation.rules
+    return Suggestion(
+        tuple((option.key, option.value) for option in options),
+        verdict,
+        result,
+        sum(option.loss for option in options),
+        sum(option.cost for option in options),
+        tuple(_prices(result.engine_name, options)),
     )
-    return _at_context(situation, (), longest)
 
 
-def _shortened(situation: Situation, option: Option) -> Suggestion | None:
-    workload, devices, engine = _apply(situation, (option,))
+def _prices(engine_name: str, options: Sequence[Option]) -> Iterator[Price]:
+    for option in options:
+        if option.key in ("kv", "weights"):
+            loss = kv_loss(engine_name, option.value) if option.key == "kv" else weight_loss(option.value)
+            yield Price(option.key, option.value, loss.text, loss.source)
+
+
+def _pairs(situation: Situation, failed: Sequence[Option]) -> Iterator[Suggestion]:
+    """Yield pairs of changes that do not suffice alone, the smallest losses first, and shortened ones."""
+    pairs = sorted(
+        (pair for pair in combinations(_widest(failed), 2) if pair[0].key != pair[1].key),
+        key=lambda pair: (pair[0].loss + pair[1].loss, pair[0].cost + pair[1].cost),
+    )
+    found = 0
+    for pair in pairs:
+        suggestion = attempt(situation, pair)
+        if suggestion is not None:
+            found += 1
+            yield suggestion
+        if found >= 2 * MAX_SUGGESTIONS:
+            break
+    for option in failed:
+        if option.key in ("weights", "gpu"):
+            yield from _reduced(situation, (option,))
+
+
+def _widest(options: Sequence[Option]) -> list[Option]:
+    """Return the options with only the largest share of the card: where it fails, less will."""
+    last = {option.key: option for option in options if option.key in SHARE_OPTION.values()}
+    return [option for option in options if last.get(option.key, option) is option]
+
+
+def _reduced(situation: Situation, options: tuple[Option, ...]) -> Iterator[Suggestion]:
+    """Yield a shorter context and fewer sequences, as much of each as fits with ``options`` made."""
+    workload, devices, engine = _apply(situation, options)
+    if engine.name != situation.engine.name and workload.engine_options:
+        return
     try:
         longest = max_context(situation.model, workload, devices, engine, situation.rules)
+        most = 0
+        if workload.num_sequences > 1:
+            most = max_sequences(
+                situation.model, workload, devices, engine, situation.rules, workload.num_sequences
+            )
     except KvplanError:
-        return None
-    return _at_context(situation, (option,), longest)
+        return
+    asked = workload.context_tokens or situation.model.context_limit_tokens
+    if MIN_CONTEXT_TOKENS <= longest < asked:
+        rounded = longest // 1024 * 1024
+        loss = SHORTER_LOSS + (asked // rounded).bit_length()
+        shorter = attempt(situation, (*options, Option("ctx", str(rounded), loss)))
+        if shorter is not None:
+            yield shorter
+    if 1 <= most < workload.num_sequences:
+        loss = SHORTER_LOSS + (workload.num_sequences // most).bit_length()
+        fewer = attempt(situation, (*options, Option("batch", str(most), loss)))
+        if fewer is not None:
+            yield fewer
 
 
-def _at_context(situation: Situation, options: tuple[Option, ...], longest: int) -> Suggestion | None:
-    asked = situation.workload.context_tokens or situation.model.context_limit_tokens
-    if not MIN_CONTEXT_TOKENS <= longest < asked:
-        return None
-    rounded = longest // 1024 * 1024
-    loss = CONTEXT_LOSS + (asked // rounded).bit_length()
-    return _try(situation, (*options, Option("ctx", str(rounded), loss)))
+def _spilled(base: Plan, situation: Situation) -> list[Suggestion]:
+    """Return the change that runs with layers in system memory (llama.cpp), as many on the cards as fit."""
+    rules = replace(situation.rules, allow_offload=True)
+    layers = num_layers(situation.model.structure)
+    kept: list[tuple[Option, ...]] = [()]
+    if base.engine_name != "llama.cpp":
+        kept = [
+            (Option("weights", name, weight_loss(name).rank),)
+            for name in SPILLED_WEIGHTS
+            if not situation.engine_chosen and not situation.workload.engine_options
+        ]
+    for options in kept:
+
+        def on_cards(count: int, options: tuple[Option, ...] = options) -> Suggestion | None:
+            spill = Option("n_gpu_layers", str(count), cost=OFFLOAD_COST)
+            return attempt(situation, (*options, spill, Option("allow_offload", "true")), rules)
+
+        count = largest(lambda number: (on_cards(number) is not None, 0), layers)
+        found = on_cards(count) if count else None
+        if found is not None and found.verdict.status == "offload":
+            return [found]
+    return []

@@ -20,8 +20,8 @@ def test_every_mix_is_exact(row):
 def test_the_parts_add_up(row):
     model = model_from_config(row["config"], name=row["model"], source="test")
     file = mix_bytes(model, "q4_k_m")
-    parts = file.embedding_bytes + sum(file.layer_bytes) + file.output_bytes + file.output_norm_bytes
-    assert parts == file.total_bytes
+    outside = file.embedding_bytes + file.output_bytes + file.output_norm_bytes
+    assert outside + file.input_bytes + file.shared_bytes + sum(file.layer_bytes) == file.total_bytes
     assert all(
         0 <= experts <= layer for experts, layer in zip(file.expert_bytes, file.layer_bytes, strict=True)
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from kvplan.capacity.allocation import DEFAULT_BLOCK_SIZE, Share, shares
 from kvplan.capacity.eviction import Eviction, Name, evicted
-from kvplan.capacity.fleet import Fleet, Site, paged_fleet, reserved_fleet
+from kvplan.capacity.fleet import Fleet, Shape, Site, paged_fleet, reserved_fleet
 from kvplan.capacity.lengths import Lengths, mean_live_tokens, within
 from kvplan.capacity.load import Load, load
 from kvplan.capacity.rightsize import Step, steps
@@ -19,6 +19,7 @@ from kvplan.engines.base import Engine, Plan
 from kvplan.judge import DEFAULT_RULES, Rules
 from kvplan.model import ModelSpec
 from kvplan.plan import plan
+from kvplan.solve import max_sequences
 from kvplan.speed import Rate, decode_rate
 from kvplan.units import ceil_div
 from kvplan.workload import Workload
@@ -114,19 +115,18 @@ def estimate(
     else:
         live, live_source = float(min(CHAT_TOKENS, limit)), "average chat: Azure 2023 conversations"
     fleets = fleets_of(site, demand.num_sessions, live) if site and demand.num_sessions else None
-    pool = _pool_tokens(site, fleets)
+    shape = _replica(site, fleets)
+    pool = shape.pool_tokens if shape else None
     usage: tuple[Usage, ...] = ()
-    if lengths is not None and pool is not None and len(lengths.prompts) > 1:
-        cap = bare.sequence_limit
+    if lengths is not None and shape is not None and pool is not None and len(lengths.prompts) > 1:
+        cap = shape.plan.sequence_limit
         usage = simulate_all(lengths, pool, limit, cap, demand.block_size)
     overflow = None
     if lengths is not None and fleets is not None and fleets.paged is not None and pool is not None:
         each = ceil_div(demand.num_sessions or 1, fleets.paged.replicas)
         overflow = load(lengths, pool, each, demand.block_size)
-    devices = (site.device,) * _num_ranks(site, fleets) if site else ()
-    asked = replace(workload, num_sequences=1)
-    if site is not None and fleets is not None and fleets.paged is not None:
-        asked = fleets.paged.shape.plan.workload
+    devices = (site.device,) * (shape.num_gpus if shape else 1) if site else ()
+    asked = shape.plan.workload if shape else replace(workload, num_sequences=1)
     return Estimate(
         bare,
         limit,
@@ -169,7 +169,7 @@ def fleets_of(site: Site, num_sessions: int, live_tokens: float) -> Fleets:
     if paged is None:
         return Fleets(reserved, tensor_only, None)
     shape = paged.shape
-    full = _full_sessions(site, paged)
+    full = _full_sessions(site, paged, shape.plan.context_tokens)
     found: list[tuple[str, int]] = []
     if shape.pool_tokens is not None:
         found.append(("kv_pool", int(shape.pool_tokens / live_tokens) * paged.replicas))
@@ -183,32 +183,24 @@ def fleets_of(site: Site, num_sessions: int, live_tokens: float) -> Fleets:
     return Fleets(reserved, tensor_only, paged, full, tuple(dict(found).items()), rate)
 
 
-def _full_sessions(site: Site, paged: Fleet) -> int:
-    from kvplan.solve import max_sequences
-
+def _full_sessions(site: Site, paged: Fleet, limit_tokens: int) -> int:
+    """Return the sessions that the fleet holds when each reserves its whole context in one piece."""
     shape = paged.shape
+    cap = shape.plan.sequence_limit
+    if shape.pool_tokens is not None:
+        most = shape.pool_tokens // limit_tokens
+        return (most if cap is None else min(cap, most)) * paged.replicas
     devices = (site.device,) * shape.num_gpus
-    most = max_sequences(
-        site.model, shape.plan.workload, devices, site.engine, site.rules, shape.plan.sequence_limit
-    )
+    most = max_sequences(site.model, shape.plan.workload, devices, site.engine, site.rules, cap)
     return most * paged.replicas
 
 
-def _pool_tokens(site: Site | None, fleets: Fleets | None) -> int | None:
-    """Return the pool of one replica of the paged fleet, or of one card when no sessions were named."""
+def _replica(site: Site | None, fleets: Fleets | None) -> Shape | None:
+    """Return one replica of the paged fleet, or the fewest cards when no sessions were named."""
     if fleets is not None:
-        return fleets.paged.shape.pool_tokens if fleets.paged else None
-    if site is None:
-        return None
-    single = paged_fleet(site, 1, 1.0)
-    return single.shape.pool_tokens if single else None
-
-
-def _num_ranks(site: Site | None, fleets: Fleets | None) -> int:
-    if fleets is not None and fleets.paged is not None:
-        return fleets.paged.shape.num_gpus
+        return fleets.paged.shape if fleets.paged else None
     single = paged_fleet(site, 1, 1.0) if site else None
-    return single.shape.num_gpus if single else 1
+    return single.shape if single else None
 
 
 def known_traffic(max_live_tokens: int) -> tuple[tuple[str, int, bool], ...]:

@@ -12,7 +12,7 @@ from math import ceil
 from kvplan.device import Device
 from kvplan.engines.base import Engine, Plan
 from kvplan.errors import KvplanError
-from kvplan.judge import DEFAULT_RULES, Rules, succeeds
+from kvplan.judge import DEFAULT_RULES, Rules, Status, judge, succeeds
 from kvplan.model import ModelSpec, num_layers
 from kvplan.plan import plan
 from kvplan.solve import MAX_SEQUENCES, max_context, max_sequences
@@ -52,7 +52,8 @@ class Fleet:
     """``replicas`` of a shape that together hold the sessions.
 
     ``max_live_tokens`` is how much each session may hold on average, ``num_nodes`` how many machines
-    that is with ``gpus_per_node`` GPUs in each.
+    that is with ``gpus_per_node`` GPUs in each; ``status`` is the verdict on one replica under its
+    load: every session in full where contexts are reserved, one of them in a paged pool.
     """
 
     shape: Shape
@@ -60,6 +61,7 @@ class Fleet:
     num_gpus: int
     num_nodes: int
     max_live_tokens: int
+    status: Status = "fits"
 
     @property
     def layout(self) -> str:
@@ -119,12 +121,16 @@ def _smallest(site: Site, num_sessions: int, live_tokens: float | None, *, tenso
     if best is None:
         return None
     (num_gpus, _, replicas), shape = best
+    each = ceil_div(num_sessions, replicas) if live_tokens is None else 1
+    loaded = replace(shape.plan.workload, num_sequences=each)
+    full = plan(site.model, loaded, (site.device,) * shape.num_gpus, site.engine)
     return Fleet(
         shape,
         replicas,
         num_gpus,
         _num_nodes(shape, replicas, site.gpus_per_node),
         _max_live_tokens(site, shape, ceil_div(num_sessions, replicas)),
+        judge(full, site.rules).status,
     )
 
 
@@ -145,7 +151,8 @@ def _num_nodes(shape: Shape, replicas: int, gpus_per_node: int) -> int:
 
 def _max_live_tokens(site: Site, shape: Shape, num_sessions: int) -> int:
     if shape.pool_tokens is not None:
-        return shape.pool_tokens // num_sessions
+        # An average: to the nearest token.
+        return round(shape.pool_tokens / num_sessions)
     asked = replace(_asked(site, shape.tensor, shape.pipeline), num_sequences=num_sessions)
     return max_context(site.model, asked, (site.device,) * shape.num_gpus, site.engine, site.rules)
 
@@ -194,8 +201,3 @@ def _pool_tokens(one: Plan) -> int | None:
     if one.kv_cache_tokens is None or any(group.kind not in GROWING for group in one.cache.groups):
         return None
     return one.kv_cache_tokens
-
-
-def usd_per_million_tokens(usd_per_hour: float, tokens_per_second: float) -> float:
-    """Return what a million decoded tokens cost at a price an hour and a rate."""
-    return usd_per_hour / (tokens_per_second * 3600) * 1e6

@@ -307,7 +307,7 @@ def _offer(
 
 
 def _per_million(offer: "Offer | None", found: "Estimate", paged: "Fleet | None") -> float | None:
-    from kvplan.capacity.fleet import usd_per_million_tokens
+    from kvplan.pricing import usd_per_million_tokens
 
     rate = found.fleets.rate if found.fleets else None
     price = offer.price_usd_per_hour if offer else None
@@ -322,11 +322,11 @@ def _cheapest(
     """Return the priced instances that serve the sessions for least, one a kind of card."""
     from kvplan.capacity.allocation import shares
     from kvplan.capacity.estimate import CHAT_TOKENS, fleets_of
-    from kvplan.capacity.fleet import usd_per_million_tokens
     from kvplan.capacity.lengths import within
     from kvplan.engines.base import context_or_limit
     from kvplan.errors import KvplanError
     from kvplan.hardware.cloud import Offer
+    from kvplan.pricing import usd_per_million_tokens
     from kvplan.report.capacity_answer import Cheapest
 
     limit, _ = context_or_limit(asking.model, asking.workload)

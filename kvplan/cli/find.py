@@ -11,7 +11,9 @@ from kvplan.cli.outcome import Outcome, Output
 
 if TYPE_CHECKING:
     from kvplan.cli.question import Asked
+    from kvplan.device import Device
     from kvplan.find import Candidate
+    from kvplan.hardware.cloud import Offer
     from kvplan.model import ModelSpec
     from kvplan.report.find_answer import Found
 
@@ -31,6 +33,7 @@ class _Filters:
     tokens_per_second: float | None
     every_format: bool
     top: int
+    price: bool
 
 
 def find(
@@ -61,6 +64,7 @@ def find(
     top: Annotated[
         int, typer.Option("--top", metavar="N", min=1, max=MAX_ROWS, help="How many rows to show.")
     ] = 20,
+    price: opt.PriceOption = False,
     reserve: opt.ReserveOption = None,
     cpu_memory: opt.CpuMemoryOption = None,
     overhead: opt.OverheadOption = None,
@@ -109,6 +113,7 @@ def find(
             min_tokens_per_second,
             every_format,
             top,
+            price,
         )
         return _answer(asked, filters, Output("json" if json_ else format_, output, tuple(export or ())))
 
@@ -142,8 +147,18 @@ def _answer(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
         num_too_slow=len(fitting) - len(fast),
         num_unknown=sum(found.rate is None for found in fitting) if wanted is not None else 0,
         exit_code=0 if best else 1,
+        offer=_offer(devices) if filters.price else None,
+        priced=filters.price,
     )
     return Outcome(answer.exit_code, answer, output)
+
+
+def _offer(devices: tuple["Device", ...]) -> "Offer | None":
+    from kvplan.hardware.cloud import cheapest, instances
+
+    if len(set(devices)) != 1:
+        return None
+    return cheapest(devices[0], len(devices), 1, instances())
 
 
 def _models(filters: _Filters) -> tuple["ModelSpec", ...]:

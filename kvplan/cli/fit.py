@@ -9,9 +9,10 @@ from kvplan.cli.app import submit
 from kvplan.cli.outcome import Outcome, Output
 
 if TYPE_CHECKING:
-    from kvplan.cli.question import Asked
+    from kvplan.cli.question import Asked, Question
     from kvplan.engines.base import Plan
-    from kvplan.report.answer import Offload, Speed
+    from kvplan.report.answer import Offload, Prices, Proposal, Speed
+    from kvplan.suggest import Suggestion
 
 
 def register(app: typer.Typer) -> None:
@@ -46,6 +47,7 @@ def fit(
     output: opt.OutputOption = None,
     export: opt.ExportOption = None,
     quiet: opt.QuietOption = False,
+    price: opt.PriceOption = False,
 ) -> None:
     """Say whether MODEL fits on the GPU, and what makes it fit.
 
@@ -86,19 +88,20 @@ def fit(
             assume=assume,
             engine_words=engine_words,
         )
-        return _answer(asked, Output("json" if json_ else format_, output, tuple(export or ()), quiet))
+        where = Output("json" if json_ else format_, output, tuple(export or ()), quiet)
+        return _answer(asked, where, price=price)
 
     submit(job)
 
 
-def _answer(asked: "Asked", output: Output) -> Outcome:
+def _answer(asked: "Asked", output: Output, *, price: bool) -> Outcome:
     from dataclasses import replace
 
     from kvplan.cli.question import question
     from kvplan.engines.base import Notice
     from kvplan.judge import exit_code, judge
     from kvplan.offload import alternative, plan_or_offload
-    from kvplan.report.answer import FitAnswer, Proposal
+    from kvplan.report.answer import FitAnswer
     from kvplan.solve import limits
     from kvplan.suggest import Situation, suggestions
 
@@ -109,38 +112,74 @@ def _answer(asked: "Asked", output: Output) -> Outcome:
         result = replace(result, warnings=(*result.warnings, Notice("unknown-engine-flags", unread)))
     verdict = judge(result, asking.rules)
     code = exit_code(verdict.status, asking.rules)
+    reach = limits(result, asking.devices, asking.engine, asking.rules)
+    situation = Situation(
+        asking.model,
+        asking.workload,
+        asking.devices,
+        asking.engine,
+        asked.engine is not None,
+        asking.rules,
+    )
     proposals: tuple[Proposal, ...] = ()
+    gains: tuple[Proposal, ...] = ()
     if verdict.status in ("does_not_fit", "offload", "tight"):
-        situation = Situation(
-            asking.model,
-            asking.workload,
-            asking.devices,
-            asking.engine,
-            asked.engine is not None,
-            asking.rules,
-        )
-        proposals = tuple(
-            Proposal(
-                item.changes,
-                asked.command("fit", item.changes),
-                item.verdict.status,
-                item.verdict.headroom_bytes,
-            )
-            for item in suggestions(result, situation)
-        )
+        proposals = tuple(_proposal(asked, item) for item in suggestions(result, situation))
+    elif verdict.status == "fits":
+        from kvplan.upgrades import upgrades
+
+        gains = tuple(_proposal(asked, item) for item in upgrades(result, situation, reach))
     answer = FitAnswer(
         command="fit",
         plan=result,
         verdict=verdict,
         exit_code=code,
-        limits=limits(result, asking.devices, asking.engine, asking.rules),
+        limits=reach,
         gpu_text=_gpu_text(asked, len(asking.devices)),
         proposals=proposals,
         speed=_speed(result, runs=verdict.status in ("fits", "tight", "offload")),
         offload=_offload(alternative(result, asking.devices, asking.engine, asking.rules)),
         context_source=result.workload.context_source if result.workload.context_tokens else "model",
+        upgrades=gains,
+        rents=_rents(asking, result) if price else None,
     )
     return Outcome(code, answer, output)
+
+
+def _rents(asking: "Question", result: "Plan") -> "Prices":
+    from kvplan.hardware.cloud import cheapest, instances, machines
+    from kvplan.pricing import cheapest_machine, price_per_million
+    from kvplan.report.answer import Prices, Rent
+
+    table = instances()
+    own = None
+    if len(set(asking.devices)) == 1:
+        offer = cheapest(asking.devices[0], len(asking.devices), result.parallel.tensor, table)
+        dollars = offer.price_usd_per_hour if offer else None
+        if offer is not None and dollars is not None:
+            name = f"{offer.num_instances} × {offer.instance.provider} {offer.instance.name}"
+            own = Rent(name, dollars, price_per_million(result, dollars), offer.source)
+    found = cheapest_machine(asking.model, asking.workload, asking.engine, machines(table), asking.rules)
+    least = None
+    if found is not None:
+        instance = next(each for each in table if f"{each.provider} {each.name}" == found.machine.name)
+        source = f"{instance.provider} {instance.region} on demand, {instance.date}"
+        least = Rent(
+            f"1 × {found.machine.name}", found.machine.usd_per_hour, found.usd_per_million_tokens, source
+        )
+    return Prices(own, least)
+
+
+def _proposal(asked: "Asked", item: "Suggestion") -> "Proposal":
+    from kvplan.report.answer import Proposal
+
+    return Proposal(
+        item.changes,
+        asked.command("fit", item.changes),
+        item.verdict.status,
+        item.verdict.headroom_bytes,
+        item.prices,
+    )
 
 
 def _speed(result: "Plan", *, runs: bool) -> "Speed":

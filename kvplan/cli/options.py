@@ -70,6 +70,9 @@ MinHeadroomOption = Annotated[
 EncoderCtxOption = Annotated[
     str | None, typer.Option("--encoder-ctx", metavar="TOKENS", help="Length of the encoder's input.")
 ]
+PriceOption = Annotated[
+    bool, typer.Option("--price", help="Show what cloud instances cost, with source and date.")
+]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 1 on 'tight' as well.")]
 AllowOffloadOption = Annotated[bool, typer.Option("--allow-offload", help="Exit 0 when it runs by spilling.")]
 AllowUnknownOption = Annotated[bool, typer.Option("--allow-unknown", help="Exit 0 when it cannot tell.")]

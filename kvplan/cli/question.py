@@ -1,6 +1,6 @@
 """From options to values: which model, which workload, which devices, under which engine."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from shlex import quote
 
@@ -16,6 +16,8 @@ from kvplan.units import parse_size, parse_tokens
 from kvplan.workload import Workload
 
 MAX_SEQUENCES = 2**20
+# Changes that are options of kvplan; any other is an option of the engine.
+OWN_CHANGES = ("gpu", "ctx", "batch", "weights", "kv", "allow_offload")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Asked:
     def command(self, name: str, changes: Sequence[tuple[str, str]] = ()) -> str:
         """Return the command line that asks this, with ``changes`` made."""
         now = dict(changes)
+        engine_words = self._engine_words(now)
         words = ["kvplan", name, quote(self.model)]
         if "gpu" in now:
             words += ["--gpu", quote(multiplied(self.gpus[0], int(now["gpu"])))]
@@ -57,7 +60,7 @@ class Asked:
         ctx = now.get("ctx", self.ctx)
         for flag, value in (
             ("--ctx", ctx),
-            ("--batch", self.batch),
+            ("--batch", now.get("batch", self.batch)),
             ("--weights", now.get("weights", self.weights)),
             ("--kv", now.get("kv", self.kv)),
             ("--kv-k", None if "kv" in now else self.kv_k),
@@ -74,10 +77,42 @@ class Asked:
         ):
             if value is not None:
                 words += [flag, quote(str(value))]
-        words += ["--strict"] * self.strict + ["--allow-offload"] * self.allow_offload
-        if self.engine_words:
-            words += ["--", *(quote(word) for word in self.engine_words)]
+        words += ["--strict"] * self.strict
+        words += ["--allow-offload"] * (self.allow_offload or "allow_offload" in now)
+        if engine_words:
+            words += ["--", *(quote(word) for word in engine_words)]
         return " ".join(words)
+
+    def _engine_words(self, changes: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the engine's own words with its options among ``changes`` set."""
+        from kvplan.deploy.lifting import LIFTED
+
+        words = list(self.engine_words)
+        for key, value in changes.items():
+            if key in OWN_CHANGES:
+                # The engine's own flag for the same thing gives way.
+                for name, (option, _) in LIFTED.items():
+                    if option.startswith(f"--{key}") or (key == "gpu" and option in ("--tp", "--pp")):
+                        words = _without_flag(words, name, takes_value=True)
+                continue
+            words = _without_flag(words, key, takes_value=value != "true")
+            flag = f"--{key.replace('_', '-')}"
+            words += [flag] if value == "true" else [flag, value]
+        return tuple(words)
+
+
+def _without_flag(words: Sequence[str], option: str, *, takes_value: bool) -> list[str]:
+    flag = f"--{option.replace('_', '-')}"
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word == flag:
+            skip = takes_value
+        elif not word.startswith(f"{flag}="):
+            kept.append(word)
+    return kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,9 @@ def _answer(asked: "Asked", output: Output) -> Outcome:
     from kvplan.model import num_active_parameters, num_parameters, parameters_by_role
     from kvplan.plan import plan
     from kvplan.report.answer import ShowAnswer
+    from kvplan.solve import pool_limits
     from kvplan.sources.catalog import aliases_of
+    from kvplan.sources.spec import spec_of
 
     asking = question(asked)
     structure = asking.model.structure
@@ -83,6 +85,8 @@ def _answer(asked: "Asked", output: Output) -> Outcome:
         roles=tuple(parameters_by_role(structure).items()),
         num_parameters=num_parameters(structure),
         num_active_parameters=num_active_parameters(structure),
+        limits=None if asking.devices else pool_limits(result, asking.engine),
+        spec=spec_of(asking.model),
         aliases=aliases_of(asking.model.name),
     )
     return Outcome(0, answer, output)

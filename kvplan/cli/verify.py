@@ -27,6 +27,13 @@ UrlOption = Annotated[
     str | None,
     typer.Option("--url", metavar="URL", help="Ask a running vLLM, SGLang, llama-server or Ollama."),
 ]
+AgainstOption = Annotated[
+    str | None,
+    typer.Option("--against", metavar="WHAT", help="transformers: its own cache classes, filled."),
+]
+ForwardOption = Annotated[
+    bool, typer.Option("--forward", help="Run a few tokens through a random model with fewer layers.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -45,6 +52,8 @@ def verify(
     engine: opt.EngineOption = None,
     device: DeviceOption = "auto",
     max_memory: MaxMemoryOption = None,
+    against: AgainstOption = None,
+    forward: ForwardOption = False,
     log: LogOption = None,
     url: UrlOption = None,
     gpu: opt.GpuOption = None,
@@ -101,6 +110,18 @@ def verify(
             from kvplan.cli import verify_log
 
             return verify_log.answer(asked, log, out)
+        if against is not None or forward:
+            from kvplan.cli import verify_transformers
+
+            if against not in (None, "transformers"):
+                from kvplan.errors import InvalidValue
+
+                raise InvalidValue(
+                    f"'{against}' is nothing to verify against",
+                    why="it takes transformers",
+                    hint="write it like --against transformers, --log FILE or --url URL",
+                )
+            return verify_transformers.answer(asked, device, max_memory, out, run_model=forward)
         from kvplan.cli import verify_allocation
 
         return verify_allocation.answer(asked, device, max_memory, out)

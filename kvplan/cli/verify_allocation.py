@@ -30,7 +30,7 @@ def answer(asked: Asked, device: str, max_memory: str | None, output: Output) ->
     result = plan(asking.model, asking.workload, asking.devices, asking.engine)
     limit = parse_size(max_memory).num_bytes if max_memory is not None else None
     whole, part, used = prepare(result, device, limit)
-    with _progress(part.num_bytes, f"allocating on {used}") as advance:
+    with progress_bar(part.num_bytes, f"allocating on {used}") as advance:
         found = allocate(result, whole, part, used, advance)
     reached = outcome(found.rows)
     unread = tuple(
@@ -68,7 +68,7 @@ def subject(result: Plan, against: str) -> str:
 
 
 @contextmanager
-def _progress(total_bytes: int, what: str) -> Iterator[Callable[[int], None]]:
+def progress_bar(total_bytes: int, what: str) -> Iterator[Callable[[int], None]]:
     """Show a bar on standard error where that is a terminal, nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda _: None

@@ -32,10 +32,11 @@ GRAPHS_BASE_GIB = 0.3176
 GRAPHS_PER_LAYER_GIB = 0.01708
 GRAPHS_EXPERTS_GIB = 0.791
 GRAPHS_ARCHITECTURE = "hopper"
-# Shares of the fitted amount that logs lie between: dense, experts, other cards and older versions.
+# Shares of the fitted amount that logs lie between, on H100 and elsewhere or before 0.17.
 GRAPHS_DENSE_RANGE = (0.70, 1.17)
 GRAPHS_MOE_RANGE = (0.54, 1.26)
-GRAPHS_ELSEWHERE_RANGE = (0.1, 2.6)
+GRAPHS_DENSE_ELSEWHERE_RANGE = (0.30, 1.75)
+GRAPHS_MOE_ELSEWHERE_RANGE = (0.50, 2.60)
 GRAPHS_FLOOR_GIB = 0.15
 GRAPHS_WHY = "fitted to graph captures logged by vLLM 0.19 on H100"
 

@@ -296,12 +296,15 @@ def lfm2(config: Config) -> Structure:
             return Layer((_full(shape),), (*full, *feed_forward, *norms))
         return Layer((ShortConvState(hidden, kernel),), (*conv, *feed_forward, *norms))
 
-    return finish(config, shape, by_index(shape.num_layers, make), tied=True)
+    # Files name the tie in a spelling of their own (configuration_lfm2.py).
+    tied = config.flag("tie_embedding", config.flag("tie_word_embeddings", True))
+    stated = config.override({"tie_word_embeddings": tied})
+    return finish(stated, shape, by_index(shape.num_layers, make), tied=tied)
 
 
 def _lfm2_width(config: Config) -> int:
     """Return the MLP's width: two thirds of what the file says, rounded, where it adjusts itself."""
-    width = config.positive("intermediate_size")
+    width = config.positive("block_ff_dim", config.integer("intermediate_size", 0) or None)
     if config.has("num_experts") or not config.flag("block_auto_adjust_ff_dim", True):
         return width
     width = int(2 * width / 3)

@@ -15,7 +15,7 @@ from kvplan.units import round_up
 
 def recurrent_gemma(config: Config) -> Structure:
     """Read RecurrentGemma: RG-LRU blocks and, every third, attention over a window (arXiv 2402.19427)."""
-    shape = shape_of(config, num_key_value_heads=1)
+    shape = shape_of(config)
     hidden = shape.hidden_size
     width = config.positive("lru_width", hidden)
     kernel, heads = config.positive("conv1d_width", 4), shape.num_attention_heads
@@ -162,7 +162,7 @@ def xlstm(config: Config) -> Structure:
         config.positive("hidden_size", config.integer("embedding_dim", 4096) or None),
         config.positive("vocab_size"),
     )
-    layers = config.layers(default=config.layers("num_blocks", 32))
+    layers = config.layers("num_blocks") if config.has("num_blocks") else config.layers()
     heads = config.positive("num_attention_heads", 8)
     keys = int(hidden * config.number("qk_dim_factor", 0.5))
     values = int(hidden * config.number("v_dim_factor", 1.0))

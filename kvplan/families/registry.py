@@ -99,6 +99,7 @@ FAMILIES: dict[str, str] = {
     "minimax_m2": "mixtral:minimax_m2",
     "glm4_moe": "mixtral:glm4_moe",
     "gpt_oss": "gpt_oss:gpt_oss",
+    "dbrx": "dbrx:dbrx",
     "ernie4_5_moe": "sparse:ernie4_5_moe",
     "exaone_moe": "sparse:exaone_moe",
     "dots1": "sparse:dots1",

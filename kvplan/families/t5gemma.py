@@ -29,7 +29,7 @@ def t5gemma(config: Config) -> Structure:
     cross = CrossAttention(
         shape.num_attention_heads, shape.num_key_value_heads, shape.head_dim, shape.head_dim, "encoder"
     )
-    crossing = _crossing(shape, decoder.positive("cross_attention_hidden_size", seen.hidden_size))
+    crossing = _crossing(shape, seen.hidden_size)
     made = {
         kind: Layer((attention_cache(shape, kind, window), cross), (*own, *crossing)) for kind in set(kinds)
     }

@@ -18,7 +18,7 @@ from kvplan.errors import UnknownGpu, did_you_mean
 from kvplan.hardware._catalogue import APPLE, KEYS, ROWS
 from kvplan.hardware.names import key_of
 from kvplan.quantity import Basis
-from kvplan.units import GB, GIB, MIB
+from kvplan.units import GB, GIB, MIB, format_gib
 
 # Readings of CUDA's total lie this far below the driver's on discrete NVIDIA cards.
 CUDA_HIDDEN_LOW_BYTES = int(0.4 * GIB)
@@ -104,6 +104,10 @@ def _make(entry: Mapping[str, Any], memory_gb: int | None) -> Device:
         if not unified:
             notes.append(f"{entry['id']}: no driver reading was found; its memory is inferred")
     usable, low, basis = _usable(entry, memory_bytes, sold_gb)
+    if entry["vendor"] == "apple":
+        notes.append(_working_set_note(sold_gb, usable))
+    elif "unified_note" in entry:
+        notes.append(entry["unified_note"])
     name = entry["id"] if memory_gb is None else f"{entry['id']}-{memory_gb}gb"
     return Device(
         name=name,
@@ -153,6 +157,17 @@ def _usable(entry: Mapping[str, Any], memory_bytes: int, sold_gb: int) -> tuple[
         low = memory_bytes * UNIFIED_USABLE_LOW_PERCENT // 100
         return memory_bytes * UNIFIED_USABLE_PERCENT // 100, low, "assumed"
     return hidden_from_cuda(memory_bytes)
+
+
+def _working_set_note(sold_gb: int, usable_bytes: int) -> str:
+    """Return what Metal lets the GPU use, by macOS where readings differ, and how to raise it."""
+    readings = sorted({one["working_set_mib"] for one in json.loads(APPLE) if one["ram_gb"] == sold_gb})
+    text = f"macOS gives the GPU {format_gib(usable_bytes)} of {sold_gb} GiB"
+    if not readings:
+        text += " (assumed: no reading of this size)"
+    elif len(readings) > 1:
+        text += f", newer ones {format_gib(int(readings[-1] * MIB))}"
+    return f"{text}; more by: sudo sysctl iogpu.wired_limit_mb=N"
 
 
 def hidden_from_cuda(memory_bytes: int) -> tuple[int, int, Basis]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from kvplan.device import Device
 from kvplan.errors import InvalidSpec, InvalidValue, UnknownGpu, did_you_mean
 from kvplan.hardware.catalog import device_named, hidden_from_cuda
+from kvplan.pricing import Machine
 from kvplan.units import MIB
 
 TABLE = Path(__file__).resolve().parent / "cloud.yaml"
@@ -188,3 +189,16 @@ def _offers(device: Device, num_gpus: int, ranks: int, table: Sequence[Instance]
             continue
         groups = instance.count // ranks
         yield Offer(instance, -(-num_gpus // (groups * ranks)))
+
+
+def machines(table: Sequence[Instance]) -> Iterator[Machine]:
+    """Yield every priced instance whose card the catalogue knows, as a machine to plan on."""
+    for instance in table:
+        if instance.price_usd_per_hour is None:
+            continue
+        try:
+            device = device_of(instance)
+        except UnknownGpu:
+            continue
+        name = f"{instance.provider} {instance.name}"
+        yield Machine(name, (device,) * instance.num_gpus, instance.price_usd_per_hour)

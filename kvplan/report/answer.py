@@ -8,6 +8,7 @@ from kvplan.judge import Verdict
 from kvplan.model import ModelSpec
 from kvplan.solve import Limits
 from kvplan.speed import Rate
+from kvplan.suggest import Price
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +23,31 @@ class Screen:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A change that makes it fit, as a command to copy, with its computed outcome."""
+    """A change as a command to copy, with its computed outcome and what it costs in quality."""
 
     changes: tuple[tuple[str, str], ...]
     command: str
     status: str
     headroom_bytes: int
+    prices: tuple[Price, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rent:
+    """What machines cost an hour, what a million tokens cost there, and where the price is from."""
+
+    name: str
+    usd_per_hour: float
+    usd_per_million_tokens: float | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """The rent of the devices that were asked for, and of the cheapest machine on which it succeeds."""
+
+    asked: Rent | None
+    cheapest: Rent | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +77,7 @@ class FitAnswer:
     ``offload`` is the way out through system memory where the machine's is not known, or too small.
 
     ``gpu_text`` is the device as it was asked for; ``proposals`` the ways to make it fit;
-    ``proposals_why`` says why there are none.
+    ``upgrades`` are what the free memory could buy; ``rents`` what machines cost, where asked.
     """
 
     command: str
@@ -68,6 +88,8 @@ class FitAnswer:
     gpu_text: str
     proposals: tuple[Proposal, ...] = ()
     context_source: str = "flag"
+    upgrades: tuple[Proposal, ...] = ()
+    rents: Prices | None = None
     speed: Speed = Speed()
     offload: Offload | None = None
 

@@ -98,10 +98,11 @@ def _gpus(answer: CapacityAnswer) -> Table | None:
                 f"{fleet.num_nodes:,}",
                 f"{fleet.shape.num_sessions:,}",
                 f"{fleet.max_live_tokens:,}",
+                VERDICTS[fleet.status],
                 _price(offer),
             )
         )
-    columns = ("cache", "GPUs", "layout", "nodes", "sessions a replica", "tokens each", "price an hour")
+    columns = ("cache", "GPUs", "layout", "nodes", "sessions a replica", "tokens each", "verdict", "an hour")
     right = ("GPUs", "nodes", "sessions a replica", "tokens each")
     return Table(columns, tuple(rows), drop=("sessions a replica", "nodes"), right=right)
 
@@ -232,9 +233,7 @@ def _notes(answer: CapacityAnswer) -> Iterator[str]:
             f"prefixes: an endless cache would have seen {100 * found.lengths.shared_fraction:.1f} % of the "
             "prompt blocks before"
         )
-    for offer in (answer.reserved_offer, answer.paged_offer):
-        if offer is not None:
-            yield f"price: {offer.num_instances} × {offer.instance.name}, {offer.source}"
+    yield from _prices(answer)
     if answer.usd_per_million_tokens is not None:
         yield f"about ${answer.usd_per_million_tokens:,.2f} a million output tokens, at the rate above"
     if answer.cheapest:
@@ -243,6 +242,15 @@ def _notes(answer: CapacityAnswer) -> Iterator[str]:
     elif answer.num_sessions and fleets is None:
         yield "no priced instance holds this: name a card with --gpu"
     yield from (f"! {warning.message}" for warning in found.plan.warnings[:2])
+
+
+def _prices(answer: CapacityAnswer) -> Iterator[str]:
+    offers = [offer for offer in (answer.reserved_offer, answer.paged_offer) if offer is not None]
+    for source in dict.fromkeys(offer.source for offer in offers):
+        rented = [
+            f"{offer.num_instances} × {offer.instance.name}" for offer in offers if offer.source == source
+        ]
+        yield f"price: {' or '.join(dict.fromkeys(rented))}, {source}"
 
 
 def _fleet_notes(found: Estimate) -> Iterator[str]:
@@ -260,8 +268,8 @@ def _fleet_notes(found: Estimate) -> Iterator[str]:
     if fails:
         yield f"that is false for {', '.join(fails)}, and when all sessions are full"
     yield (
-        f"reserving {format_tokens(found.limit_tokens)} tokens each, {fleets.unpaged_sessions:,} sessions "
-        f"fit on {_gpu_count(paged)}"
+        f"unpaged, reserving {format_tokens(found.limit_tokens)} tokens each, {fleets.unpaged_sessions:,} "
+        f"sessions fit on {_gpu_count(paged)}"
     )
     if fleets.limits:
         ordered = sorted(fleets.limits, key=lambda item: item[1])
@@ -341,6 +349,7 @@ def _fleet(fleet: Fleet, offer: Offer | None) -> dict[str, object]:
         "binding": fleet.shape.binding,
         "pool_tokens": fleet.shape.pool_tokens,
         "max_live_tokens": fleet.max_live_tokens,
+        "verdict": fleet.status,
         "instance": offer.instance.name if offer else None,
         "num_instances": offer.num_instances if offer else None,
         "usd_per_hour": round(price, 4) if price is not None else None,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from kvplan.pricing import usd_per_million_tokens
 from kvplan.report import json_report, sheet
 from kvplan.report.answer import Screen
 from kvplan.report.find_answer import FindAnswer, Found
@@ -53,15 +54,17 @@ def json(answer: FindAnswer, screen: Screen) -> str:  # noqa: ARG001 - every for
         num_fitting=answer.num_fitting,
         num_too_slow=answer.num_too_slow,
         num_unknown_speed=answer.num_unknown,
-        found=[_as_json(found) for found in answer.found],
+        **({"usd_per_hour": _usd(answer)} if answer.priced else {}),
+        found=[_as_json(answer, found) for found in answer.found],
     )
 
 
-def _as_json(found: Found) -> Mapping[str, object]:
+def _as_json(answer: FindAnswer, found: Found) -> Mapping[str, object]:
     candidate = found.candidate
     loss = candidate.loss
     return {
         **_record(found),
+        **({"usd_per_million_tokens": _per_million(answer, found)} if answer.priced else {}),
         "tokens_per_second": json_report.rate(candidate.rate),
         "quality": {"tier": loss.tier, "text": loss.text or None, "source": loss.source or None},
         "command": found.command,
@@ -91,11 +94,17 @@ def _sheet(answer: FindAnswer) -> Sheet:
     head = f"{answer.num_fitting} of {answer.num_models} models fit {answer.asked}"
     if shown < answer.num_fitting:
         head += f"; the best {shown}"
-    rows = tuple(_row(found) for found in answer.found)
+    rows: tuple[tuple[str, ...], ...] = tuple(_row(found) for found in answer.found)
+    columns: tuple[str, ...] = COLUMNS
+    if _usd(answer) is not None:
+        columns = (*COLUMNS, "$ a million")
+        rows = tuple(
+            (*row, _money(_per_million(answer, found))) for row, found in zip(rows, answer.found, strict=True)
+        )
     notes = list(_notes(answer))
     device_notes = answer.found[0].candidate.plan.devices[0].device.notes[:1] if answer.found else ()
     records = tuple(_record(found) for found in answer.found)
-    tables = (Table(COLUMNS, rows, drop=_DROP, right=_RIGHT),) if rows else ()
+    tables = (Table(columns, rows, drop=_DROP, right=_RIGHT),) if rows else ()
     return Sheet((head, *device_notes), tables, tuple(notes), records)
 
 
@@ -126,10 +135,30 @@ def rate_text(rate: Rate | None) -> str:
     return f"{rate.expected:,.0f} ({rate.low:,.0f} to {rate.high:,.0f})"
 
 
+def _usd(answer: FindAnswer) -> float | None:
+    return answer.offer.price_usd_per_hour if answer.offer else None
+
+
+def _per_million(answer: FindAnswer, found: Found) -> float | None:
+    dollars, rate = _usd(answer), found.candidate.rate
+    return None if dollars is None or rate is None else usd_per_million_tokens(dollars, rate.expected)
+
+
+def _money(dollars: float | None) -> str:
+    return "?" if dollars is None else f"{dollars:,.2f}"
+
+
 def _notes(answer: FindAnswer) -> Iterator[str]:
     if answer.num_too_slow:
         text = f"{answer.num_too_slow} more fit and are slower"
         yield f"{text}; of {answer.num_unknown} the speed is not known" if answer.num_unknown else text
+    if answer.priced:
+        dollars = _usd(answer)
+        if answer.offer is None or dollars is None:
+            yield "price: none known for these cards"
+        else:
+            name = f"{answer.offer.num_instances} × {answer.offer.instance.name}"
+            yield f"price: {name}, ${dollars:,.2f} an hour, {answer.offer.source}"
     if answer.found:
         yield (
             "best first: fits before tight, four bits and more before fewer, then most parameters, then "

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from kvplan.find import Candidate
+from kvplan.hardware.cloud import Offer
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,9 @@ class Found:
 class FindAnswer:
     """What fits, best first. ``num_fitting`` counts all of it, ``found`` may be its beginning.
 
-    ``num_too_slow`` were left out by the wanted rate, of which ``num_unknown`` have none.
+    ``offer`` is the cheapest instance with these cards, where prices were asked for (``priced``) and
+    somebody rents them. ``num_too_slow`` were left out by the wanted rate, of which ``num_unknown``
+    have none.
     """
 
     asked: str
@@ -28,3 +31,5 @@ class FindAnswer:
     num_too_slow: int
     num_unknown: int
     exit_code: int
+    offer: Offer | None = None
+    priced: bool = False

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from kvplan import __version__
@@ -10,7 +11,16 @@ from kvplan.errors import KvplanError
 from kvplan.judge import Verdict
 from kvplan.model import ModelSpec, num_active_parameters, num_layers, num_parameters
 from kvplan.quantity import Quantity, total
-from kvplan.report.answer import FitAnswer, ListAnswer, Offload, Screen, ShowAnswer, Speed
+from kvplan.report.answer import (
+    FitAnswer,
+    ListAnswer,
+    Offload,
+    Proposal,
+    Rent,
+    Screen,
+    ShowAnswer,
+    Speed,
+)
 from kvplan.solve import Limits
 
 if TYPE_CHECKING:
@@ -28,17 +38,37 @@ def fit(answer: FitAnswer, screen: Screen) -> str:  # noqa: ARG001 - every forma
             **planned(answer.plan, answer.verdict, answer.limits, answer.context_source),
             "speed": _speed(answer.speed),
             "offload": _offload(answer.offload),
-            "suggestions": [
-                {
-                    "changes": dict(proposal.changes),
-                    "command": proposal.command,
-                    "verdict": proposal.status,
-                    "headroom_bytes": proposal.headroom_bytes,
-                }
-                for proposal in answer.proposals
-            ],
+            "suggestions": [_proposal(proposal) for proposal in answer.proposals],
+            "upgrades": [_proposal(proposal) for proposal in answer.upgrades],
+            **(
+                {"price": {"asked": _rent(answer.rents.asked), "cheapest": _rent(answer.rents.cheapest)}}
+                if answer.rents
+                else {}
+            ),
         }
     )
+
+
+def _rent(rent: Rent | None) -> dict[str, object] | None:
+    return asdict(rent) if rent else None
+
+
+def _proposal(proposal: Proposal) -> dict[str, object]:
+    return {
+        "changes": dict(proposal.changes),
+        "command": proposal.command,
+        "verdict": proposal.status,
+        "headroom_bytes": proposal.headroom_bytes,
+        "quality": [
+            {
+                "change": price.key,
+                "value": price.value,
+                "text": price.text or None,
+                "source": price.source or None,
+            }
+            for price in proposal.prices
+        ],
+    }
 
 
 def document(command: str, exit_code: int, **data: object) -> str:

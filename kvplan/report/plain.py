@@ -8,7 +8,9 @@ from kvplan.report.wording import (
     headroom,
     limits_text,
     offload_text,
+    quality_lines,
     rate_text,
+    rent_lines,
     speed_text,
     spilled_text,
     subject,
@@ -50,6 +52,12 @@ def fit(answer: FitAnswer, screen: Screen) -> str:
         f"to make it fit: {proposal.command} # {proposal.status}, {format_gib(proposal.headroom_bytes)} free"
         for proposal in answer.proposals
     ]
+    lines += [
+        f"the free memory could buy: {proposal.command} # {format_gib(proposal.headroom_bytes)} free"
+        for proposal in answer.upgrades
+    ]
+    lines += rent_lines(answer)
+    lines += [f"quality: {line}" for line in quality_lines((*answer.proposals, *answer.upgrades))]
     text = "\n".join(lines) + "\n"
     return (
         text

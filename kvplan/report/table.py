@@ -1,23 +1,29 @@
 """The fit answer as a person reads it on a terminal: at most twenty lines, any width."""
 
+from collections.abc import Sequence
 from io import StringIO
+from textwrap import wrap
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from kvplan.engines.base import Component
-from kvplan.report.answer import FitAnswer, Screen
+from kvplan.report.answer import FitAnswer, Proposal, Screen
 from kvplan.report.wording import (
     COMPONENTS,
     VERDICTS,
     component_note,
+    engine_says,
     headroom,
     limits_text,
     offload_text,
+    quality_text,
+    rent_lines,
     speed_text,
     spilled_text,
     subject,
+    unequal_cards,
 )
 from kvplan.units import GIB, format_gib
 
@@ -37,6 +43,7 @@ MARK_STYLES = {"weights": "blue", "kv_cache": "cyan", "overhead": "magenta", "fr
 MIN_WIDTH_FOR_NOTES = 60
 MIN_BAR = 10
 MAX_BAR = 72
+SAID_LINES = 2
 
 
 def fit(answer: FitAnswer, screen: Screen) -> str:
@@ -48,11 +55,17 @@ def fit(answer: FitAnswer, screen: Screen) -> str:
     if answer.plan.devices:
         console.print(_bar(answer, screen))
         console.print(_components(answer, with_notes=screen.width >= MIN_WIDTH_FOR_NOTES))
+        if unequal_cards(answer.plan):
+            console.print(Text(f"  {unequal_cards(answer.plan)}"))
         for note in answer.plan.devices[max(0, answer.verdict.device_index)].device.notes[:1]:
             console.print(Text(f"  {note}"))
     if spilled_text(answer):
         console.print(Text(spilled_text(answer)))
-    console.print(Text(limits_text(answer)))
+    said = engine_says(answer.plan)
+    if not said or answer.limits.max_sequences or answer.limits.max_context_tokens:
+        console.print(Text(limits_text(answer)))
+    if said:
+        console.print(Text(_cropped(said, SAID_LINES * console.width)))
     if answer.verdict.status in ("fits", "tight", "offload") and speed_text(answer):
         console.print(Text(f"decodes {speed_text(answer)}"))
     if offload_text(answer):
@@ -65,8 +78,16 @@ def fit(answer: FitAnswer, screen: Screen) -> str:
         console.print(Text.assemble(("! ", "yellow"), warning.message))
     if len(answer.plan.warnings) > 2:
         console.print(Text(f"! and {len(answer.plan.warnings) - 2} more: see --format plain", style="yellow"))
+    for line in rent_lines(answer):
+        console.print(Text(line))
     _proposals(console, answer)
     return _finish(console, screen)
+
+
+def _cropped(text: str, length: int) -> str:
+    """Cut a long message; --format plain has it whole."""
+    room = max(20, length - 8)
+    return text if len(text) <= room else f"{text[: room - 3]}..."
 
 
 def _console(screen: Screen) -> Console:
@@ -153,6 +174,9 @@ def _components(answer: FitAnswer, *, with_notes: bool) -> Table:
 
 
 def _proposals(console: Console, answer: FitAnswer) -> None:
+    if answer.verdict.status == "fits" and answer.upgrades:
+        console.print(Text("the free memory could buy (GiB then free):"))
+        _commands(console, answer.upgrades)
     if answer.verdict.status not in ("does_not_fit", "refused", "offload", "tight"):
         return
     if not answer.proposals:
@@ -161,7 +185,14 @@ def _proposals(console: Console, answer: FitAnswer) -> None:
         return
     head = "to make it fit" if answer.verdict.status != "tight" else "for more room"
     console.print(Text(f"{head} (GiB free):"))
-    for proposal in answer.proposals:
+    _commands(console, answer.proposals)
+    # Two lines at most; --format plain has them all, with their sources.
+    for line in wrap(quality_text(answer.proposals), max(20, console.width), break_long_words=False)[:2]:
+        console.print(Text(line, no_wrap=True, overflow="crop"))
+
+
+def _commands(console: Console, proposals: Sequence[Proposal]) -> None:
+    for proposal in proposals:
         # A command is never broken, so that it can be copied; the room stands in front of it.
         line = f"{proposal.headroom_bytes / GIB:6.2f}  {proposal.command}"
         if proposal.status != "fits":

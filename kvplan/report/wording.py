@@ -1,8 +1,10 @@
 """The words reports share: verdicts, components, amounts."""
 
+from collections.abc import Sequence
+
 from kvplan.engines.base import Component, Plan
 from kvplan.quantity import Quantity
-from kvplan.report.answer import FitAnswer, Speed
+from kvplan.report.answer import FitAnswer, Proposal, Rent, Speed
 from kvplan.units import format_gib, format_tokens
 
 VERDICTS: dict[str, str] = {
@@ -26,6 +28,7 @@ COMPONENTS: dict[str, str] = {
     "multimodal": "multimodal",
     "other_processes": "other processes",
 }
+NOUNS: dict[str, str] = {"kv": "KV cache", "weights": "weights"}
 ENGINES: dict[str, str] = {
     "vllm": "vLLM",
     "sglang": "SGLang",
@@ -132,6 +135,16 @@ def spilled_text(answer: FitAnswer) -> str:
     return f"{text} of {format_gib(plan.workload.cpu_memory_bytes)}"
 
 
+def unequal_cards(plan: Plan) -> str:
+    """Return what each card holds of its budget where they differ; empty where they do not."""
+    if len({item.device.name for item in plan.devices}) < 2:
+        return ""
+    return "; ".join(
+        f"{item.device.name} {item.required.expected / 2**30:,.2f} of {format_gib(item.budget_bytes)}"
+        for item in plan.devices
+    )
+
+
 def interval(amount: Quantity) -> str:
     """Return the bounds of an amount, empty when it is exact."""
     if amount.low == amount.high:
@@ -162,12 +175,56 @@ def num_parameters_text(plan: Plan) -> str:
     return f"{num_parameters(plan.model.structure) / 1e9:,.2f} B parameters"
 
 
+PERPLEXITY = " perplexity"
+
+
+def rent_lines(answer: FitAnswer) -> list[str]:
+    """Return what the asked devices and the cheapest machine cost; that nobody says where it is so."""
+    if answer.rents is None:
+        return []
+    asked, least = answer.rents.asked, answer.rents.cheapest
+    lines = [f"price: {_rent(asked)}" if asked else f"price: none known for {answer.gpu_text}"]
+    lines.append(f"cheapest: {_rent(least)}" if least else "cheapest: no priced instance holds it")
+    return lines
+
+
+def _rent(rent: Rent) -> str:
+    text = f"{rent.name}, ${rent.usd_per_hour:,.2f} an hour"
+    if rent.usd_per_million_tokens is not None:
+        text += f", about ${rent.usd_per_million_tokens:,.2f} a million tokens"
+    return f"{text} ({rent.source})"
+
+
+def quality_lines(proposals: Sequence[Proposal]) -> list[str]:
+    """Return what each proposed format costs, with its source; that none was found where it is so."""
+    prices = dict.fromkeys(price for proposal in proposals for price in proposal.prices)
+    return [
+        f"{price.value} {NOUNS[price.key]}: {price.text} ({price.source})"
+        if price.text
+        else f"{price.value} {NOUNS[price.key]}: no published figure is known"
+        for price in prices
+    ]
+
+
+def quality_text(proposals: Sequence[Proposal]) -> str:
+    """Return the same in one line, without sources; empty where nothing is known."""
+    prices = dict.fromkeys(price for proposal in proposals for price in proposal.prices)
+    known = [price for price in prices if price.text]
+    if known and all(price.text.endswith(PERPLEXITY) for price in known):
+        figures = (f"{price.value} {price.text.removesuffix(PERPLEXITY)}" for price in known)
+        return f"costs in perplexity: {', '.join(figures)}"
+    figures = (f"{price.value} {NOUNS[price.key]} {price.text}" for price in known)
+    return f"costs: {'; '.join(figures)}" if known else ""
+
+
 def limits_text(answer: FitAnswer) -> str:
     """Return how far the plan stretches, in one line."""
     limits, plan = answer.limits, answer.plan
     if limits.binding == "memory":
         return "how far it stretches depends on the memory: give --cpu-memory or --gpu"
     if limits.max_context_tokens == 0 and limits.max_sequences == 0:
+        if plan.on_devices is not None:
+            return "without spilling no context fits: the weights and overhead alone are too much"
         return "no context fits: " + (
             "refused" if plan.refusals else "the weights and overhead alone are too much"
         )
@@ -177,3 +234,10 @@ def limits_text(answer: FitAnswer) -> str:
         f"longest context {format_tokens(limits.max_context_tokens)} for {sequences}{spilled}; "
         f"most sequences {limits.max_sequences:,} at {format_tokens(plan.context_tokens)}"
     )
+
+
+def engine_says(plan: Plan) -> str:
+    """Return the last line the engine will print of its memory, or the error it stops with."""
+    if not plan.startup_lines:
+        return ""
+    return f"{ENGINES.get(plan.engine_name, plan.engine_name)} says: {plan.startup_lines[-1]}"

@@ -60,6 +60,11 @@ class Header:
     tensors: tuple[StoredTensor, ...]
     data_end: int
 
+    @property
+    def num_block_tensors(self) -> int:
+        """How many tensors belong to a layer."""
+        return sum(tensor.name.startswith("blk.") for tensor in self.tensors)
+
 
 def read_gguf(source: ByteSource, origin: str) -> Header:
     """Read one file's header.

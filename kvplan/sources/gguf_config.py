@@ -8,6 +8,7 @@ it shows only in the tensors.
 
 from collections.abc import Callable
 
+from kvplan.families import family_of
 from kvplan.sources.gguf_keys import Keys
 
 Config = dict[str, object]
@@ -58,6 +59,11 @@ _PLAIN: tuple[tuple[str, str], ...] = (
     ("attention.kv_lora_rank", "kv_lora_rank"),
     ("attention.q_lora_rank", "q_lora_rank"),
 )
+
+
+def config_is_known(arch: str) -> bool:
+    """Tell whether some family reads the configs of a GGUF architecture."""
+    return family_of(TYPE_OF_ARCH.get(arch, arch)) is not None
 
 
 def config_of_keys(keys: Keys, *, is_tied: bool | None = None) -> Config:

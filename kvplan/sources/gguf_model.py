@@ -1,11 +1,15 @@
 """A GGUF file becomes a ModelSpec: exact bytes from its table of tensors, caches from its keys."""
 
 from collections import Counter
+from dataclasses import replace
 
 from kvplan.errors import InvalidSpec, UnsupportedArchitecture
 from kvplan.model import ModelSpec
+from kvplan.sources.config_model import model_from_config
 from kvplan.sources.gguf import Header
 from kvplan.sources.gguf_archs import KNOWN
+from kvplan.sources.gguf_config import config_is_known, config_of_keys
+from kvplan.sources.gguf_keys import Keys
 from kvplan.sources.gguf_layers import loaded_tensors, structure_of_header
 
 # llama.h llama_ftype -> the mix's name.
@@ -55,6 +59,8 @@ def model_from_gguf(
             why="it is loaded beside a model",
             hint="name the model's own .gguf file",
         )
+    if header.num_block_tensors == 0 and config_is_known(arch):
+        return _from_keys_alone(header, arch, name=name, source=source, origin=origin)
     structure = structure_of_header(header, arch, origin, assume=assume is not None)
     stored = loaded_tensors(header, arch, origin)
     notes: tuple[str, ...] = ()
@@ -87,6 +93,34 @@ def model_from_gguf(
         assumptions=assumptions,
         notes=notes,
         provenance=(("weights", "the file's own table of tensors"), ("layers", "the file's own keys")),
+    )
+
+
+def _from_keys_alone(header: Header, arch: str, *, name: str, source: str, origin: str) -> ModelSpec:
+    """Plan a header that lists no layer's tensors: those that llama.cpp would create from its keys."""
+    listed = {tensor.name: tensor.shape for tensor in header.tensors}
+    is_tied = None if "token_embd.weight" not in listed else "output.weight" not in listed
+    keys = Keys(header, arch, origin)
+    config = config_of_keys(keys, is_tied=is_tied)
+    rows = header.lengths.get("tokenizer.ggml.tokens", 0)
+    if len(shape := listed.get("token_embd.weight", ())) == 2:
+        rows = shape[1]
+    if rows:
+        config["vocab_size"] = rows
+    if "rope_freqs.weight" in listed:
+        config["rope_scaling"] = {"rope_type": "llama3"}
+    file_type = header.metadata.get("general.file_type")
+    mix = FILE_TYPES.get(file_type % GUESSED, "gguf-f16") if isinstance(file_type, int) else "gguf-f16"
+    model = model_from_config({**config, "torch_dtype": "float16"}, name=name, source=source)
+    why = "the header lists no layer's tensors: they are those llama.cpp creates from its keys"
+    if is_tied is None:
+        why += ", its head tied or not as the architecture usually has it"
+    return replace(
+        model,
+        architecture=arch,
+        weights_format=mix,
+        assumptions=(why,),
+        provenance=(("layers", "the file's own keys"), ("weights", "llama.cpp's loader and quantizer rules")),
     )
 
 

@@ -31,7 +31,7 @@ from kvplan.verify.storage import TensorShape
 
 def layout(plan: Plan) -> CacheLayout:
     """Return what ``generate`` keeps after the prompt, in the model's dtype."""
-    asked = _generation(plan)
+    asked = generation_for(plan)
     batch = plan.num_sequences * asked.num_copies
     groups = tuple(
         LayoutGroup(kind_name(cache), count, _tensors(cache, plan, asked.kind, batch))
@@ -40,7 +40,8 @@ def layout(plan: Plan) -> CacheLayout:
     return with_planned(plan, groups, batch)
 
 
-def _generation(plan: Plan) -> Generation:
+def generation_for(plan: Plan) -> Generation:
+    """Return the options that the plan's engine acted on."""
     model = plan.model
     grouped = any(
         isinstance(cache, FullAttention) and 1 < cache.num_key_value_heads < cache.num_attention_heads

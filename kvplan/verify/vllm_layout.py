@@ -9,110 +9,126 @@ page padded to the largest, which is computed from those shapes and not taken fr
 from dataclasses import replace
 
 from kvplan.engines.base import Plan
-from kvplan.engines.vllm_budget import behaviour
-from kvplan.engines.vllm_groups import Group, PoolLayout, pool_layout
-from kvplan.engines.vllm_pages import LayerSpec, specs_of
-from kvplan.engines.vllm_settings import Settings, settings_of
+from kvplan.engines.vllm.kv_dtypes import TURBOQUANT, TURBOQUANT_BOUNDARY_LAYERS
+from kvplan.engines.vllm.pages import LayerSpec, specs_of
+from kvplan.engines.vllm.pool import Group, PoolLayout
+from kvplan.engines.vllm.server import Server, server_of
+from kvplan.engines.vllm.stages import has_states
 from kvplan.errors import CannotTell
 from kvplan.layers import (
     Cache,
     ChunkedAttention,
+    CompressedAttention,
     CrossAttention,
     FullAttention,
     LatentAttention,
     SlidingWindow,
     kind_name,
 )
-from kvplan.model import cache_kinds
+from kvplan.model import expand_layers
 from kvplan.verify.cache_layout import CacheLayout, LayoutGroup
 from kvplan.verify.state_tensors import StateTypes, state_tensors
 from kvplan.verify.storage import TensorShape, rows
 
-# One spec of one kind of cache: the planner's view, and the shapes of a block of so many tokens.
-Member = tuple[LayerSpec, Cache, int]
+# One spec of one kind of cache: the planner's view, the cache, its dtype, and how many layers have it.
+Member = tuple[LayerSpec, Cache, str, int]
 LATENT_DTYPES = ("float32", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2")
 
 
 def layout(plan: Plan) -> CacheLayout:
-    """Return the blocks of the asked load, one rank with every layer on it."""
-    settings = _settings(plan)
-    members = _members(plan, settings)
+    """Return the blocks of the asked load, one rank with every layer on it.
+
+    Raises CannotTell for what is not laid out here: drafts' layers, DeepSeek-V4's packed blocks.
+    """
+    server = _server(plan)
+    members = _members(plan, server)
+    pool = server.whole.pool
     if not members:
         return CacheLayout(())
-    pool = pool_layout(
-        [(spec, count) for spec, _, count in members],
-        block_size=plan.cache.block_size or 0,
-        mamba_mode=settings.mamba_mode,
-        num_speculative=settings.num_speculative,
-        max_model_len=settings.max_model_len,
-        unify_windows=settings.unify_windows,
-        dcp=settings.dcp,
-    )
-    if len(pool.groups) == 1 and len({spec for spec, _, _ in members}) > 1:
-        return CacheLayout(_one_table(plan, settings, members, pool))
-    return CacheLayout(_shared_pool(plan, settings, members, pool))
+    if len(pool.groups) == 1 and len({spec for spec, _, _, _ in members}) > 1:
+        return CacheLayout(_one_table(plan, server, members))
+    return CacheLayout(_shared_pool(plan, server, members))
 
 
-def _settings(plan: Plan) -> Settings:
-    major, minor = plan.engine_version.split(".")[:2]
-    device = plan.devices[0].device if plan.devices else None
-    return settings_of(plan.model, plan.workload, device, behaviour((int(major), int(minor))))
-
-
-def _members(plan: Plan, settings: Settings) -> list[Member]:
-    members: list[Member] = []
-    for cache, count in cache_kinds(plan.model):
-        specs = specs_of(
-            cache, 1, plan.kv_dtype_k, settings.conv_dtype, settings.ssm_dtype, settings.num_speculative
+def _server(plan: Plan) -> Server:
+    if plan.workload.option("speculative_config"):
+        raise CannotTell(
+            "a draft model's layers are not laid out here",
+            why="they share the target's pool of blocks",
+            hint="leave out --speculative-config",
         )
-        if specs is None:
-            raise CannotTell(
-                f"{kind_name(cache)} is not modelled under vLLM",
-                why="there is no exact figure to hold against",
-                hint="add --engine transformers",
-            )
-        members += [(spec, cache, count) for spec in specs]
-    return members
+    major, minor = plan.engine_version.split(".")[:2]
+    devices = tuple(device.device for device in plan.devices)
+    return server_of((int(major), int(minor)), plan.model, plan.workload, devices, plan.context_tokens)
 
 
-def _num_blocks(plan: Plan, settings: Settings, pool: PoolLayout, group: Group) -> int:
+def _members(plan: Plan, server: Server) -> list[Member]:
+    """Return every distinct cache with its dtype: TurboQuant leaves layers at both ends in the model's."""
+    settings = server.settings
+    layers = expand_layers(plan.model)
+    own = plan.model.dtype if plan.model.dtype in ("float16", "float32") else "bfloat16"
+    ends = TURBOQUANT_BOUNDARY_LAYERS if server.dtype in TURBOQUANT and not has_states(plan.model) else 0
+    ends = min(ends, len(layers) // 2)
+    counts: dict[tuple[LayerSpec, Cache, str], int] = {}
+    for index, layer in enumerate(layers):
+        dtype = server.dtype if ends <= index < len(layers) - ends else own
+        for cache in layer.caches:
+            if isinstance(cache, CompressedAttention):
+                raise CannotTell(
+                    "DeepSeek-V4's packed blocks are not laid out here",
+                    why="vLLM puts rows of several layers into one block",
+                    hint="add --engine transformers",
+                )
+            specs = specs_of(cache, 1, dtype, settings.states, settings.pool.num_speculative)
+            if specs is None:
+                raise CannotTell(
+                    f"{kind_name(cache)} is not modelled under vLLM",
+                    why="there is no exact figure to hold against",
+                    hint="add --engine transformers",
+                )
+            for spec in specs:
+                counts[spec, cache, dtype] = counts.get((spec, cache, dtype), 0) + 1
+    return [(*key, count) for key, count in counts.items()]
+
+
+def _num_blocks(plan: Plan, server: Server, pool: PoolLayout, group: Group) -> int:
+    settings = server.settings
     alone = replace(pool, groups=(group,))
-    one = alone.blocks_per_request(
-        plan.context_tokens, settings.in_flight_tokens, plan.workload.encoder_tokens
-    )
+    one = alone.blocks_per_request(plan.context_tokens, settings.in_flight_tokens, settings.encoder_tokens)
     return one * plan.num_sequences
 
 
-def _one_table(
-    plan: Plan, settings: Settings, members: list[Member], pool: PoolLayout
-) -> tuple[LayoutGroup, ...]:
+def _one_table(plan: Plan, server: Server, members: list[Member]) -> tuple[LayoutGroup, ...]:
     """Every layer has its own tensor and all follow one block table (latents beside index keys)."""
+    pool = server.whole.pool
     group = pool.groups[0]
-    blocks = _num_blocks(plan, settings, pool, group)
+    blocks = _num_blocks(plan, server, pool, group)
     return tuple(
         LayoutGroup(
             kind_name(cache),
             count,
-            _page(spec, cache, plan, settings, (blocks, group.block_size)),
-            spec.bytes_per_token * group.block_size * blocks * count,
+            _page(spec, cache, dtype, server, (blocks, group.block_size)),
+            spec.page_size_bytes(group.block_size) * blocks * count,
             f"{blocks:,} blocks of {group.block_size} tokens",
         )
-        for spec, cache, count in members
+        for spec, cache, dtype, count in members
     )
 
 
-def _shared_pool(
-    plan: Plan, settings: Settings, members: list[Member], pool: PoolLayout
-) -> tuple[LayoutGroup, ...]:
+def _shared_pool(plan: Plan, server: Server, members: list[Member]) -> tuple[LayoutGroup, ...]:
     """Groups share slots: a block is a page of every slot, whichever group holds it."""
+    pool = server.whole.pool
     chosen = [(_member(group, members), group) for group in pool.groups]
-    page = max(_page_bytes(spec, cache, plan, settings, group) for (spec, cache, _), group in chosen)
+    sizes = [
+        sum(tensor.num_bytes for tensor in _page(spec, cache, dtype, server, (1, group.block_size)))
+        for (spec, cache, dtype, _), group in chosen
+    ]
+    page = max(sizes)
     slots = max(group.num_layers for group in pool.groups)
     groups: list[LayoutGroup] = []
-    for (spec, cache, _), group in chosen:
-        blocks = _num_blocks(plan, settings, pool, group)
-        own = _page_bytes(spec, cache, plan, settings, group)
-        tensors = _page(spec, cache, plan, settings, (blocks, group.block_size))
+    for ((spec, cache, dtype, _), group), own in zip(chosen, sizes, strict=True):
+        blocks = _num_blocks(plan, server, pool, group)
+        tensors = _page(spec, cache, dtype, server, (blocks, group.block_size))
         if own < page:
             tensors = (*tensors, TensorShape("page padding", "uint8", (blocks, page - own)))
         detail = f"{blocks:,} blocks of {group.block_size:,} tokens"
@@ -129,7 +145,8 @@ def _member(group: Group, members: list[Member]) -> Member:
     fitting = [
         member
         for member in members
-        if _kind(member[0], group) == group.kind and _spec_page(member[0], group) <= group.page_size_bytes
+        if _kind(member[0], group) == group.kind
+        and member[0].page_size_bytes(group.block_size) <= group.page_size_bytes
     ]
     if not fitting:
         raise CannotTell(
@@ -137,7 +154,10 @@ def _member(group: Group, members: list[Member]) -> Member:
             why=f"its page is {group.page_size_bytes:,} bytes",
             hint="this is a bug in kvplan: please report the command",
         )
-    return max(fitting, key=lambda member: (member[0].window == group.window, _spec_page(member[0], group)))
+    return max(
+        fitting,
+        key=lambda member: (member[0].window == group.window, member[0].page_size_bytes(group.block_size)),
+    )
 
 
 def _kind(spec: LayerSpec, group: Group) -> str:
@@ -145,20 +165,13 @@ def _kind(spec: LayerSpec, group: Group) -> str:
     return "full" if group.kind == "full" and spec.kind in ("sliding", "chunked") else spec.kind
 
 
-def _spec_page(spec: LayerSpec, group: Group) -> int:
-    return spec.state_bytes if spec.kind == "mamba" else spec.bytes_per_token * group.block_size
-
-
-def _page_bytes(spec: LayerSpec, cache: Cache, plan: Plan, settings: Settings, group: Group) -> int:
-    return sum(tensor.num_bytes for tensor in _page(spec, cache, plan, settings, (1, group.block_size)))
-
-
 def _page(
-    spec: LayerSpec, cache: Cache, plan: Plan, settings: Settings, lead: tuple[int, int]
+    spec: LayerSpec, cache: Cache, dtype: str, server: Server, lead: tuple[int, int]
 ) -> tuple[TensorShape, ...]:
     """Return one layer's tensors for ``lead`` = (blocks, tokens a block)."""
-    dtype = plan.kv_dtype_k
     match cache:
+        case FullAttention() if spec.kind == "mla":
+            return (TensorShape("index keys", "bfloat16", (*lead, cache.index_head_dim)),)
         case FullAttention() | SlidingWindow() | ChunkedAttention() | CrossAttention():
             key, value = _formats(dtype)
             heads = (*lead, cache.num_key_value_heads)
@@ -167,28 +180,40 @@ def _page(
                 *rows("values", value, heads, cache.v_head_dim),
             )
         case LatentAttention():
-            width = cache.kv_lora_rank + cache.qk_rope_head_dim
-            if cache.index_head_dim and spec.bytes_per_token == _index_bytes(cache.index_head_dim):
-                return rows("index keys", "indexer", lead, cache.index_head_dim)
-            if dtype == "nvfp4_ds_mla":
-                return (TensorShape("packed latents", "uint8", (*lead, spec.bytes_per_token)),)
-            if dtype == "fp8_ds_mla":
-                # FlashMLA's sparse row: an fp8 latent with an fp32 scale per 128, the rope part in bf16.
-                return (
-                    *rows("latents", "indexer", lead, cache.kv_lora_rank),
-                    TensorShape("rope keys", "bfloat16", (*lead, cache.qk_rope_head_dim)),
-                )
-            if dtype not in LATENT_DTYPES:
-                raise CannotTell(
-                    f"how vLLM would keep latents in {dtype} is not known",
-                    why=f"MLA's kernels take {', '.join(LATENT_DTYPES)} and the packed *_ds_mla rows",
-                    hint="write it like --kv fp8",
-                )
-            return rows("latents", dtype, lead, width)
+            return _latent(spec, cache, dtype, lead)
+    states = server.settings.states
+    automatic = states.ssm == "auto"
     types = StateTypes(
-        settings.conv_dtype, settings.ssm_dtype, "float32", "float32", extra_columns=settings.num_speculative
+        conv=states.conv,
+        state=states.conv if automatic else states.ssm,
+        delta="float32" if automatic else states.ssm,
+        linear=states.linear,
+        extra_columns=server.settings.pool.num_speculative,
     )
     return state_tensors(cache, lead[0], types)
+
+
+def _latent(
+    spec: LayerSpec, cache: LatentAttention, dtype: str, lead: tuple[int, int]
+) -> tuple[TensorShape, ...]:
+    width = cache.kv_lora_rank + cache.qk_rope_head_dim
+    if cache.index_head_dim and spec.bytes_per_token == _index_bytes(cache.index_head_dim):
+        return rows("index keys", "indexer", lead, cache.index_head_dim)
+    if dtype == "nvfp4_ds_mla":
+        return (TensorShape("packed latents", "uint8", (*lead, spec.bytes_per_token)),)
+    if dtype == "fp8_ds_mla":
+        # FlashMLA's sparse row: an fp8 latent with an fp32 scale per 128, the rope part in bf16.
+        return (
+            *rows("latents", "indexer", lead, cache.kv_lora_rank),
+            TensorShape("rope keys", "bfloat16", (*lead, cache.qk_rope_head_dim)),
+        )
+    if dtype not in LATENT_DTYPES:
+        raise CannotTell(
+            f"how vLLM would keep latents in {dtype} is not known",
+            why=f"MLA's kernels take {', '.join(LATENT_DTYPES)} and the packed *_ds_mla rows",
+            hint="write it like --kv fp8",
+        )
+    return rows("latents", dtype, lead, width)
 
 
 def _index_bytes(index_head_dim: int) -> int:

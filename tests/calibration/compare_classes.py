@@ -200,7 +200,7 @@ def planned(config):
     return num_parameters(structure), windows_of(structure)
 
 
-def compare(model_type, tally):
+def compare(model_type, tally, at_most):
     """Compare one class; print what differs. Return its row for the table, or None."""
     name = class_of(model_type)
     if name is None:
@@ -213,7 +213,11 @@ def compare(model_type, tally):
     config = {key: value for key, value in config.items() if key not in ("id2label", "label2id")}
     config["architectures"] = [name]
     rows = []
-    for path, value in [((), None), *changes(config)]:
+    chosen = list(changes(config))
+    random.seed(model_type)
+    if at_most is not None and len(chosen) > at_most:
+        chosen = random.sample(chosen, at_most)
+    for path, value in [((), None), *chosen]:
         version = changed(config, path, value) if path else config
         there = measured(model_type, name, version)
         here = planned(version)
@@ -226,10 +230,9 @@ def compare(model_type, tally):
             rows.append([".".join(path), value, there[0], there[1] if here[1] is not None else None])
         else:
             tally["different"] += 1
-            print(f"{model_type} {'.'.join(path) or 'default'}={value}: class {there}, kvplan {here}")
+            print(f"{model_type} {'.'.join(path)}={value}: class {there}, kvplan {here}", flush=True)
     if not rows or rows[0][0]:
         return None
-    random.seed(model_type)
     sample = [rows[0], *random.sample(rows[1:], min(SAMPLED, len(rows) - 1))]
     return {"model_class": name, "config": config, "rows": sample}
 
@@ -238,6 +241,7 @@ def main():
     """Compare the classes that are named, or all that kvplan reads."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model_types", nargs="*")
+    parser.add_argument("--changes", type=int, help="try this many changes a class, not all")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -247,7 +251,7 @@ def main():
     table = []
     for model_type in options.model_types or sorted(FAMILIES):
         if model_type in CONFIG_MAPPING:
-            row = compare(model_type, tally)
+            row = compare(model_type, tally, options.changes)
             table += [row] if row else []
     print(tally)
     if options.write:

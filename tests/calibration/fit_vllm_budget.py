@@ -101,12 +101,11 @@ def graph_point(row):
     return num_layers(model_named(row["spec"]).structure), row["cudagraph_gib"]
 
 
-def main():
-    """Fit, print residuals, write the module."""
+def generated(show=lambda text: None):
+    """Return the text of the calibration module; ``show`` is given the residuals as they are found."""
     rows = sampler_rows()
     copies, base = line([sampler_point(row) for row in rows])
     residuals = left_out(rows, sampler_point)
-    worst = max(abs(value) for value, _, _ in residuals)
     old = [row for row in logs() if row.get("release") == "0.16" and "activation_peak_gib" in row]
     old_copies = [(sampler_point(row)[1] - base) / sampler_point(row)[0] for row in old]
     graphs = graph_rows(moe=False)
@@ -119,17 +118,17 @@ def main():
         return [y / (graph_base + per_layer * x + extra) for x, y in map(graph_point, found)]
 
     dense, moe = ratios(graphs, 0), ratios(graph_rows(moe=True), expert_part)
-    print(f"sampler: {copies:.3f} copies of fp32 logits + {base * 1024:.0f} MiB, {len(rows)} logs")
+    show(f"sampler: {copies:.3f} copies of fp32 logits + {base * 1024:.0f} MiB, {len(rows)} logs")
     for value, number, name in sorted(residuals):
-        print(f"  {value:+.3f} GiB {number} {name} (its model left out)")
-    print(f"0.16: {', '.join(f'{value:.2f}' for value in old_copies)} copies")
-    print(f"graphs: {graph_base:.3f} GiB + {per_layer * 1024:.1f} MiB a layer, {len(graphs)} dense logs")
+        show(f"  {value:+.3f} GiB {number} {name} (its model left out)")
+    show(f"0.16: {', '.join(f'{value:.2f}' for value in old_copies)} copies")
+    show(f"graphs: {graph_base:.3f} GiB + {per_layer * 1024:.1f} MiB a layer, {len(graphs)} dense logs")
     for value, number, name in sorted(graph_residuals):
-        print(f"  {value:+.3f} GiB {number} {name} (its model left out)")
-    print(f"experts: {expert_part:+.3f} GiB, from {min(experts):+.2f} to {max(experts):+.2f}")
-    text = TEMPLATE.format(
+        show(f"  {value:+.3f} GiB {number} {name} (its model left out)")
+    show(f"experts: {expert_part:+.3f} GiB, from {min(experts):+.2f} to {max(experts):+.2f}")
+    return TEMPLATE.format(
         logs=len(rows),
-        worst=worst * 1024,
+        worst=max(abs(value) for value, _, _ in residuals) * 1024,
         copies=round(copies * 1000),
         old=round(max(old_copies) * 1000),
         base=round(base * GIB),
@@ -143,7 +142,11 @@ def main():
         moe_low=min(moe) - 0.05,
         moe_high=max(moe) + 0.05,
     )
-    TARGET.write_text(text, encoding="utf-8")
+
+
+def main():
+    """Fit, print residuals, write the module."""
+    TARGET.write_text(generated(print), encoding="utf-8")
 
 
 TEMPLATE = '''"""Constants of vLLM's overhead, fitted to start-up logs of real servers.
@@ -180,10 +183,11 @@ GRAPHS_BASE_GIB = {graph_base:.4f}
 GRAPHS_PER_LAYER_GIB = {per_layer:.5f}
 GRAPHS_EXPERTS_GIB = {experts:.3f}
 GRAPHS_ARCHITECTURE = "hopper"
-# Shares of the fitted amount that logs lie between: dense, experts, other cards and older versions.
+# Shares of the fitted amount that logs lie between, on H100 and elsewhere or before 0.17.
 GRAPHS_DENSE_RANGE = ({dense_low:.2f}, {dense_high:.2f})
 GRAPHS_MOE_RANGE = ({moe_low:.2f}, {moe_high:.2f})
-GRAPHS_ELSEWHERE_RANGE = (0.1, 2.6)
+GRAPHS_DENSE_ELSEWHERE_RANGE = (0.30, 1.75)
+GRAPHS_MOE_ELSEWHERE_RANGE = (0.50, 2.60)
 GRAPHS_FLOOR_GIB = 0.15
 GRAPHS_WHY = "fitted to graph captures logged by vLLM 0.19 on H100"
 

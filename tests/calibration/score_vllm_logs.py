@@ -1,6 +1,7 @@
 """Compare plans with start-up logs of real vLLM servers: ``python tests/calibration/score_vllm_logs.py``.
 
-Prints a Markdown table by version and card, failures included; ``--rows`` one line a log before it.
+Prints a Markdown table by version and card, failures included; ``--rows`` one line a log before it,
+``--readme`` writes the table into README.md between its markers.
 """
 
 import sys
@@ -13,8 +14,11 @@ from vllm_logs import available, failed, judged, logs, planned, tokens_of, weigh
 
 from kvplan.units import GIB
 
+README = Path(__file__).resolve().parent.parent.parent / "README.md"
+START = "<!-- vLLM start-up logs: python tests/calibration/score_vllm_logs.py --readme -->"
+END = "<!-- end -->"
 HEAD = (
-    "| vLLM | card | logs | tokens equal | weights within 1% | available KV: median error "
+    "| vLLM | card | logs | tokens equal | weights within 1 % | available KV: median error "
     "| inside the interval | failures judged |\n|---|---|--:|--:|--:|--:|--:|--:|"
 )
 
@@ -59,7 +63,7 @@ def line(name, card, found):
         len(found),
         share(each["tokens"] for each in found if "tokens" in each),
         share(abs(each["weights"]) <= 0.01 for each in found if "weights" in each),
-        f"{100 * median(errors):.2f}% of the card" if errors else "",
+        f"{100 * median(errors):.2f} % of the card" if errors else "",
         share(each["inside"] for each in found if "inside" in each),
         share(each["judged"] != "fits" for each in found if "judged" in each),
     )
@@ -71,11 +75,18 @@ def table(rows):
     groups = {}
     for row, found in rows:
         if found:
-            groups.setdefault((row.get("release", "unknown"), row.get("card", "unknown")), []).append(found)
+            key = (row.get("release", "not said"), row.get("card", "not said"))
+            groups.setdefault(key, []).append(found)
     lines = [HEAD]
-    lines += [line(*key, found) for key, found in sorted(groups.items())]
+    lines += [line(*key, found) for key, found in sorted(groups.items(), key=_by_version)]
     lines.append(line("all", "", [found for _, found in rows if found]))
     return "\n".join(lines)
+
+
+def _by_version(item):
+    (release, card), _ = item
+    numbers = [int(part) for part in release.split(".") if part.isdigit()]
+    return (not numbers, numbers, card)
 
 
 def main():
@@ -88,7 +99,12 @@ def main():
                 for key, value in found.items()
             )
             print(row["id"], row.get("release"), row["spec"], row.get("card"), text)
-    print(table(rows))
+    shown = table(rows)
+    print(shown)
+    if "--readme" in sys.argv:
+        before, rest = README.read_text(encoding="utf-8").split(START, 1)
+        after = rest.split(END, 1)[1]
+        README.write_text(f"{before}{START}\n{shown}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from kvplan.plan import plan
 from kvplan.sources.config_model import model_from_config
 from kvplan.workload import Workload
 
-CONFIGS = [row["config"] for row in oracle("parameters.jsonl")]
+CONFIGS = [row["config"] for table in ("parameters.jsonl", "classes.jsonl") for row in oracle(table)]
 VALUES = st.one_of(
     st.none(),
     st.booleans(),

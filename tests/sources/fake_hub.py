@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
@@ -24,6 +25,7 @@ class Hub:
         self.tokens = set()
         self.ignores_ranges = False
         self.cuts_after = None
+        self.seconds_a_request = 0.0
         self.endpoint = ""
 
 
@@ -43,6 +45,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, with_body):
         path = unquote(self.path.partition("?")[0])
         self.hub.requests.append((self.command, path))
+        time.sleep(self.hub.seconds_a_request)
         if "Authorization" in self.headers:
             self.hub.tokens.add(self.headers["Authorization"])
         for ending, (status, headers) in self.hub.refusals.items():
@@ -86,7 +89,8 @@ class Handler(BaseHTTPRequestHandler):
         if content is None:
             self.send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, with_body)
             return
-        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
+        etag = getattr(content, "etag", None) or hashlib.sha1(content).hexdigest()
+        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"'}
         if name.endswith((".safetensors", ".gguf")):
             # Large files lie elsewhere, as they do on the Hub.
             headers |= {

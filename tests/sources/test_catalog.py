@@ -126,3 +126,17 @@ def test_two_specs_cannot_share_a_name(tmp_path):
         )
     with pytest.raises(InputError, match="another spec's name"):
         build_index(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["qwen3-next-80b-a3b", "gemma-3-4b", "kimi-k2.5", "llama-3.2-11b-vision"])
+def test_a_spec_can_be_written_from_any_model(tmp_path, kvplan, name):
+    code, written, _ = kvplan("show", name, "--format", "yaml")
+    assert code == 0
+    path = tmp_path / "spec.yaml"
+    path.write_text(written, encoding="utf-8")
+    again = model_from_spec_file(path)
+    model = open_model(name)
+    assert num_parameters(again.structure) == num_parameters(model.structure)
+    assert again.layers == model.layers
+    assert again.quantization == model.quantization
+    assert again.published_total == model.published_total

@@ -6,7 +6,7 @@ The two sides share no arithmetic: plans multiply row bytes, layouts multiply th
 import pytest
 from cache_kinds import FORMATS, FULL, KINDS, bundled, model_of, planned
 
-from kvplan.errors import CannotTell
+from kvplan.errors import CannotTell, UnknownFormat
 from kvplan.verify.cache_layout import layout_of, scaled_down
 from kvplan.verify.storage import rows
 
@@ -14,8 +14,13 @@ from kvplan.verify.storage import rows
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("engine", "kv"), [(name, kv) for name, kvs in FORMATS.items() for kv in kvs])
 def test_every_kind_in_every_format_takes_what_is_planned(kind, engine, kv):
-    result = planned(model_of(KINDS[kind]), engine, kv)
-    if result.cache.total.basis == "assumed":
+    try:
+        result = planned(model_of(KINDS[kind]), engine, kv)
+    except UnknownFormat:
+        # vLLM's MLA has no plain NVFP4.
+        assert (engine, kv) == ("vllm", "nvfp4")
+        return
+    if result.cache.total.basis == "assumed" or (engine, kind) == ("vllm", "compressed"):
         with pytest.raises(CannotTell):
             layout_of(result)
         return
@@ -37,6 +42,9 @@ def test_bundled_models_take_what_is_planned(engine):
         for tokens, sequences in ((1, 1), (4097, 3)):
             result = planned(model, engine, "auto", tokens, sequences)
             if result.cache.total.basis == "assumed" or not result.cache.total.expected:
+                continue
+            kinds = {group.kind for group in result.cache.groups}
+            if engine == "vllm" and "compressed_attention" in kinds:
                 continue
             assert layout_of(result).num_bytes == result.cache.total.expected, model.name
             checked += 1

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 
-from kvplan.deploy.flags.readers import Flag, mapping, switch
+from kvplan.deploy.flags.readers import OBJECTS, Flag, switch
 from kvplan.deploy.flags.without_effect import WITHOUT_EFFECT, Harmless
 from kvplan.errors import InvalidValue
 
@@ -188,7 +188,7 @@ class _Scanner:
     def _dotted(self, index: int, spelling: str, flag: Flag, value: str | None) -> None:
         """Set one key inside an option that is an object: ``--speculative-config.method mtp``."""
         key = flag[1].removeprefix("!")
-        if flag[2] is not mapping:
+        if flag[2] not in OBJECTS:
             self.found.unknown.append(index)
             return
         self.found.flag_at[key] = index

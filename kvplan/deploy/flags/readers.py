@@ -35,6 +35,15 @@ def mapping(text: str) -> object:
     return value
 
 
+def mapping_or_level(text: str) -> object:
+    """Read a JSON object, or a bare level such as vLLM's ``-O 3``."""
+    return {"level": int(text)} if text.strip().isdigit() else mapping(text)
+
+
+# Readers of objects, whose keys may be given one by one: ``--speculative-config.method mtp``.
+OBJECTS: tuple[Reader, ...] = (mapping, mapping_or_level)
+
+
 def human(text: str) -> int:
     """Read vLLM's counts: ``32k`` is 32,000 and ``32K`` 32,768 (vLLM utils human_readable_int)."""
     scales = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}

@@ -74,11 +74,18 @@ def terms_of(
 
 
 def activations(
-    terms: Terms, model: ModelSpec, context_tokens: int, version: tuple[int, int], *, samples: bool
+    terms: Terms,
+    model: ModelSpec,
+    context_tokens: int,
+    version: tuple[int, int],
+    *,
+    samples: bool,
+    sees: bool = True,
 ) -> Quantity:
     """Return the peak: expected by the fitted copies, between the residuals of the logs.
 
-    ``samples`` is false on pipeline stages before the last, whose peak is the forward pass alone.
+    ``samples`` is false on pipeline stages before the last, whose peak is the forward pass alone;
+    ``sees`` where images or sound are encoded.
     """
     copies, high_copies, basis = _copies(version)
     rest = terms.hidden + fit.BASE_BYTES + terms.experts + terms.prefill * context_tokens
@@ -89,7 +96,7 @@ def activations(
     worst = max(high_copies * terms.logits // 1000 + own + rest if samples else 0, forward)
     low = expected - max(fit.LOW_BYTES, expected * fit.LOW_PER_MILLE // 1000)
     high = worst + max(fit.HIGH_BYTES, worst * fit.HIGH_PER_MILLE // 1000)
-    if has_towers(model):
+    if sees and has_towers(model):
         expected += MULTIMODAL_HIDDENS * terms.hidden
         high += MULTIMODAL_HIDDENS * terms.hidden + _tower_high_bytes(model)
     if any(isinstance(cache, CompressedAttention) for cache, _ in cache_kinds(model)):

@@ -15,8 +15,6 @@ from kvplan.units import GIB
 NO_GRAPHS = exact(0, "enforce_eager")
 # Sizes captured up to 512 sequences: 1, 2, 4, every 8 to 256, every 16 to 512 (config/vllm.py).
 MOST_CAPTURE_SIZES = 51
-SEQUENCES_CAPTURED_TWICE = 2
-LARGEST_CAPTURE = 512
 SMALL_STEP, LARGE_STEP, STEP_CHANGES_AT = 8, 16, 256
 
 
@@ -26,17 +24,17 @@ def gib(low: float, expected: float, high: float, why: str, basis: Basis = "cali
 
 
 @lru_cache(maxsize=256)
-def num_capture_sizes(max_num_seqs: int) -> int:
-    """Return how many batch sizes are captured: up to twice the sequences, at most 512."""
-    largest = min(SEQUENCES_CAPTURED_TWICE * max_num_seqs, LARGEST_CAPTURE)
+def num_capture_sizes(largest: int) -> int:
+    """Return how many batch sizes are captured up to ``largest``."""
     small = sum(1 for size in (1, 2, 4) if size <= largest)
-    return (
-        small + min(largest, STEP_CHANGES_AT) // SMALL_STEP + max(0, largest - STEP_CHANGES_AT) // LARGE_STEP
-    )
+    fine = min(largest, STEP_CHANGES_AT) // SMALL_STEP
+    return small + fine + max(0, largest - STEP_CHANGES_AT) // LARGE_STEP
 
 
 @lru_cache(maxsize=2048)
-def cuda_graphs(model: ModelSpec, max_num_seqs: int, architecture: str, version: tuple[int, int]) -> Quantity:
+def cuda_graphs(
+    model: ModelSpec, largest_capture: int, architecture: str, version: tuple[int, int]
+) -> Quantity:
     """Return the memory of captured CUDA graphs on a rank: a base and a part for every layer.
 
     With few sequences fewer sizes are captured. Graphs of experts and of ranks that talk over PCIe
@@ -47,10 +45,11 @@ def cuda_graphs(model: ModelSpec, max_num_seqs: int, architecture: str, version:
     base = fit.GRAPHS_BASE_GIB + fit.GRAPHS_PER_LAYER_GIB * layers
     if is_moe:
         base += fit.GRAPHS_EXPERTS_GIB
-    expected = base * num_capture_sizes(max_num_seqs) / MOST_CAPTURE_SIZES
-    low, high = fit.GRAPHS_MOE_RANGE if is_moe else fit.GRAPHS_DENSE_RANGE
-    if architecture != fit.GRAPHS_ARCHITECTURE or version < (0, 17):
-        low, high = fit.GRAPHS_ELSEWHERE_RANGE
+    expected = base * num_capture_sizes(largest_capture) / MOST_CAPTURE_SIZES
+    if architecture == fit.GRAPHS_ARCHITECTURE and version >= (0, 17):
+        low, high = fit.GRAPHS_MOE_RANGE if is_moe else fit.GRAPHS_DENSE_RANGE
+    else:
+        low, high = fit.GRAPHS_MOE_ELSEWHERE_RANGE if is_moe else fit.GRAPHS_DENSE_ELSEWHERE_RANGE
     return gib(expected * low, expected, expected * high + fit.GRAPHS_FLOOR_GIB, fit.GRAPHS_WHY)
 
 

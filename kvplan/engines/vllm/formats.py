@@ -11,6 +11,7 @@ from kvplan.engines.vllm.settings import model_dtype
 from kvplan.errors import UnknownFormat, did_you_mean
 from kvplan.layers import CompressedAttention, LatentAttention
 from kvplan.model import ModelSpec, cache_kinds
+from kvplan.weights import format_name_of
 from kvplan.workload import Workload
 
 # Generic names and what vLLM calls them.
@@ -29,6 +30,28 @@ GENERIC: dict[str, str] = {
 KV_NAMES: tuple[str, ...] = ("auto", *KV_DTYPES, *TURBOQUANT, *GENERIC)
 WEIGHT_FAMILIES = ("plain", "fp8", "int8", "int4", "bnb", "fp4")
 FOREIGN_FAMILIES = ("mlx", "exl")
+
+
+# What ``--quantization`` makes of an unquantized checkpoint while it loads.
+QUANTIZED_WHILE_LOADING: dict[str, str] = {"fp8": "fp8", "bitsandbytes": "nf4"}
+
+
+def weights_format_of(model: ModelSpec, workload: Workload) -> str:
+    """Return the weights' format: the asked one, what the flags convert to, else the published one."""
+    if workload.weights_format is None and model.quantization is None:
+        converted = QUANTIZED_WHILE_LOADING.get(str(workload.option("quantization")))
+        if converted:
+            return format_name_of(model, converted)
+        is_plain = weight_format(model.weights_format).family == "plain"
+        if is_plain and model_dtype(model, workload) == "float32":
+            return format_name_of(model, "fp32")
+        if model.weights_format == "fp32" and str(workload.option("dtype")) in (
+            "half",
+            "float16",
+            "bfloat16",
+        ):
+            return format_name_of(model, "bf16")
+    return format_name_of(model, workload.weights_format)
 
 
 def check_weights(format_name: str) -> None:

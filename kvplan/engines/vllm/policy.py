@@ -6,6 +6,7 @@ remainder is the KV pool. Every rank is planned; the one with the least room bin
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kvplan.device import Device
 from kvplan.engines.base import Engine, Notice, Plan, context_or_limit
@@ -22,6 +23,9 @@ from kvplan.errors import InvalidValue
 from kvplan.model import ModelSpec
 from kvplan.weights import weight_bytes
 from kvplan.workload import Workload
+
+# kv_cache_planning.py: the longest context that fits is taken.
+AUTO_MAX_MODEL_LEN = -1
 
 
 class VllmEngine(Engine):
@@ -56,6 +60,11 @@ class VllmEngine(Engine):
         startup = None
         if rooms is not None and layout.is_modelled and layout.pool.groups:
             startup = startup_of(layout.pool, settings, server.rules, rooms, context_tokens, plans)
+        if startup is not None and _shrinks(workload, startup, context_tokens):
+            shorter = replace(
+                workload, context_tokens=startup.estimated_max_model_len, context_source="engine"
+            )
+            return self.plan(model, shorter, devices)
         weights = weight_bytes(model, server.format_name)
         host = host_components(workload, weights.expected, len(devices) or 1)
         return Plan(
@@ -91,8 +100,22 @@ class VllmEngine(Engine):
             refusals=server.refusals,
             warnings=notices,
             startup_lines=startup.lines if startup else (),
+            command_lines=_way_out(model, startup),
             details=_details(layout.pool, startup),
         )
+
+
+def _shrinks(workload: Workload, startup: Startup, context_tokens: int) -> bool:
+    """Tell whether vLLM takes a shorter context by itself: ``--max-model-len -1``."""
+    asks = workload.option("max_model_len") == AUTO_MAX_MODEL_LEN and not workload.context_tokens
+    return asks and 0 < startup.estimated_max_model_len < context_tokens
+
+
+def _way_out(model: ModelSpec, startup: Startup | None) -> tuple[str, ...]:
+    """Return the command with the flag that avoids the error, where one flag does."""
+    if startup is None or not startup.fix.startswith("--"):
+        return ()
+    return (f"vllm serve {model.repo or model.name} {startup.fix}",)
 
 
 def _details(pool: PoolLayout, startup: Startup | None) -> tuple[tuple[str, object], ...]:

@@ -17,7 +17,7 @@ from kvplan.engines.vllm.offload import on_device
 from kvplan.engines.vllm.settings import Settings
 from kvplan.engines.vllm.stages import Layout
 from kvplan.engines.vllm.versions import Behaviour
-from kvplan.engines.vllm.weights import loaded_weights
+from kvplan.engines.vllm.weights import loaded_weights, without_towers
 from kvplan.model import ModelSpec
 from kvplan.quantity import ZERO, Quantity, exact, total
 from kvplan.units import ceil_div
@@ -47,6 +47,7 @@ class Rank:
     beside: tuple[Check, ...]
     terms: Terms
     samples: bool
+    sees: bool
     overhead_is_given: bool
 
 
@@ -90,6 +91,8 @@ def _rank(
     loaded = loaded_weights(
         model, format_name, tensor, pipeline, parallel.expert, stage, settings.speculation
     )
+    if not settings.sees:
+        loaded = without_towers(loaded, model, format_name, tensor, stage)
     weights = Component("weights", on_device(loaded, workload))
     terms = terms_of(
         model,
@@ -102,7 +105,7 @@ def _rank(
     )
     graphs = NO_GRAPHS
     if not settings.enforce_eager:
-        graphs = cuda_graphs(model, settings.max_num_seqs, device.architecture, rules.version)
+        graphs = cuda_graphs(model, settings.largest_capture, device.architecture, rules.version)
     runtime = non_torch(num_ranks, device, loaded.expected, rules.version)
     overhead_is_given = workload.overhead_bytes is not None
     if workload.overhead_bytes is not None:
@@ -127,6 +130,7 @@ def _rank(
         terms=terms,
         samples=samples,
         overhead_is_given=overhead_is_given,
+        sees=settings.sees,
     )
 
 
@@ -203,7 +207,9 @@ def _loaded(
 ) -> DevicePlan:
     activation = ZERO
     if not rank.overhead_is_given:
-        activation = activations(rank.terms, model, context_tokens, rules.version, samples=rank.samples)
+        activation = activations(
+            rank.terms, model, context_tokens, rules.version, samples=rank.samples, sees=rank.sees
+        )
     load = _load(layout, rules, rank.stage, blocks, context_tokens, num_sequences)
     components = (
         rank.weights,

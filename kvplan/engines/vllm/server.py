@@ -9,15 +9,14 @@ from functools import lru_cache
 from kvplan.device import Device
 from kvplan.engines.base import Notice, Parallel, Refusal
 from kvplan.engines.vllm.attention import backend_refusals, default_block_size, generation
-from kvplan.engines.vllm.formats import check_weights, kv_dtype_of
+from kvplan.engines.vllm.formats import check_weights, kv_dtype_of, weights_format_of
 from kvplan.engines.vllm.parallel import parallel_of
 from kvplan.engines.vllm.ranks import Rank, ranks_of
-from kvplan.engines.vllm.settings import Settings, settings_of
+from kvplan.engines.vllm.settings import Settings, not_planned, settings_of
 from kvplan.engines.vllm.speculative import speculation_of
 from kvplan.engines.vllm.stages import Layout, has_states, layout_of, unmodelled_notice
 from kvplan.engines.vllm.versions import Behaviour, behaviour
 from kvplan.model import ModelSpec
-from kvplan.weights import format_name_of
 from kvplan.workload import Workload
 
 # From this length on the scheduler's defaults do not depend on the context.
@@ -104,7 +103,7 @@ def _resolved(
         engine_options=options,
     )
     rules = behaviour(version)
-    format_name = format_name_of(model, weights)
+    format_name = weights_format_of(model, workload)
     check_weights(format_name)
     device = devices[0] if devices else None
     device_generation = generation(device.compute_capability) if device else 0
@@ -122,7 +121,7 @@ def _resolved(
         pipeline=parallel.pipeline,
         max_model_len=length,
     )
-    notices += drafted
+    notices += (*drafted, *not_planned(workload))
     layout, whole = (
         layout_of(model, dtype, ranks, settings.pool, settings.states, settings.speculation)
         for ranks in ((parallel.tensor, parallel.pipeline), (1, 1))

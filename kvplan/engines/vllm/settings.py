@@ -8,7 +8,7 @@ model_executor/models/config.py (state dtypes).
 from dataclasses import dataclass
 
 from kvplan.device import Device
-from kvplan.engines.base import Parallel
+from kvplan.engines.base import Notice, Parallel
 from kvplan.engines.vllm.groups import PoolRules
 from kvplan.engines.vllm.speculative import Speculation
 from kvplan.engines.vllm.states import StateDtypes
@@ -24,6 +24,7 @@ MODEL_DTYPES = ("float32", "float16", "bfloat16")
 FLOAT32_LINEAR = ("minimax", "minimax_text_01")
 LARGE_DEVICE_BYTES, BIG_DEVICE_BYTES = 160 * GIB, 70 * GIB
 PARTS_PER_MILLION = 1_000_000
+LARGEST_CAPTURE = 512
 # The V0 engine: prompts in one step, 256 sequences.
 UNCHUNKED_DEFAULTS = (2048, 256)
 
@@ -44,6 +45,8 @@ class Settings:
     speculation: Speculation
     encoder_tokens: int
     model_dtype: str
+    largest_capture: int
+    sees: bool
 
     def requested_bytes(self, usable_bytes: int) -> int:
         """Return the share of the device vLLM asks for: ceil(total x utilization)."""
@@ -74,12 +77,13 @@ def settings_of(
             hint=f"leave it out for {rules.gpu_memory_utilization:g}",
         )
     mamba_mode = _mamba_mode(model, workload)
+    eager = _is_eager(workload)
     asked_block = whole(workload.option("block_size"), 0)
     return Settings(
         gpu_memory_utilization=utilization,
         max_num_seqs=seqs,
         max_num_batched_tokens=tokens,
-        enforce_eager=bool(workload.option("enforce_eager")),
+        enforce_eager=eager,
         in_flight_tokens=_batches_in_flight(workload, rules, pipeline) * tokens,
         kv_cache_memory_bytes=whole(workload.option("kv_cache_memory_bytes"), 0),
         num_gpu_blocks_override=whole(workload.option("num_gpu_blocks_override"), 0),
@@ -96,6 +100,8 @@ def settings_of(
         # Cross attention keeps room for what one step may encode (config/scheduler.py).
         encoder_tokens=tokens,
         model_dtype=model_dtype(model, workload),
+        largest_capture=0 if eager else _largest_capture(workload, seqs),
+        sees=sees(workload),
     )
 
 
@@ -105,10 +111,43 @@ def _batches_in_flight(workload: Workload, rules: Behaviour, pipeline: int) -> i
     return pipeline + 1
 
 
+def _is_eager(workload: Workload) -> bool:
+    """Tell whether no graph is captured: eager mode, no optimization, or graphs switched off."""
+    if workload.option("enforce_eager") or workload.option("uncompiled"):
+        return True
+    config = workload.option("compilation_config")
+    if not isinstance(config, dict):
+        return False
+    mode = str(config.get("cudagraph_mode", "")).upper()
+    return mode == "NONE" or config.get("level", config.get("mode")) == 0
+
+
+def _largest_capture(workload: Workload, max_num_seqs: int) -> int:
+    """Return the largest batch that is captured: twice the sequences, at most 512 (config/vllm.py)."""
+    default = min(2 * max_num_seqs, LARGEST_CAPTURE)
+    asked = workload.option("max_cudagraph_capture_size")
+    config = workload.option("compilation_config")
+    if isinstance(config, dict):
+        sizes = config.get("cudagraph_capture_sizes")
+        asked = config.get("max_cudagraph_capture_size", asked)
+        if isinstance(sizes, list) and sizes and all(isinstance(size, int) for size in sizes):
+            asked = max(sizes)
+    return max(0, whole(asked, default))
+
+
+def sees(workload: Workload) -> bool:
+    """Tell whether the towers are loaded: not with ``--language-model-only`` or all limits at 0."""
+    limits = workload.option("limit_mm_per_prompt")
+    if isinstance(limits, dict) and limits and all(limit == 0 for limit in limits.values()):
+        return False
+    return not workload.option("language_model_only")
+
+
 def _mamba_mode(model: ModelSpec, workload: Workload) -> str:
     if workload.option("enable_prefix_caching") is False or model.structure.kind == "encoder-decoder":
         return "none"
-    return "align"
+    asked = workload.option("mamba_cache_mode")
+    return str(asked) if asked in ("align", "all") else "align"
 
 
 def _unifies_windows(model: ModelSpec, workload: Workload, speculation: Speculation) -> bool:
@@ -177,6 +216,28 @@ def _scheduler(
     if not asked_seqs:
         seqs = min(seqs, tokens)
     return max(1, tokens), max(1, seqs)
+
+
+# Flags that change memory in ways that are not planned, and what they do.
+NOT_PLANNED: dict[str, str] = {
+    "kv_transfer_config": "a KV connector's buffers",
+    "enable_eplb": "redundant experts",
+    "num_redundant_experts": "redundant experts",
+    "prefill_context_parallel_size": "prefill context parallelism",
+    "disable_sliding_window": "windows cut to the context",
+    "hf_overrides": "a changed config",
+    "rope_scaling": "a changed rope",
+    "mm_processor_kwargs": "changed image sizes",
+}
+
+
+def not_planned(workload: Workload) -> tuple[Notice, ...]:
+    """Return a notice for every flag whose effect on memory is not planned."""
+    return tuple(
+        Notice("flag-not-planned", f"--{name.replace('_', '-')}: {what} not counted")
+        for name, what in NOT_PLANNED.items()
+        if workload.option(name)
+    )
 
 
 def engine_options(

@@ -11,15 +11,12 @@ from kvplan.layers import AttentionCache, FullAttention, LatentAttention, Layer,
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.workload import Workload
 
-WITHOUT_MODEL = ("ngram", "suffix", "ngram_gpu")
-
 
 @dataclass(frozen=True, slots=True)
 class Speculation:
     """The drafting that a server does.
 
-    ``num_tokens`` per step; ``method`` as vLLM resolves it; ``layers`` are planned with the last
-    stage; ``weight_bytes`` is what a draft head holds beside the checkpoint's own tensors.
+    ``num_tokens`` per step; ``method`` as vLLM resolves it.
     """
 
     num_tokens: int = 0
@@ -43,7 +40,11 @@ def speculation_of(model: ModelSpec, workload: Workload) -> tuple[Speculation, t
     """Return the drafting asked for, and what of it cannot be counted."""
     config = workload.option("speculative_config")
     if not isinstance(config, dict):
-        return NONE, ()
+        # Before 0.9 the draft had flags of its own.
+        named = workload.option("speculative_model")
+        if not named:
+            return NONE, ()
+        config = {"model": named, "num_speculative_tokens": workload.option("num_speculative_tokens")}
     tokens = config.get("num_speculative_tokens")
     named = str(config.get("model") or "")
     method = str(config.get("method") or _method_of(named)).casefold()
@@ -73,6 +74,8 @@ def speculation_of(model: ModelSpec, workload: Workload) -> tuple[Speculation, t
 def _method_of(named: str) -> str:
     """Return the method vLLM reads from the draft's name where none is given."""
     folded = named.casefold()
+    if folded in ("[ngram]", "ngram"):
+        return "ngram"
     if "eagle3" in folded:
         return "eagle3"
     if "eagle" in folded:

@@ -45,7 +45,9 @@ FUSED: tuple[tuple[str, str], ...] = (
 )
 NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 WHY = "the checkpoint's share, rotary tables, absorbed latents, kernel padding, allocator rounding"
-LOW_PER_MILLE, HIGH_PER_MILLE = 15, 15
+# Residuals of the logs: formats repacked for their kernels may come out narrower than padded here.
+LOW_PER_MILLE, LOW_PER_MILLE_REPACKED, HIGH_PER_MILLE = 6, 20, 3
+HIGH_BYTES = 100 * MIB
 
 
 @lru_cache(maxsize=2048)
@@ -72,8 +74,10 @@ def loaded_weights(
     split, whole = _tower_bytes(model, format_name, tensor)
     own = split if _tower_is_split(model) else whole
     # A tower is split like the text or kept whole on every rank, as its loader has it.
-    low = expected - expected * LOW_PER_MILLE // 1000 - (own - split)
-    high = expected + expected * HIGH_PER_MILLE // 1000 + (whole - own)
+    is_repacked = weight_format(format_name).family == "fp4"
+    per_mille = LOW_PER_MILLE_REPACKED if is_repacked else LOW_PER_MILLE
+    low = expected - expected * per_mille // 1000 - (own - split)
+    high = expected + expected * HIGH_PER_MILLE // 1000 + HIGH_BYTES + (whole - own)
     return Quantity(max(0, low), expected, high, "calibrated", WHY)
 
 
@@ -90,6 +94,21 @@ def _tower_bytes(model: ModelSpec, format_name: str, tensor: int) -> tuple[int, 
     weight = weight_format(format_name)
     whole = sum(span_bytes(model, weight, part, None, 1) for part in _towers(model))
     return whole // tensor, whole
+
+
+def without_towers(loaded: Quantity, model: ModelSpec, format_name: str, tensor: int, stage: int) -> Quantity:
+    """Return a rank's weights of the language model alone."""
+    if stage > 0 or not _towers(model):
+        return loaded
+    split, whole = _tower_bytes(model, format_name, tensor)
+    own = split if _tower_is_split(model) else whole
+    return Quantity(
+        max(0, loaded.low - split),
+        max(0, loaded.expected - own),
+        max(0, loaded.high - whole),
+        loaded.basis,
+        loaded.why,
+    )
 
 
 def _text_config(model: ModelSpec) -> Mapping[str, object]:
