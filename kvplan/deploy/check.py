@@ -245,10 +245,12 @@ def judged(row: Row, command: Command, result: Plan, settings: Settings, engine:
     left_out = [notice.message for notice in result.warnings if notice.code.endswith("-not-counted")]
     if left_out and verdict.status == "fits":
         # What has a part missing may fit, and is not certain to.
-        verdict = replace(verdict, status="tight", why=left_out[0])
+        verdict = replace(verdict, status="tight")
     code = exit_code(verdict.status, rules)
     broken = broken_budgets(result, verdict, settings.budget)
     why, fix = _explained(result, verdict, engine)
+    if left_out and verdict.status == "tight":
+        why = left_out[0]
     options = _decisive(result, verdict, fix)
     given = command.line_of(*options) if code == 1 or verdict.status == "tight" else None
     notes = list(row.notes)
@@ -297,7 +299,7 @@ def _explained(result: Plan, verdict: Verdict, engine: Engine) -> tuple[str, str
     if verdict.status == "unknown":
         return verdict.why, "--gpu GPU or --cpu-memory SIZE"
     if verdict.status == "tight":
-        return verdict.why or "fits as expected, but the uncertainty reaches over the limit", ""
+        return "fits as expected, but the uncertainty reaches over the limit", ""
     if verdict.status == "offload":
         return "weights or cache lie in system memory: it runs, slowly", ""
     if verdict.status == "fits":
