@@ -11,7 +11,7 @@ from dataclasses import replace
 from kvplan.deploy.budgets import broken_budgets
 from kvplan.deploy.devices import Choice, Choices, choices_for, taken
 from kvplan.deploy.launch import Launch
-from kvplan.deploy.model_names import Models, Unresolved
+from kvplan.deploy.model_names import Models, Resolved, Unresolved
 from kvplan.deploy.planning import (
     CONTEXT_OPTIONS,
     RANKS,
@@ -30,6 +30,7 @@ from kvplan.errors import CannotTell, KvplanError, UnknownEngine
 from kvplan.judge import Status, Verdict, exit_code, judge
 from kvplan.solve import limits
 
+MAX_SHOWN = 400
 SettingsOf = Callable[[Launch], Settings]
 # What decides a failed test: the options to point at, the first that was given.
 DECISIVE: dict[str, tuple[str, ...]] = {
@@ -45,6 +46,30 @@ DECISIVE: dict[str, tuple[str, ...]] = {
 
 def check_launch(launch: Launch, settings: Settings, models: Models) -> Row:
     """Return the row of a launch. Raises KvplanError only for settings that are wrong themselves."""
+    row = _checked(launch, settings, models)
+    # What files say goes to terminals and logs: nothing in it may steer them.
+    return replace(
+        row,
+        name=printable(row.name),
+        engine=printable(row.engine),
+        model=printable(row.model),
+        gpu=printable(row.gpu),
+        why=printable(row.why),
+        fix=printable(row.fix),
+        flag=printable(row.flag),
+        notes=tuple(printable(note) for note in row.notes),
+        unknown_flags=tuple((printable(flag), line) for flag, line in row.unknown_flags),
+    )
+
+
+def printable(text: str) -> str:
+    """Return a text on one line, without control characters, at a length that can be read."""
+    line = " ".join(text.split())
+    clean = "".join(char if char.isprintable() else "?" for char in line)
+    return clean if len(clean) <= MAX_SHOWN else f"{clean[:MAX_SHOWN]}…"
+
+
+def _checked(launch: Launch, settings: Settings, models: Models) -> Row:
     command = read_command(launch)
     row = _blank(launch, command)
     try:
@@ -75,7 +100,8 @@ def check_launch(launch: Launch, settings: Settings, models: Models) -> Row:
     if launch.missing:
         return _unknown(row, settings, _both(launch.missing[0], choices), "")
     if not choices.choices:
-        return _unknown(row, settings, choices.why, choices.fix)
+        refused = _refused_anywhere(row, command, resolved, settings, engine)
+        return refused or _unknown(row, settings, choices.why, choices.fix)
     rows: list[Row] = []
     for choice in choices.choices:
         devices = _devices(launch, command, choice)
@@ -92,6 +118,22 @@ def check_launch(launch: Launch, settings: Settings, models: Models) -> Row:
         named = replace(row, gpu=gpu_text(choice, devices), notes=(*row.notes, *_idle(choice, devices)))
         rows.append(judged(named, command, result, settings, engine))
     return _combined(rows, choices, settings)
+
+
+def _refused_anywhere(
+    row: Row, command: Command, resolved: Resolved, settings: Settings, engine: Engine
+) -> Row | None:
+    """Return the row of what the engine refuses on any card, None where it refuses nothing."""
+    try:
+        workload = workload_of(command, resolved, settings)
+        result = planned(command, resolved, (), engine, workload, settings.rules)
+    except KvplanError:
+        # Without a card there is no plan, and so nothing proven.
+        return None
+    if not result.refusals:
+        return None
+    found = judged(row, command, result, settings, engine)
+    return replace(found, plan=None, headroom_bytes=None)
 
 
 def _blank(launch: Launch, command: Command) -> Row:
@@ -200,9 +242,15 @@ def judged(row: Row, command: Command, result: Plan, settings: Settings, engine:
         # A budget is judged beside the verdict, so that a report can tell them apart.
         rules = replace(rules, min_headroom_bytes=0)
     verdict = judge(result, rules)
+    left_out = [notice.message for notice in result.warnings if notice.code.endswith("-not-counted")]
+    if left_out and verdict.status == "fits":
+        # What has a part missing may fit, and is not certain to.
+        verdict = replace(verdict, status="tight")
     code = exit_code(verdict.status, rules)
     broken = broken_budgets(result, verdict, settings.budget)
     why, fix = _explained(result, verdict, engine)
+    if left_out and verdict.status == "tight":
+        why = left_out[0]
     options = _decisive(result, verdict, fix)
     given = command.line_of(*options) if code == 1 or verdict.status == "tight" else None
     notes = list(row.notes)

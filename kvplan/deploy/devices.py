@@ -41,8 +41,10 @@ class Choices:
 def choices_for(launch: Launch, settings: Settings) -> Choices:
     """Return the devices of a launch. Raises KvplanError for a ``--gpu`` that is none."""
     hint = launch.gpus
-    if settings.gpus:
-        return _typed(hint, settings.gpus)
+    sliced = bool(hint.names) and all(name.startswith("mig-") for name in hint.names)
+    gpus = settings.gpus or (settings.default_gpus if sliced or not (hint.names or hint.cpu) else ())
+    if gpus:
+        return _typed(hint, gpus)
     if hint.cpu:
         if launch.engine in ("llama.cpp", "ollama"):
             return Choices((Choice((), True, "CPU"),))

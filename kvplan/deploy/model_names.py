@@ -101,15 +101,7 @@ class Models:
         shorter = re.sub(r"-(instruct|chat|it|text)$", "", plain)
         known = next((each for each in (name, plain, shorter) if self._is_bundled(each)), name)
         found = self._opened(ModelChoice(known), launch, settings)
-        if isinstance(found, Unresolved) or found.model.weights_format not in SIXTEEN_BIT:
-            return found
-        if match:
-            quant = match.group(1).casefold()
-            return Resolved(found.model, {"fp16": "gguf-f16", "bf16": "gguf-bf16"}.get(quant, quant))
-        note = (
-            "weights read as q4_k_m, which Ollama's library ships where a tag names none (older tags: q4_0)"
-        )
-        return Resolved(found.model, "q4_k_m", (note,))
+        return found if isinstance(found, Unresolved) else _as_ollama_ships(found, name)
 
     def _chosen(self, choice: ModelChoice, launch: Launch, settings: Settings) -> Resolved | Unresolved:
         written = launch.model.text if launch.model else ""

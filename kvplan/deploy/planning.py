@@ -136,13 +136,22 @@ def engine_of(launch: Launch, settings: Settings) -> tuple[Engine, tuple[str, ..
         return engine_named(asked), ()
     if not launch.version:
         return engine_named(launch.engine), ()
+    newest = engine_named(launch.engine)
+    oldest = newest.versions[0]
+    if len(newest.versions) > 1 and _numbers(launch.version) < _numbers(oldest):
+        note = f"{launch.engine} {launch.version} is older than the rules kvplan has: planned as {oldest}"
+        return engine_named(f"{launch.engine}@{oldest}"), (note,)
     try:
         return engine_named(f"{launch.engine}@{launch.version}"), ()
     except UnknownEngine:
         raise
     except InvalidValue as error:
-        newest = engine_named(launch.engine)
         return newest, (f"{launch.engine} {launch.version}: {error.why}; planned as {newest.version}",)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the first two numbers of a version, to compare by."""
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
 def workload_of(command: Command, resolved: Resolved, settings: Settings) -> Workload:

@@ -50,7 +50,10 @@ class Model(Strict):
 class Machine(Budgets):
     """Settings that hold for a file, or for all."""
 
-    gpu: Gpus | None = Field(default=None, description="The GPUs; in place of what the file says.")
+    gpu: Gpus | None = Field(
+        default=None,
+        description="The GPUs: at the top where files name none, under files in place of what they name.",
+    )
     engine: str | None = Field(default=None, description="An engine's version: vllm@0.33.")
     reserve: Size | None = Field(default=None, description="Memory that others hold on each GPU.")
     cpu_memory: Size | None = Field(default=None, description="System memory of the machine.")

@@ -36,6 +36,8 @@ def layered(launch: Launch, loaded: Loaded) -> Settings:
     """Return what a policy says of a launch."""
     policy = loaded.policy
     base = replace(_machine(Settings(), policy), offline=bool(policy.offline))
+    # What holds for a whole repository is the default; what names a file means it.
+    base = replace(base, gpus=(), default_gpus=base.gpus)
     for pattern, section in policy.files.items():
         if _matches(pattern, launch):
             base = _machine(base, section)

@@ -29,11 +29,13 @@ class Budget:
 class Settings:
     """What a launch is checked with.
 
-    ``gpus`` are the machine's, as ``--gpu`` takes them, empty where the file must say; ``gpu_names``
+    ``gpus`` are the machine's, as ``--gpu`` takes them, in place of what the file says;
+    ``default_gpus`` hold where the file names none. ``gpu_names``
     and ``models`` say what names in files stand for; ``engine`` replaces the engine's version.
     """
 
     gpus: tuple[str, ...] = ()
+    default_gpus: tuple[str, ...] = ()
     gpu_names: Mapping[str, str] = field(default_factory=dict)
     models: Mapping[str, ModelChoice] = field(default_factory=dict)
     engine: str | None = None

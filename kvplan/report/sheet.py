@@ -206,4 +206,4 @@ def _aligned(block: Table, width: int, screen: Screen) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    return " ".join(text.splitlines()).replace("|", "\\|").replace("<", "&lt;")

@@ -400,3 +400,36 @@ def test_budgets(check):
         assert (code, row["verdict"]) == (1, "fits")
         assert [text.split()[0] for text in row["broken_budgets"]] == [broken]
     assert check(files, "--gpu", "h100", "--min-headroom", "1GiB", "--max-kv-gib", "2")[0] == 0
+
+
+def test_what_is_refused_on_any_card_fails_without_one(check):
+    code, data = check({"a.yml": compose("meta-llama/Meta-Llama-3-8B-Instruct", "--max-model-len 9000")})
+    (row,) = data["deployments"]
+    assert (code, row["verdict"], row["gpu"], row["headroom_bytes"]) == (1, "refused", None, None)
+    assert row["flag"] == {"name": "--max-model-len", "file": "a.yml", "line": 4}
+    code, data = check({"a.yml": compose("qwen3-8b", "--tensor-parallel-size 3")})
+    assert (code, data["deployments"][0]["verdict"]) == (1, "refused")
+
+
+def test_versions_older_than_any_rule_are_planned_as_the_oldest_and_said(check):
+    _, data = check({"a.yml": compose().replace("v0.20.0", "v0.6.3")}, "--gpu", "h100")
+    (row,) = data["deployments"]
+    assert row["verdict"] in ("fits", "tight")
+    assert any("older than the rules kvplan has" in note for note in row["notes"])
+
+
+def test_ollama_models_are_priced_in_the_format_they_ship_in(check):
+    files = {"Modelfile": "FROM llama3.1:8b\nPARAMETER num_ctx 8192\n"}
+    code, data = check(files, "--gpu", "24GB")
+    (row,) = data["deployments"]
+    assert (code, row["verdict"]) == (0, "fits")
+    assert row["plan"]["model"]["weights_format"] == "q4_k_m"
+    assert row["plan"]["workload"]["context_tokens"] == 8192
+    _, data = check({"Modelfile": "FROM llama3.1:8b-instruct-q8_0\n"}, "--gpu", "24GB")
+    assert data["deployments"][0]["plan"]["model"]["weights_format"] == "q8_0"
+
+
+def test_names_cannot_steer_a_terminal(check):
+    text = compose(name='"a\\e[31m\\nb"')
+    _, data = check({"a.yml": text}, "--gpu", "h100")
+    assert data["deployments"][0]["name"] == "a?[31m b"

@@ -155,3 +155,17 @@ def test_the_schema_for_editors(kvplan):
     assert not valid.is_valid({"gpuu": "h100"})
     assert not valid.is_valid({"deployments": {"a": {}}})
     assert kvplan("schema", "polcy")[0] == 2
+
+
+def test_a_general_gpu_holds_where_files_name_none(check):
+    named = (
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  nodeSelector:\n"
+        "    cloud.google.com/gke-accelerator: nvidia-l4\n  containers:\n  - name: a\n"
+        "    image: vllm/vllm-openai:v0.20.0\n    args: [--model, qwen3-8b, --max-model-len, '4096']\n"
+    )
+    files = {"kvplan.yaml": "gpu: h100\nmodels: {/m: qwen3-8b}\n", "a.yml": COMPOSE, "p.yaml": named}
+    _, data = check(files, "a.yml", "p.yaml")
+    assert [row["gpu"] for row in data["deployments"]] == ["h100-sxm", "l4"]
+    override = files["kvplan.yaml"] + "files: {p.yaml: {gpu: 24GB}}\n"
+    _, data = check({"kvplan.yaml": override}, "a.yml", "p.yaml")
+    assert [row["gpu"] for row in data["deployments"]] == ["h100-sxm", "24GB"]
