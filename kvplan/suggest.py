@@ -20,7 +20,7 @@ from kvplan.model import ModelSpec
 from kvplan.offload import plan_or_offload
 from kvplan.plan import default_engine, plan
 from kvplan.quality import KV, kv_loss, weight_loss
-from kvplan.solve import fewest_gpus, largest, max_context, max_sequences
+from kvplan.solve import fewest_gpus, max_context, max_sequences
 from kvplan.weights import format_name_of, weight_bytes
 from kvplan.workload import Workload
 
