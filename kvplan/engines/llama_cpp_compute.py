@@ -13,9 +13,9 @@ from functools import lru_cache
 
 from kvplan.dtypes import GGML_TYPES
 from kvplan.engines.llama_cpp_cache import CELL_PADDING, Cells, split_layers
-from kvplan.engines.llama_cpp_graph.cuda import flash_attention_runs
+from kvplan.engines.llama_cpp_graph.cuda import CELL_STRIDE, flash_attention_runs
 from kvplan.engines.llama_cpp_graph.parts import Batch
-from kvplan.engines.llama_cpp_graph.shapes import Attention, Latent, ModelShape, model_shape
+from kvplan.engines.llama_cpp_graph.shapes import Attention, Latent, model_shape
 from kvplan.engines.llama_cpp_graph.simulate import (
     Placement,
     compute_buffer_sizes,
@@ -61,8 +61,16 @@ def compute_buffers(
     shape = model_shape(model)
     used = tuple(index for index, share in enumerate(shares) if share > 0)
     cards = used if settings.split_mode == "none" else tuple(range(len(shares)))
-    placement = placement_of(settings, num_layers(model.structure), tuple(shares[card] for card in cards))
-    batch = _batch(shape, settings, cells)
+    placement = _placed(
+        num_layers(model.structure),
+        tuple(shares[card] for card in cards),
+        settings.n_gpu_layers,
+        settings.n_cpu_moe,
+        settings.overrides,
+        settings.kv_offload,
+        settings.op_offload,
+    )
+    batch = _batch(model, settings, cells, on_cards=bool(cards))
     sizes = compute_buffer_sizes(model, format_name, placement, batch)
     least = sizes
     if placement.is_pipeline:
@@ -77,15 +85,24 @@ def compute_buffers(
     return ComputeBuffers(tuple(by_card.get(card, nothing) for card in range(len(shares))), amounts[-1])
 
 
-def placement_of(settings: Settings, layers: int, shares: Sequence[int]) -> Placement:
+@lru_cache(maxsize=4096)
+def _placed(
+    layers: int,
+    shares: tuple[int, ...],
+    n_gpu_layers: int,
+    n_cpu_moe: int,
+    overrides: tuple[tuple[str, str], ...],
+    kv_offload: bool,
+    op_offload: bool,
+) -> Placement:
     """Return where layers, experts and the output go (src/llama-model.cpp load_tensors)."""
     cpu = len(shares)
-    offloaded = min(layers + 1, settings.n_gpu_layers) if cpu else 0
+    offloaded = min(layers + 1, n_gpu_layers) if cpu else 0
     on_host = layers + 1 - offloaded
-    on_cards = split_layers(offloaded - 1, tuple(shares)) if offloaded else ()
+    on_cards = split_layers(offloaded - 1, shares) if offloaded else ()
     places = (cpu,) * on_host + on_cards if offloaded else (cpu,) * (layers + 1)
     experts = tuple(
-        cpu if index < settings.n_cpu_moe or _moves_experts(settings.overrides, index) else place
+        cpu if index < n_cpu_moe or _moves_experts(overrides, index) else place
         for index, place in enumerate(places[:-1])
     )
     return Placement(
@@ -93,9 +110,9 @@ def placement_of(settings: Settings, layers: int, shares: Sequence[int]) -> Plac
         places[:-1],
         experts,
         places[-1],
-        settings.kv_offload,
-        settings.op_offload,
-        has_overrides=bool(settings.overrides) or settings.n_cpu_moe > 0,
+        kv_offload,
+        op_offload,
+        has_overrides=bool(overrides) or n_cpu_moe > 0,
     )
 
 
@@ -107,7 +124,7 @@ def _moves_experts(overrides: Sequence[tuple[str, str]], layer: int) -> bool:
     return False
 
 
-def _batch(shape: ModelShape, settings: Settings, cells: Cells) -> Batch:
+def _batch(model: ModelSpec, settings: Settings, cells: Cells, *, on_cards: bool) -> Batch:
     tokens = min(settings.n_ubatch, round_up(settings.n_ctx, CELL_PADDING))
     return Batch(
         num_tokens=round_up(tokens, cells.num_sequences),
@@ -116,20 +133,26 @@ def _batch(shape: ModelShape, settings: Settings, cells: Cells) -> Batch:
         full=cells.full,
         window=cells.window,
         num_streams=cells.num_streams,
-        flash_attn=settings.flash_attn and _flash_attention_runs(shape, settings, cells),
+        # The CPU has a kernel for every head.
+        flash_attn=settings.flash_attn
+        and (
+            not on_cards
+            or _flash_attention_runs(model, settings.type_k, settings.type_v, cells.full % CELL_STRIDE)
+        ),
         type_k=settings.type_k,
         type_v=settings.type_v,
     )
 
 
-def _flash_attention_runs(shape: ModelShape, settings: Settings, cells: Cells) -> bool:
+@lru_cache(maxsize=1024)
+def _flash_attention_runs(model: ModelSpec, type_k: str, type_v: str, odd_cells: int) -> bool:
     """Tell whether ``--flash-attn`` stays on: ``auto`` turns it off where a layer has no kernel for it.
 
-    A quantized V cache needs it in any case.
+    A quantized V cache needs it in any case. ``odd_cells`` are those beyond whole strides of the kernels.
     """
-    if GGML_TYPES[settings.type_v].block_size > 1:
+    if GGML_TYPES[type_v].block_size > 1:
         return True
-    for part in {layer.attention for layer in shape.layers}:
+    for part in {layer.attention for layer in model_shape(model).layers}:
         match part:
             case Attention():
                 key, value = part.head_dim, part.v_head_dim
@@ -139,7 +162,7 @@ def _flash_attention_runs(shape: ModelShape, settings: Settings, cells: Cells) -
                 each = part.num_heads
             case _:
                 continue
-        if not flash_attention_runs(key, value, each, cells.full, settings.type_k, settings.type_v):
+        if not flash_attention_runs(key, value, each, odd_cells, type_k, type_v):
             return False
     return True
 

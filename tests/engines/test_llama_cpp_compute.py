@@ -3,8 +3,6 @@
 import pytest
 from llama_cpp_runs import compared, tables
 
-from kvplan.engines.ggml.allocator import packed_sizes
-
 TABLES = tables()
 
 
@@ -38,16 +36,3 @@ def test_one_card_with_everything_is_exact(table):
         whole = row["num_cards"] == 1 and row["n_gpu_layers"] >= 999 and row["kv_offload"]
         if whole and not row["cpu_moe"] and row["type_v"] != "iq4_nl":
             assert buffer.planned.expected == buffer.printed, row
-
-
-def test_the_smallest_hole_that_holds_a_tensor_is_taken():
-    # Places 0 to 4 lie side by side; 1 and 3 are freed, and 5 goes where it fits best.
-    sizes = (128, 512, 128, 256, 128, 200)
-    events = (0, 1, 2, 3, 4, 1, 3, 5, 0, 2, 4, 5)
-    assert packed_sizes(events, (0,) * 6, sizes, (128,)) == (128 + 512 + 128 + 256 + 128,)
-
-
-def test_neighbouring_holes_become_one():
-    sizes = (256, 256, 128, 512)
-    events = (0, 1, 2, 0, 1, 3, 2, 3)
-    assert packed_sizes(events, (0,) * 4, sizes, (128,)) == (256 + 256 + 128,)

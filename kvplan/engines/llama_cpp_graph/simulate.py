@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from kvplan.engines.ggml.allocator import Lifetimes, packed_sizes
+from kvplan.engines.ggml.allocator import Lifetimes
+from kvplan.engines.ggml.packing import GrowingBuffers, packed_sizes
 from kvplan.engines.ggml.scheduler import Backends, scheduled
 from kvplan.engines.ggml.tensor import Tensor
 from kvplan.engines.llama_cpp_graph.builder import Builder
@@ -74,29 +75,38 @@ def compute_buffer_sizes(
     Which tensors live when does not depend on the length of the context, and their sizes grow with it
     by a constant each: on cards a graph is built for two lengths, and for all others only packed.
     """
-    alignments = (ALIGNMENT,) * placement.num_cards + (HOST_ALIGNMENT,)
     cpu = placement.num_cards
     if cpu and cpu in (*placement.layers, *placement.experts):
-        lived = _lived(model, mix, placement, batch, pinned)
-        return packed_sizes(lived.events, lived.backends, lived.sizes, alignments)
-    first, last = MEASURED_CELLS
+        return packed_sizes(_lived(model, mix, placement, batch, pinned), _alignments(cpu))
     follows = batch.window == batch.full
+    # The matrices' types decide only about those that lie in system memory.
+    of_mix = mix if placement.output == cpu else ""
+    anywhere = replace(batch, full=0, window=0 if follows else batch.window)
+    buffers = _growing(model, of_mix, placement, anywhere, follows, pinned)
+    return buffers.at(batch.full // CELL_STRIDE)
+
+
+def _alignments(num_cards: int) -> tuple[int, ...]:
+    return (ALIGNMENT,) * num_cards + (HOST_ALIGNMENT,)
+
+
+@lru_cache(maxsize=1024)
+def _growing(
+    model: ModelSpec, mix: str, placement: Placement, batch: Batch, window_follows: bool, pinned: bool
+) -> GrowingBuffers:
+    """Return the buffers by the length of the context; a window may be as long as that."""
     short, long = (
         _lived(
             model,
             mix,
             placement,
-            replace(batch, full=cells, window=cells if follows else batch.window),
+            replace(batch, full=cells, window=cells if window_follows else batch.window),
             pinned,
         )
         for cells in MEASURED_CELLS
     )
-    steps = (batch.full - first) // CELL_STRIDE
-    sizes = [
-        size + (larger - size) * steps // ((last - first) // CELL_STRIDE)
-        for size, larger in zip(short.sizes, long.sizes, strict=True)
-    ]
-    return packed_sizes(short.events, short.backends, sizes, alignments)
+    first, last = (cells // CELL_STRIDE for cells in MEASURED_CELLS)
+    return GrowingBuffers(short, long, first, last, _alignments(placement.num_cards))
 
 
 def _is_one_place(placement: Placement) -> bool:
