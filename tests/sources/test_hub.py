@@ -3,8 +3,7 @@
 import json
 
 import pytest
-from huggingface_hub import constants
-from sources.fake_hub import COMMIT, serving
+from sources.fake_hub import COMMIT
 from sources.gguf_files import (
     TINY_CONFIG,
     TINY_PARAMETERS,
@@ -20,22 +19,6 @@ from kvplan.sources import open_model
 from kvplan.weights import weight_bytes
 
 WEIGHT_BYTES = 8 * 1024**2
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    with serving() as running:
-        monkeypatch.setattr(constants, "ENDPOINT", running.endpoint)
-        monkeypatch.setattr(
-            constants,
-            "HUGGINGFACE_CO_URL_TEMPLATE",
-            constants.HUGGINGFACE_CO_URL_TEMPLATE.replace("https://huggingface.co", running.endpoint),
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        yield running
 
 
 @pytest.fixture

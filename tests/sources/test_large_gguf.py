@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_tables import oracle
-from sources.fake_hub import serving
 from sources.gguf_files import F16, gguf_bytes, llama_gguf
 from sources.gguf_shapes import full_tensors
 
@@ -45,18 +44,14 @@ class Sparse:
         return self.front[part.start : part.start + size].ljust(size, b"\0")
 
 
-def test_a_large_file_behind_a_slow_server_is_planned_from_its_header(monkeypatch, tmp_path):
+def test_a_large_file_behind_a_slow_server_is_planned_from_its_header(hub):
     front = header()
-    with serving() as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-        monkeypatch.setenv("HF_HOME", str(tmp_path))
-        hub.repos["org/large-GGUF"] = {"large-F16.gguf": Sparse(front)}
-        hub.seconds_a_request = 0.2
-        model = open_model("org/large-GGUF/large-F16.gguf")
-        assert sum(tensor.num_bytes for tensor in model.stored) > FILE_BYTES
-        assert hub.served["large-F16.gguf"] <= len(front) + 2**20
-        assert len(hub.requests) <= 16
+    hub.repos["org/large-GGUF"] = {"large-F16.gguf": Sparse(front)}
+    hub.seconds_a_request = 0.2
+    model = open_model("org/large-GGUF/large-F16.gguf")
+    assert sum(tensor.num_bytes for tensor in model.stored) > FILE_BYTES
+    assert hub.served["large-F16.gguf"] <= len(front) + 2**20
+    assert len(hub.requests) <= 16
 
 
 def test_a_large_sparse_file_on_disk_is_opened_at_once(tmp_path):
