@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from huggingface_hub import constants
 from sources.fake_hub import COMMIT
 from sources.gguf_files import (
     TINY_CONFIG,
