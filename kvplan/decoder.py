@@ -4,12 +4,12 @@ Families read a Shape, build the layers that differ, and close the model with ``
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from kvplan.attention_pattern import CHUNKED, FULL, SLIDING, window_of, windowed
 from kvplan.blocks import attention, gated_mlp
 from kvplan.config import Config
 from kvplan.errors import UnsupportedArchitecture
+from kvplan.frozen import dataclass
 from kvplan.layers import (
     Cache,
     ChunkedAttention,

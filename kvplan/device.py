@@ -1,8 +1,8 @@
 """A device that holds memory: a GPU, or a machine's RAM."""
 
-from dataclasses import dataclass
 from typing import Literal
 
+from kvplan.frozen import dataclass
 from kvplan.quantity import Basis
 
 

@@ -6,9 +6,9 @@ the budget. What does not differ is not mentioned.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from kvplan.engines.base import CacheGroup, ComponentName, Plan
+from kvplan.frozen import dataclass
 from kvplan.units import GIB, MIB
 
 DISPLAY: dict[str, str] = {

@@ -5,9 +5,9 @@ runs one by one.
 """
 
 import re
-from dataclasses import dataclass
 
 from kvplan.device import Device
+from kvplan.frozen import dataclass
 from kvplan.quantity import Basis
 from kvplan.units import GB
 

@@ -6,13 +6,14 @@ loss of the format. A model that is published in few bits is never unpacked into
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from kvplan.device import Device
 from kvplan.dtypes import weight_format
 from kvplan.engines.base import Engine, Plan
 from kvplan.errors import KvplanError
+from kvplan.frozen import dataclass
 from kvplan.judge import DEFAULT_RULES, Rules, Verdict, exit_code, judge
 from kvplan.model import ModelSpec, num_active_parameters, num_parameters
 from kvplan.plan import default_engine, plan

@@ -7,11 +7,12 @@ Where a file's own header was read its tensors are the answer.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 from typing import Literal
 
 from kvplan.dtypes import GGML_TYPES
+from kvplan.frozen import dataclass
 from kvplan.gguf_names import (
     GgufTensor,
     file_name,

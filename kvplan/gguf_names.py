@@ -7,11 +7,11 @@ corrections) and splits (MLA's joint projection) is added and split.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from typing import Literal
 
+from kvplan.frozen import dataclass
 from kvplan.layers import FullAttention, GatedDeltaState, LatentAttention, Layer, SharedCache
 from kvplan.model import ModelSpec
 from kvplan.tensors import Tensor

@@ -5,10 +5,10 @@
 the engine will not start whatever the memory, ``unknown`` when the facts are not there.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 from kvplan.engines.base import Check, DevicePlan, Plan
+from kvplan.frozen import dataclass
 from kvplan.quantity import total
 
 Status = Literal["fits", "tight", "offload", "does_not_fit", "refused", "unknown"]

@@ -9,9 +9,9 @@ Sizes are per layer. ``head_dim`` is the size of a key head, ``v_head_dim`` of a
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+from kvplan.frozen import dataclass
 from kvplan.tensors import Tensor
 
 

@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Literal
 
+from kvplan.frozen import dataclass
 from kvplan.layers import Cache, Layer, LayerGroup, expand
 from kvplan.tensors import Role, Tensor
 

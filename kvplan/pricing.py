@@ -5,11 +5,12 @@ all their cards, spread as the engine spreads them.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kvplan.device import Device
 from kvplan.engines.base import Engine, Plan
 from kvplan.errors import KvplanError
+from kvplan.frozen import dataclass
 from kvplan.judge import DEFAULT_RULES, Rules, succeeds
 from kvplan.model import ModelSpec
 from kvplan.plan import plan

@@ -5,10 +5,10 @@ where no common test exists: it follows the bits that are kept, and published fi
 family. kvplan measures no quality itself.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 from kvplan.dtypes import weight_format
+from kvplan.frozen import dataclass
 
 Tier = Literal["none", "small", "large"]
 

@@ -1,8 +1,9 @@
 """An amount of bytes with its bounds and where the number comes from."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
+
+from kvplan.frozen import dataclass
 
 Basis = Literal["exact", "calibrated", "assumed"]
 _RANK: dict[Basis, int] = {"exact": 0, "calibrated": 1, "assumed": 2}

@@ -15,7 +15,6 @@ Arc (ai-dynamo/aiconfigurator@095f58a), PCIe 5.0 x16 measured at 55 GB/s of 63
 to DDR5-6400; a server with eight is faster than the upper bound.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from kvplan.efficiency import (
@@ -27,6 +26,7 @@ from kvplan.efficiency import (
     prefill_efficiency,
 )
 from kvplan.engines.base import DevicePlan, Plan, Reads
+from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec, layer_kinds, num_layers, tensors_of
 from kvplan.quantity import Basis, worse_basis
 from kvplan.weights import tensor_table

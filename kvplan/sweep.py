@@ -6,12 +6,12 @@ Axes are counted before they are spelled out, so that a slip of the pen is refus
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from math import prod
 
 from kvplan.device import Device
 from kvplan.engines.base import DevicePlan, Engine, Plan
 from kvplan.errors import InvalidValue, KvplanError
+from kvplan.frozen import dataclass
 from kvplan.judge import DEFAULT_RULES, Rules, Status, judge
 from kvplan.model import ModelSpec
 from kvplan.plan import plan

@@ -6,9 +6,11 @@ parallelism divides it.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Literal
+
+from kvplan.frozen import dataclass
 
 Role = Literal[
     "embedding",

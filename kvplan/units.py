@@ -5,9 +5,9 @@ because those two readings are 3.3 GB apart. ``32k`` and ``32K`` are 32 x 1024 t
 """
 
 import re
-from dataclasses import dataclass
 
 from kvplan.errors import InvalidValue
+from kvplan.frozen import dataclass
 
 KIB = 1024
 MIB = 1024**2

@@ -1,7 +1,8 @@
 """What is asked of a model: how much context, how many sequences, in which formats."""
 
-from dataclasses import dataclass
 from typing import Literal
+
+from kvplan.frozen import dataclass
 
 ContextSource = Literal["flag", "model", "engine", "trace", "file"]
 

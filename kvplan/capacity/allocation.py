@@ -7,10 +7,10 @@ kvplan.capacity.simulation's.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from kvplan.capacity.lengths import Lengths, live_sum
+from kvplan.frozen import dataclass
 from kvplan.units import round_up
 
 Policy = Literal["maximum", "power_of_two", "exact", "paged"]

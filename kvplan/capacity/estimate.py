@@ -5,7 +5,7 @@ number of sessions come from the caller.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kvplan.capacity.allocation import DEFAULT_BLOCK_SIZE, Share, shares
 from kvplan.capacity.eviction import Eviction, Name, evicted
@@ -16,6 +16,7 @@ from kvplan.capacity.rightsize import Step, steps
 from kvplan.capacity.sharing import Sharing, sharing
 from kvplan.capacity.simulation import Usage, simulate_all
 from kvplan.engines.base import Engine, Plan
+from kvplan.frozen import dataclass
 from kvplan.judge import DEFAULT_RULES, Rules
 from kvplan.model import ModelSpec
 from kvplan.plan import plan

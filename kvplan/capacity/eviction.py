@@ -6,11 +6,11 @@ bound the cache of full-attention layers whatever the length; what is dropped ca
 again, so recall of the middle is lost. Memory is only saved where the engine implements it.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 from kvplan.engines.base import Plan
 from kvplan.errors import InvalidValue
+from kvplan.frozen import dataclass
 
 Name = Literal["streaming-llm", "h2o"]
 BOUNDED = ("full_attention", "latent_attention")

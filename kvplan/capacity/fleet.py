@@ -6,12 +6,13 @@ is legal when the engine starts with it; how many sessions one replica of it hol
 engine, so block rounding, slots and ``max_num_seqs`` are included.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil
 
 from kvplan.device import Device
 from kvplan.engines.base import Engine, Plan
 from kvplan.errors import KvplanError
+from kvplan.frozen import dataclass
 from kvplan.judge import DEFAULT_RULES, Rules, Status, judge, succeeds
 from kvplan.model import ModelSpec, num_layers
 from kvplan.plan import plan

@@ -1,10 +1,10 @@
 """How long requests are: constant, drawn to given means, or as a trace has them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from random import Random
 
 from kvplan.errors import InvalidValue
+from kvplan.frozen import dataclass
 
 NUM_DRAWN = 4000
 PERCENTILES = (50, 95, 99)

@@ -4,11 +4,11 @@ Many independent sessions add up to a normal distribution (central limit); the s
 pool is its tail. Beyond the pool somebody is preempted.
 """
 
-from dataclasses import dataclass
 from math import erf, sqrt
 
 from kvplan.capacity.allocation import DEFAULT_BLOCK_SIZE, paged_sum
 from kvplan.capacity.lengths import Lengths, live_variance
+from kvplan.frozen import dataclass
 
 # Overflow for this share of the time is where preemption begins to be seen.
 SEEN = 0.001

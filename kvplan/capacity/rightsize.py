@@ -1,11 +1,12 @@
 """Which context to give: what the model can, what the traffic needs, and what each step costs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kvplan.capacity.lengths import PERCENTILES, Lengths, percentile
 from kvplan.device import Device
 from kvplan.engines.base import Engine
+from kvplan.frozen import dataclass
 from kvplan.judge import DEFAULT_RULES, Rules, judge
 from kvplan.model import ModelSpec
 from kvplan.plan import plan

@@ -6,9 +6,8 @@ share it only while they are inside it; a recurrent state is one running sum per
 never shared. Only whole blocks are shared.
 """
 
-from dataclasses import dataclass
-
 from kvplan.engines.base import Plan
+from kvplan.frozen import dataclass
 
 SHARES_PREFIXES: dict[str, str] = {
     "vllm": "automatic prefix caching, on by default",

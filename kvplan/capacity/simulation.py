@@ -10,10 +10,10 @@ empty. Nothing here is random.
 import heapq
 from bisect import insort
 from collections import deque
-from dataclasses import dataclass
 
 from kvplan.capacity.allocation import DEFAULT_BLOCK_SIZE, POLICIES, Policy, reserved_tokens
 from kvplan.capacity.lengths import Lengths
+from kvplan.frozen import dataclass
 from kvplan.units import ceil_div
 
 # Before this share of the requests has started the pool is still filling.

@@ -1,6 +1,5 @@
 """``kvplan capacity``: many requests at once, and how many GPUs they need."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,6 +7,7 @@ import typer
 from kvplan.cli import options as opt
 from kvplan.cli.app import submit
 from kvplan.cli.outcome import Outcome, Output
+from kvplan.frozen import dataclass
 
 if TYPE_CHECKING:
     from kvplan.capacity.estimate import Demand, Estimate

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +16,7 @@ from kvplan.deploy.settings import Budget, Settings, parse_model_choice
 from kvplan.deploy.typed_settings import typed_over
 from kvplan.deploy.words import Word
 from kvplan.errors import InputError, InvalidValue
+from kvplan.frozen import dataclass
 from kvplan.judge import Rules
 from kvplan.units import GIB, parse_size, parse_tokens
 

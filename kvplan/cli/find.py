@@ -1,6 +1,5 @@
 """``kvplan find``: which models, and in which precision, fit here."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,6 +7,7 @@ import typer
 from kvplan.cli import options as opt
 from kvplan.cli.app import submit
 from kvplan.cli.outcome import Outcome, Output
+from kvplan.frozen import dataclass
 
 if TYPE_CHECKING:
     from kvplan.cli.question import Asked

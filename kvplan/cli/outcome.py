@@ -3,11 +3,11 @@
 import os
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from shutil import get_terminal_size
 
 from kvplan.errors import InvalidValue, OutputError
+from kvplan.frozen import dataclass
 from kvplan.report import Answer, render
 from kvplan.report.answer import Screen
 

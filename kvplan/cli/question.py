@@ -1,7 +1,7 @@
 """From options to values: which model, which workload, which devices, under which engine."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from shlex import quote
 
 from kvplan.device import Device
@@ -9,6 +9,7 @@ from kvplan.dtypes import weight_format
 from kvplan.engines import engine_named
 from kvplan.engines.base import Engine
 from kvplan.errors import InvalidValue, OptionClash
+from kvplan.frozen import dataclass
 from kvplan.judge import Rules
 from kvplan.model import ModelSpec
 from kvplan.plan import default_engine, spread

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kvplan.deploy.gpu_names import AMBIGUOUS, kvplan_names
 from kvplan.deploy.launch import GpuHint, Launch
 from kvplan.deploy.settings import Settings
 from kvplan.device import Device
 from kvplan.errors import KvplanError, UnknownGpu
+from kvplan.frozen import dataclass
 from kvplan.hardware.parse import parse_gpu, parse_gpus
 
 _COUNTED = re.compile(r"\s*(\d+)\s*[xX×*]\s*(.+)")

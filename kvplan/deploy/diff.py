@@ -5,11 +5,12 @@ budget breaks that held before. What becomes unknown is neither better nor worse
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from kvplan.deploy.rows import CheckResult, Row, SharedGpu
 from kvplan.errors import InvalidSpec
+from kvplan.frozen import dataclass
 
 RANK: dict[str, int] = {"fits": 0, "tight": 1, "offload": 2, "does_not_fit": 3, "refused": 3}
 # Facts that explain a change, in the order in which they are named.

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kvplan.deploy.launch import GpuHint
 from kvplan.deploy.words import Word
+from kvplan.frozen import dataclass
 
 SWITCHES = frozenset(
     [

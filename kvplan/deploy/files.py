@@ -9,10 +9,10 @@ import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from kvplan.errors import UnreadableDeployment
+from kvplan.frozen import dataclass
 
 MAX_FILE_BYTES = 4 * 1024**2
 MAX_FILES = 20_000

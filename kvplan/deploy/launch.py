@@ -1,9 +1,10 @@
 """A launch: one engine that some file starts, as it stands there, before any model is looked up."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kvplan.deploy.words import Word
+from kvplan.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

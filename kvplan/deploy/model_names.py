@@ -7,11 +7,12 @@ mapping is proposed, not made.
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kvplan.deploy.launch import Launch
 from kvplan.deploy.settings import ModelChoice, Settings
 from kvplan.errors import CannotTell, HubError, KvplanError, UnknownFormat
+from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec
 
 Opener = Callable[[str, bool], ModelSpec]

@@ -1,7 +1,7 @@
 """From a launch to a plan: its flags read, its workload built, its engine's own refusals applied."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kvplan.deploy.flags import TABLES, Scan, scan
 from kvplan.deploy.flags.environment import options_of_environment
@@ -13,6 +13,7 @@ from kvplan.device import Device
 from kvplan.engines import engine_named
 from kvplan.engines.base import Engine, Notice, Plan, Refusal
 from kvplan.errors import InvalidValue, UnknownEngine
+from kvplan.frozen import dataclass
 from kvplan.judge import Rules
 from kvplan.offload import plan_or_offload
 from kvplan.solve import limits

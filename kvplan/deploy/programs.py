@@ -6,13 +6,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from kvplan.deploy.docker_run import DockerRun, read_docker_run
 from kvplan.deploy.images import engine_of_flags, engine_of_image, version_of_image
 from kvplan.deploy.launch import GpuHint
 from kvplan.deploy.shell import commands_of
 from kvplan.deploy.words import Word, joined
+from kvplan.frozen import dataclass
 
 MAX_NESTING = 8
 # Programs that run the program behind them; their own options are skipped.

@@ -1,10 +1,11 @@
 """What a check comes to: one row an engine, one a shared GPU, and what could not be read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from kvplan.engines.base import Plan
+from kvplan.frozen import dataclass
 from kvplan.judge import Status
 
 # Exit codes from worst to best: a proven failure is never hidden by an unknown one.

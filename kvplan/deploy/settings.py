@@ -1,9 +1,10 @@
 """How to check: GPUs, what names stand for, budgets. From flags, kvplan.yaml, or both."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from kvplan.errors import InvalidValue
+from kvplan.frozen import dataclass
 from kvplan.judge import DEFAULT_RULES, Rules
 
 

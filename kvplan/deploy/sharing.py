@@ -5,13 +5,14 @@ alone the second may find too little. Where the cards are chosen by a variable n
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kvplan.deploy.launch import Launch
 from kvplan.deploy.planning import TAKES_ALL, Command
 from kvplan.deploy.rows import Place, Row, SharedGpu
 from kvplan.engines import engine_named
 from kvplan.engines.base import Plan
+from kvplan.frozen import dataclass
 from kvplan.judge import exit_code, judge
 from kvplan.plan import plan
 from kvplan.units import format_gib

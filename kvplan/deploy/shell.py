@@ -6,7 +6,6 @@ and a variable that they leave different counts as undefined.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from kvplan.deploy.parameters import MAX_TEXT, arithmetic, expand, parameter
@@ -14,6 +13,7 @@ from kvplan.deploy.shell_lexer import LineOf, Part, ShellError, Token
 from kvplan.deploy.shell_syntax import Case, Function, If, Loop, Node, Script, Simple, parse
 from kvplan.deploy.shell_tests import Truth, test_of
 from kvplan.deploy.words import Word, at_line, joined
+from kvplan.frozen import dataclass
 
 MAX_STEPS = 20_000
 MAX_ROUNDS = 64

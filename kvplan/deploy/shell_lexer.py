@@ -1,8 +1,9 @@
 """A shell script as tokens: words made of parts, operators, line ends. Nothing is expanded here."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
+
+from kvplan.frozen import dataclass
 
 PartKind = Literal["text", "parameter", "substitution", "arithmetic"]
 OPERATORS = ("&&", "||", ";;&", ";;", ";&", "|&", "<<<", "<<-", "<<", ">>", ">&", "<&", "&>", ">|", "<>")

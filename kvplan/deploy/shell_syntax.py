@@ -4,10 +4,10 @@ Of the shell's grammar this reads what decides which engine is started with whic
 (redirections, here-documents, background marks) is skipped.
 """
 
-from dataclasses import dataclass
 from typing import Union
 
 from kvplan.deploy.shell_lexer import LineOf, ShellError, Token, tokens
+from kvplan.frozen import dataclass
 
 MAX_DEPTH = 40
 REDIRECTIONS = (">", ">>", "<", "<<", "<<-", "<<<", ">&", "<&", "&>", ">|", "<>")

@@ -6,7 +6,9 @@ can be traced back to the line that somebody would have to edit.
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from kvplan.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ touch no file, network, clock or environment.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from kvplan.device import Device
+from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec
 from kvplan.quantity import Quantity, total
 from kvplan.workload import Workload

@@ -5,10 +5,10 @@ src/llama-kv-cache-iswa.cpp (window cells), src/llama-memory-recurrent.cpp and l
 (states, always fp32), ggml-cuda.cu (row padding of quantized tensors). Checked against 4,302 runs.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from kvplan.dtypes import GGML_TYPES
+from kvplan.frozen import dataclass
 from kvplan.layers import (
     Cache,
     ChunkedAttention,

@@ -8,7 +8,6 @@ cards may be from the version whose rules these are.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from kvplan.dtypes import GGML_TYPES
@@ -22,6 +21,7 @@ from kvplan.engines.llama_cpp_graph.simulate import (
     is_modelled,
 )
 from kvplan.engines.llama_cpp_settings import Settings
+from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec, num_layers
 from kvplan.quantity import Basis, Quantity
 from kvplan.units import MIB, round_up

@@ -11,7 +11,6 @@ name, ``--cpu-moe`` and ``--n-cpu-moe`` the experts. Each layer's cache lies wit
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from kvplan.device import Device
@@ -19,6 +18,7 @@ from kvplan.dtypes import KV_FORMATS
 from kvplan.engines.base import Reads
 from kvplan.engines.llama_cpp_cache import LayerCache, cells_of, layer_cache, split_layers, window_of
 from kvplan.engines.llama_cpp_settings import Settings
+from kvplan.frozen import dataclass
 from kvplan.gguf_mix import Layout, mix_bytes, named_bytes
 from kvplan.gguf_names import llama_cpp_arch
 from kvplan.layers import Layer

@@ -5,12 +5,12 @@ what the server makes of an unset ``-np`` (four slots over one unified cache).
 """
 
 import re
-from dataclasses import dataclass
 
 from kvplan.dtypes import weight_format
 from kvplan.engines.base import Notice
 from kvplan.engines.llama_cpp_cache import CELL_PADDING
 from kvplan.errors import InvalidValue, UnknownFormat, did_you_mean
+from kvplan.frozen import dataclass
 from kvplan.units import round_up
 from kvplan.workload import Workload
 

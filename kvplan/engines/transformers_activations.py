@@ -7,9 +7,9 @@ values, and a padded batch needs a mask over all pairs of tokens (transformers 5
 integrations/sdpa_attention.py, masking_utils.py). Not fitted to measurements, so ``assumed``.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 
+from kvplan.frozen import dataclass
 from kvplan.layers import ChunkedAttention, FullAttention, LatentAttention, SlidingWindow
 from kvplan.model import ModelSpec, layer_kinds
 from kvplan.quantity import Quantity

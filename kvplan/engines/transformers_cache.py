@@ -5,10 +5,10 @@ transformers 5.23 cache_utils.py and the modeling files, measured on real caches
 less than its length; 4.57 kept MLA decompressed.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 from kvplan.dtypes import DTYPE_BYTES
+from kvplan.frozen import dataclass
 from kvplan.layers import (
     Cache,
     ChunkedAttention,

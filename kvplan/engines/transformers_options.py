@@ -6,11 +6,11 @@ transformers 5.23 generation/configuration_utils.py and generation/utils.py
 ``max_new_tokens``.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 from kvplan.engines.transformers_cache import BACKEND_BITS, CacheKind
 from kvplan.errors import InvalidValue, did_you_mean
+from kvplan.frozen import dataclass
 from kvplan.workload import Workload
 
 STATIC_NAMES = (

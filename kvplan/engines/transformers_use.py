@@ -5,12 +5,13 @@ release that was not measured, so there the answer covers both; 4.x's recurrent 
 in the model's dtype, and releases before 4.57 may not have cut windows.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from kvplan.engines.base import CacheGroup, CacheUse
 from kvplan.engines.transformers_cache import CacheKind, held
 from kvplan.engines.transformers_options import Generation
+from kvplan.frozen import dataclass
 from kvplan.layers import RECURRENT_STATES, LatentAttention, RgLruState, XlstmState, kind_name
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.quantity import Quantity, exact

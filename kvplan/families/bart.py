@@ -5,10 +5,9 @@ tokens and, once, the encoder's. Source: transformers 5.23 models/bart, mbart, p
 marian, blenderbot, blenderbot_small, m2m_100, whisper.
 """
 
-from dataclasses import dataclass
-
 from kvplan.config import Config
 from kvplan.errors import UnsupportedArchitecture
+from kvplan.frozen import dataclass
 from kvplan.layers import CrossAttention, FullAttention, Layer, LayerGroup
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, embedding, linear, lm_head, norm, with_role

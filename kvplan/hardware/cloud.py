@@ -5,12 +5,13 @@ with ``count`` 0 has a fraction of one GPU, as much as its ``gpu_memory_mib``.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from kvplan.device import Device
 from kvplan.errors import InvalidSpec, InvalidValue, UnknownGpu, did_you_mean
+from kvplan.frozen import dataclass
 from kvplan.hardware.catalog import device_named, hidden_from_cuda
 from kvplan.pricing import Machine
 from kvplan.units import MIB

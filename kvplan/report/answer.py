@@ -1,9 +1,9 @@
 """What a report renders: an answer's values, and the screen it is for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from kvplan.engines.base import Plan
+from kvplan.frozen import dataclass
 from kvplan.judge import Verdict
 from kvplan.model import ModelSpec
 from kvplan.solve import Limits

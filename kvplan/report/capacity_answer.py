@@ -1,8 +1,7 @@
 """The answer of ``kvplan capacity``."""
 
-from dataclasses import dataclass
-
 from kvplan.capacity.estimate import Estimate
+from kvplan.frozen import dataclass
 from kvplan.hardware.cloud import Offer
 
 

@@ -1,8 +1,7 @@
 """The answer of ``kvplan check``."""
 
-from dataclasses import dataclass
-
 from kvplan.deploy.rows import CheckResult
+from kvplan.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

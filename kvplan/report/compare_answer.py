@@ -1,9 +1,8 @@
 """The answer of ``kvplan compare``."""
 
-from dataclasses import dataclass
-
 from kvplan.engines.base import Plan
 from kvplan.errors import KvplanError
+from kvplan.frozen import dataclass
 from kvplan.judge import Verdict
 from kvplan.solve import Limits
 

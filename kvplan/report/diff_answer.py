@@ -1,8 +1,7 @@
 """The answer of ``kvplan diff``."""
 
-from dataclasses import dataclass
-
 from kvplan.deploy.diff import DiffResult
+from kvplan.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

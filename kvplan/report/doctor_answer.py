@@ -1,6 +1,6 @@
 """The answer of ``kvplan doctor``."""
 
-from dataclasses import dataclass
+from kvplan.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

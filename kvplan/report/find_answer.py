@@ -1,8 +1,7 @@
 """The answer of ``kvplan find``."""
 
-from dataclasses import dataclass
-
 from kvplan.find import Candidate
+from kvplan.frozen import dataclass
 from kvplan.hardware.cloud import Offer
 
 

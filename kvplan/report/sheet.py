@@ -8,10 +8,10 @@ the first one repeated. Nothing is said by colour alone: a verdict is a word.
 import csv as csv_format
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from io import StringIO
 from textwrap import wrap
 
+from kvplan.frozen import dataclass
 from kvplan.report.answer import Screen
 from kvplan.report.spelling import spelled
 from kvplan.report.wording import VERDICTS

@@ -1,7 +1,6 @@
 """The answer of ``kvplan sweep``."""
 
-from dataclasses import dataclass
-
+from kvplan.frozen import dataclass
 from kvplan.sweep import Grid
 
 

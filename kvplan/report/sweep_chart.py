@@ -5,11 +5,11 @@ reader's light or dark setting. Areas carry a pattern and a name beside their co
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice, product
 from xml.sax.saxutils import escape, quoteattr
 
 from kvplan.errors import InvalidValue
+from kvplan.frozen import dataclass
 from kvplan.report.answer import Screen
 from kvplan.report.sweep import WORDS, value_text
 from kvplan.report.sweep_answer import SweepAnswer

@@ -1,10 +1,11 @@
 """What ``kvplan verify`` found: planned against measured, line by line."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from kvplan.engines.base import Notice, Plan
+from kvplan.frozen import dataclass
 from kvplan.verify.comparison import Comparison, Outcome
 
 

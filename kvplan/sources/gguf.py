@@ -8,11 +8,11 @@ kept. A model split over files (``name-00001-of-00003.gguf``) is read file by fi
 import re
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import prod
 
 from kvplan.dtypes import GGML_TYPES
 from kvplan.errors import UnsupportedArchitecture
+from kvplan.frozen import dataclass
 from kvplan.model import StoredTensor
 from kvplan.sources.headers import ByteSource, Front, invalid_header
 

@@ -4,7 +4,7 @@ llama.cpp 0c1e57098: src/llama-arch.cpp has the names, src/models/*.cpp the wind
 src/llama-model.cpp create_memory says which architectures keep no cache at all.
 """
 
-from dataclasses import dataclass
+from kvplan.frozen import dataclass
 
 _FULL_ATTENTION = """
     llama deci falcon grok gpt2 gptj gptneox mpt baichuan starcoder refact bloom stablelm qwen qwen2

@@ -7,12 +7,12 @@ found, over its rate limit, out of order, out of reach.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from kvplan.errors import HubError
+from kvplan.frozen import dataclass
 from kvplan.sources.headers import ByteSource, file_source
 
 TIMEOUT_SECONDS = 20.0

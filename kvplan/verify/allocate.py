@@ -5,11 +5,11 @@ memory, a failure half-way), the tensors are gone and their memory given back be
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 from kvplan.errors import CannotTell
+from kvplan.frozen import dataclass
 from kvplan.units import format_gib
 from kvplan.verify import device_memory
 from kvplan.verify.cache_layout import CacheLayout, LayoutGroup

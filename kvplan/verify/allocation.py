@@ -1,10 +1,10 @@
 """The plan's cache, allocated: what was measured against what was planned."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from kvplan.engines.base import Notice, Plan
 from kvplan.errors import CannotTell
+from kvplan.frozen import dataclass
 from kvplan.quantity import exact
 from kvplan.units import format_gib
 from kvplan.verify import device_memory

@@ -5,11 +5,12 @@ along, to be compared with.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 
 from kvplan.engines.base import Plan
 from kvplan.errors import CannotTell
+from kvplan.frozen import dataclass
 from kvplan.verify.storage import TensorShape
 
 LAYOUTS: dict[str, str] = {

@@ -1,9 +1,9 @@
 """Planned against measured, one line each, and what the lines add up to."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
+from kvplan.frozen import dataclass
 from kvplan.quantity import Basis, Quantity
 
 Unit = Literal["bytes", "tokens", "blocks", "requests"]

@@ -8,7 +8,8 @@ stream mark their lines, each engine in its way.
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from kvplan.frozen import dataclass
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
 _CRI = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d) (?:stdout|stderr) ([FP]) ")

@@ -1,7 +1,9 @@
 """What an engine said about itself: amounts with the rounding of its print, counts and settings."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from kvplan.frozen import dataclass
 
 GIB = 2**30
 MIB = 2**20

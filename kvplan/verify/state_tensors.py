@@ -4,9 +4,8 @@ Convolutions keep a column a channel for each of ``columns`` steps, states are m
 differ in the columns (transformers keeps ``conv_kernel``, others one less) and in the types.
 """
 
-from dataclasses import dataclass
-
 from kvplan.errors import CannotTell
+from kvplan.frozen import dataclass
 from kvplan.layers import (
     Cache,
     GatedDeltaState,

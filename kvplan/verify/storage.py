@@ -6,10 +6,10 @@ v1/attention/backends/triton_attn.py (a scale per token and head), OCP MX 1.0 an
 32 and 16 values), FlashMLA's packed latent rows.
 """
 
-from dataclasses import dataclass
 from math import prod
 
 from kvplan.errors import CannotTell
+from kvplan.frozen import dataclass
 
 ITEM_BYTES: dict[str, int] = {
     "float32": 4,

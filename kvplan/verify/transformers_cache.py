@@ -7,11 +7,11 @@ further: a random model with the config's own layers, fewer of them, runs real t
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from kvplan.engines.base import Plan
 from kvplan.errors import CannotTell, MissingExtra
+from kvplan.frozen import dataclass
 from kvplan.layers import (
     RECURRENT_STATES,
     Cache,

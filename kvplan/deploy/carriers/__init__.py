@@ -5,7 +5,7 @@ launches in it.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kvplan.deploy.carriers import (
     anywhere,
@@ -33,6 +33,7 @@ from kvplan.deploy.programs import MENTIONS
 from kvplan.deploy.words import Word
 from kvplan.deploy.yaml_values import Table, Value, load_documents
 from kvplan.errors import UnreadableDeployment
+from kvplan.frozen import dataclass
 
 Reader = Callable[[Table, Context], list[Launch]]
 YAML_SUFFIXES = (".yaml", ".yml", ".json")

@@ -1,7 +1,7 @@
 """What a carrier is given: the file, the variables the user defined, and what other documents hold."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kvplan.deploy.files import SourceFile
 from kvplan.deploy.gpu_names import INSTANCE_LABELS, LABELS, MIG_RESOURCE, RESOURCES, of_instance
@@ -10,6 +10,7 @@ from kvplan.deploy.model_words import split_model
 from kvplan.deploy.programs import Started
 from kvplan.deploy.words import Word
 from kvplan.deploy.yaml_values import Table, Value, listing, table, text
+from kvplan.frozen import dataclass
 
 VISIBLE = ("NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 

@@ -7,12 +7,13 @@ add them weekly.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib import import_module
 
 from kvplan.deploy.flags.readers import OBJECTS, Flag, switch
 from kvplan.deploy.flags.without_effect import WITHOUT_EFFECT, Harmless
 from kvplan.errors import InvalidValue
+from kvplan.frozen import dataclass
 
 # Engine -> module with its table.
 TABLES: dict[str, str] = {

@@ -7,9 +7,9 @@ alone; where they lie depends on their sizes (``packing.py``).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from kvplan.engines.ggml.tensor import IN_PLACE, Tensor
+from kvplan.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

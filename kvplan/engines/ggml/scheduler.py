@@ -6,11 +6,12 @@ copied at the start of a split. Backends are numbered: cards first, the CPU last
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kvplan.engines.ggml.allocator import Lifetimes, lifetimes
 from kvplan.engines.ggml.fusion import kept_until
 from kvplan.engines.ggml.tensor import VIEWS, Graph, Tensor
+from kvplan.frozen import dataclass
 
 # ggml-cuda.cu get_op_batch_size: an operation on host weights moves to the card from this batch on.
 OFFLOAD_MIN_BATCH = 32

@@ -4,13 +4,14 @@ src/models/mamba.cpp, jamba.cpp, granite-hybrid.cpp, nemotron-h.cpp, qwen3next.c
 falcon-h1.cpp.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from kvplan.engines.ggml.tensor import Tensor, cont, like, reshape, view
 from kvplan.engines.llama_cpp_graph.builder import Builder
 from kvplan.engines.llama_cpp_graph.recurrent import Recurrent
 from kvplan.engines.llama_cpp_graph.shapes import Attention, LayerShape
+from kvplan.frozen import dataclass
 from kvplan.layers import GatedDeltaState, Mamba1State, Mamba2State, ShortConvState
 
 

@@ -4,7 +4,6 @@ src/llama-graph.cpp: build_inp_embd, build_norm, build_inp_out_ids.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 
 from kvplan.engines.ggml.tensor import (
@@ -19,6 +18,7 @@ from kvplan.engines.ggml.tensor import (
     weight,
 )
 from kvplan.engines.llama_cpp_graph.shapes import Attention, ModelShape
+from kvplan.frozen import dataclass
 
 # Architectures that rotate by place and time of a picture: four positions a token.
 SECTIONED_ROPE_ARCHS = frozenset(("qwen2vl", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe"))

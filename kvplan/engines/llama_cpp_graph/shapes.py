@@ -1,8 +1,9 @@
 """What a layer's graph is built from: widths, read from a model's caches and tensors."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
+from kvplan.frozen import dataclass
 from kvplan.gguf_names import SCORE_CORRECTED, llama_cpp_arch
 from kvplan.layers import (
     RECURRENT_STATES,

@@ -5,7 +5,7 @@ there are sequences, over caches that are full.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from kvplan.engines.ggml.allocator import Lifetimes
@@ -20,6 +20,7 @@ from kvplan.engines.llama_cpp_graph.matrices import matrix_bytes, output_bytes
 from kvplan.engines.llama_cpp_graph.parts import Batch, Places
 from kvplan.engines.llama_cpp_graph.shapes import ModelShape, model_shape
 from kvplan.engines.llama_cpp_graph.transformer import RULES, Rules, transformer
+from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec
 
 # How often a pattern of layers that repeats is built (the last time included): by then the buffer has

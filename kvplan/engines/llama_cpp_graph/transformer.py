@@ -3,12 +3,12 @@
 src/models/*.cpp of llama.cpp 0c1e57098; each rule below is one file there.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 from kvplan.engines.ggml.tensor import Tensor, given, like, reshape, view
 from kvplan.engines.llama_cpp_graph.builder import Builder
 from kvplan.engines.llama_cpp_graph.shapes import Attention, Experts, Latent, LayerShape
+from kvplan.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
 """What the asked sequences take of SGLang's pools: whole pages, and their share of the window pool."""
 
-from dataclasses import dataclass
 from math import ceil
 
 from kvplan.engines.sglang.cells import Cells
 from kvplan.engines.sglang.compressed import CompressedLayout, full_token_bytes
 from kvplan.engines.sglang.pools import EVICTION_INTERVAL, caps_by_requests, request_cap_tokens
 from kvplan.engines.sglang.settings import Settings
+from kvplan.frozen import dataclass
 from kvplan.units import ceil_div, round_up
 
 

@@ -4,10 +4,9 @@ SGLang 0.5.23 srt/model_executor/pool_configurator.py (_compute_cell_size and th
 srt/configs/mamba_utils.py (states). A row is what one layer keeps of one token on one rank.
 """
 
-from dataclasses import dataclass
-
 from kvplan.dtypes import DTYPE_BYTES
 from kvplan.engines.sglang.settings import Layout
+from kvplan.frozen import dataclass
 from kvplan.layers import (
     RECURRENT_STATES,
     Cache,

@@ -6,8 +6,6 @@ kernels/ops/attention/dsv4/kv_layout.py (rows in pages). The window pool is a sh
 tokens; the states of the 128-to-1 layers are a ring per request and come off the budget first.
 """
 
-from dataclasses import dataclass
-
 from kvplan.engines.sglang.pools import (
     Pools,
     Refused,
@@ -18,6 +16,7 @@ from kvplan.engines.sglang.pools import (
     running_requests,
 )
 from kvplan.engines.sglang.settings import Settings
+from kvplan.frozen import dataclass
 from kvplan.layers import CompressedAttention, LayerGroup
 from kvplan.units import GIB, ceil_div, round_up
 

@@ -4,9 +4,8 @@ SGLang 0.5.23 srt/arg_groups/memory_hook.py. The share is worked out from the me
 reports in MiB; it is applied to what is free before the weights load.
 """
 
-from dataclasses import dataclass
-
 from kvplan.engines.sglang.traits import Traits
+from kvplan.frozen import dataclass
 
 # (memory below, chunked prefill, decode graphs up to this batch with fewer than four ranks, with more)
 TIERS: tuple[tuple[int, int, int, int], ...] = (

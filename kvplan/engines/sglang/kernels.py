@@ -4,11 +4,10 @@ SGLang 0.5.23 srt/arg_groups: model_override_base.py (get_default_attn_backend),
 constraints, sparse latent defaults) and model_overrides/*.py (defaults by class).
 """
 
-from dataclasses import dataclass
-
 from kvplan.device import Device
 from kvplan.engines.sglang.traits import Traits
 from kvplan.errors import UnknownFormat, did_you_mean
+from kvplan.frozen import dataclass
 
 KV_NAMES = ("auto", "bf16", "bfloat16", "fp8_e4m3", "fp8_e5m2", "mxfp8", "nvfp4", "fp4_mx_block16")
 # Generic names and what SGLang calls them.

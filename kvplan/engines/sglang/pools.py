@@ -5,11 +5,11 @@ running requests) and srt/model_executor/pool_configurator.py (tokens by pool). 
 floats there, and is kept so here: the last byte of the budget depends on it.
 """
 
-from dataclasses import dataclass
 from math import ceil
 
 from kvplan.engines.sglang.cells import Cells
 from kvplan.engines.sglang.settings import Settings
+from kvplan.frozen import dataclass
 from kvplan.units import GIB, round_up
 
 # A window slot is freed in steps of this many tokens (SGLANG_SWA_EVICTION_INTERVAL).

@@ -1,7 +1,6 @@
 """One rank under SGLang: what counts against the static share, and what must fit into the slack beside it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from kvplan.device import Device
 from kvplan.engines.base import Check, Component, DevicePlan, Parallel
@@ -13,6 +12,7 @@ from kvplan.engines.sglang.host import offloaded_bytes
 from kvplan.engines.sglang.pools import Pools, Refused, size_pools
 from kvplan.engines.sglang.settings import Settings
 from kvplan.engines.sglang.stages import Stage
+from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec
 from kvplan.quantity import Quantity, exact, total
 from kvplan.units import GIB, MIB

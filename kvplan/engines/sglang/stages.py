@@ -5,13 +5,13 @@ and srt/layers/dp_attention.py (data-parallel attention: attention and embedding
 attention group only, experts and MLPs over all ranks). Vision towers are split like the text model.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from kvplan.dtypes import weight_format
 from kvplan.engines.sglang.cells import Cells, cells_of, is_compressed
 from kvplan.engines.sglang.compressed import CompressedLayout, layout_of
 from kvplan.engines.sglang.settings import Layout
+from kvplan.frozen import dataclass
 from kvplan.layers import LayerGroup
 from kvplan.model import ModelSpec, num_layers
 from kvplan.quantity import Quantity, exact

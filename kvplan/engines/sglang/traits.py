@@ -7,9 +7,9 @@ the engine's own lists; sizes always come from the layers.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
+from kvplan.frozen import dataclass
 from kvplan.layers import (
     RECURRENT_STATES,
     Cache,

@@ -3,10 +3,9 @@
 TensorRT-LLM main of 2026 commands/serve.py and llmapi/llm_args.py (KvCacheConfig, BuildConfig).
 """
 
-from dataclasses import dataclass
-
 from kvplan.engines.tensorrt_llm.rows import kv_dtype_of
 from kvplan.errors import InvalidValue
+from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec
 from kvplan.workload import Workload
 

@@ -7,12 +7,12 @@ attention its prefill buffer (v1/attention/backends/mla/indexer.py). Multimodal 
 largest item. How many copies are alive is fitted: see ``_vllm_calibration``.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from kvplan.dtypes import DTYPE_BYTES, weight_format
 from kvplan.engines import _vllm_calibration as fit
 from kvplan.engines.vllm.pages import indexer_bytes
+from kvplan.frozen import dataclass
 from kvplan.layers import CompressedAttention, LatentAttention
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.quantity import Basis, Quantity

@@ -5,8 +5,7 @@ flashinfer.py and utils/torch_utils.py (NVFP4), model_executor/layers/quantizati
 model_executor/layers/attention/mla_attention.py (packed latent rows).
 """
 
-from dataclasses import dataclass
-
+from kvplan.frozen import dataclass
 from kvplan.units import ceil_div, round_up
 
 # A latent row of 512 + 64 in packed form: fp8 latent with scales and a bf16 rope part, and NVFP4.

@@ -5,11 +5,11 @@ model_executor/layers/attention (which spec a layer makes), models/deepseek_v4 a
 models/minimax_m3 (compressed rows, index caches).
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 from kvplan.engines.vllm.kv_dtypes import head_row_bytes, latent_row_bytes
 from kvplan.engines.vllm.states import StateDtypes, state_bytes
+from kvplan.frozen import dataclass
 from kvplan.layers import (
     Cache,
     ChunkedAttention,

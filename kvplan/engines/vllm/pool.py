@@ -5,9 +5,9 @@ context) and v1/core/kv_cache_utils.py (tokens and concurrency).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from kvplan.engines.vllm.versions import Behaviour
+from kvplan.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ and ``outside_pool`` (what lives beside the share). What does not depend on the 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from kvplan.device import Device
 from kvplan.engines.base import Check, Component, DevicePlan, Parallel
@@ -17,6 +16,7 @@ from kvplan.engines.vllm.settings import Settings
 from kvplan.engines.vllm.stages import Layout
 from kvplan.engines.vllm.versions import Behaviour
 from kvplan.engines.vllm.weights import loaded_weights, without_towers
+from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec
 from kvplan.quantity import ZERO, Quantity, exact, total
 from kvplan.units import ceil_div

@@ -3,7 +3,6 @@
 Made once for a model, its devices and its flags, so that trying contexts and batches is cheap.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from kvplan.device import Device
@@ -16,6 +15,7 @@ from kvplan.engines.vllm.settings import Settings, not_planned, settings_of
 from kvplan.engines.vllm.speculative import speculation_of
 from kvplan.engines.vllm.stages import Layout, has_states, layout_of, unmodelled_notice
 from kvplan.engines.vllm.versions import Behaviour, behaviour
+from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec
 from kvplan.workload import Workload
 

@@ -5,8 +5,6 @@ config/cache.py (utilization, dtypes), config/vllm.py (batches in flight, window
 model_executor/models/config.py (state dtypes).
 """
 
-from dataclasses import dataclass
-
 from kvplan.device import Device
 from kvplan.engines.base import Notice, Parallel
 from kvplan.engines.vllm.groups import PoolRules
@@ -14,6 +12,7 @@ from kvplan.engines.vllm.speculative import Speculation
 from kvplan.engines.vllm.states import StateDtypes
 from kvplan.engines.vllm.versions import Behaviour
 from kvplan.errors import InvalidValue
+from kvplan.frozen import dataclass
 from kvplan.layers import ChunkedAttention
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.units import GIB

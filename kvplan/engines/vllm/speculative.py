@@ -4,9 +4,8 @@ vLLM 0.33 config/speculative.py (methods), config/vllm.py (``num_speculative_tok
 method), v1/core/kv_cache_planning.py (draft layers are planned with the model's own).
 """
 
-from dataclasses import dataclass
-
 from kvplan.engines.base import Notice
+from kvplan.frozen import dataclass
 from kvplan.layers import AttentionCache, FullAttention, LatentAttention, Layer, LayerGroup, SlidingWindow
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.workload import Workload

@@ -1,6 +1,5 @@
 """vLLM: the pipeline stages of a model: the caches of each, and the pool they share."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from kvplan.dtypes import KV_FORMATS
@@ -11,6 +10,7 @@ from kvplan.engines.vllm.pages import LayerSpec, specs_of
 from kvplan.engines.vllm.pool import PoolLayout
 from kvplan.engines.vllm.speculative import Speculation, draft_layers
 from kvplan.engines.vllm.states import StateDtypes
+from kvplan.frozen import dataclass
 from kvplan.layers import RECURRENT_STATES, Cache, LayerGroup, kind_name
 from kvplan.model import ModelSpec, cache_kinds, num_layers
 from kvplan.sharding import pipeline_split, stage_groups

@@ -6,7 +6,6 @@ v1/core/kv_cache_utils.py; older versions print size and concurrency on two line
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from kvplan.engines.base import DevicePlan
 from kvplan.engines.vllm.pool import (
@@ -17,6 +16,7 @@ from kvplan.engines.vllm.pool import (
 )
 from kvplan.engines.vllm.settings import Settings
 from kvplan.engines.vllm.versions import Behaviour
+from kvplan.frozen import dataclass
 from kvplan.units import GIB
 
 HUNDREDTHS = 100

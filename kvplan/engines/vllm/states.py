@@ -4,9 +4,8 @@ vLLM 0.33 model_executor/layers/mamba/mamba_utils.py MambaStateShapeCalculator a
 there. Convolutions keep ``conv_kernel - 1`` columns, one more per speculative token.
 """
 
-from dataclasses import dataclass
-
 from kvplan.dtypes import DTYPE_BYTES
+from kvplan.frozen import dataclass
 from kvplan.layers import (
     Cache,
     GatedDeltaState,

@@ -1,7 +1,8 @@
 """vLLM: what changed from one version to the next, resolved for one version."""
 
-from dataclasses import dataclass
 from functools import lru_cache
+
+from kvplan.frozen import dataclass
 
 KNOWN = ("0.10", "0.16", "0.17", "0.18", "0.19", "0.21", "0.23", "0.26", "0.33")
 NEWEST = "0.33"

@@ -1,0 +1,120 @@
+"""What kvplan's frozen classes do is what the standard library's do."""
+
+import copy
+import dataclasses
+import pickle
+
+import pytest
+
+from kvplan.frozen import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two amounts and a word."""
+
+    first: int
+    second: int = 2
+    word: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """The same fields under another name."""
+
+    first: int
+    second: int = 2
+    word: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Same:
+    """Compared by identity."""
+
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """No fields."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Standard:
+    """The standard library's, to compare with."""
+
+    first: int
+    second: int = 2
+    word: str = ""
+
+
+def test_construction_takes_and_refuses_the_same_arguments():
+    for arguments, named in [((1,), {}), ((1, 3), {"word": "x"}), ((), {"first": 4})]:
+        made, standard = Pair(*arguments, **named), Standard(*arguments, **named)
+        assert dataclasses.asdict(made) == dataclasses.asdict(standard)
+        assert repr(made) == repr(standard).replace("Standard", "Pair")
+    for arguments, named in [((), {}), ((1, 2, "", 4), {}), ((1,), {"third": 3})]:
+        with pytest.raises(TypeError):
+            Pair(*arguments, **named)
+
+
+def test_equality_and_hash_go_by_class_and_value():
+    assert Pair(1) == Pair(1)
+    assert hash(Pair(1)) == hash(Pair(1))
+    assert Pair(1) != Pair(2)
+    assert Pair(1) != Other(1)
+    assert Pair(1) != (1, 2, "")
+    assert Same(1) != Same(1)
+    assert len({Same(1), Same(1)}) == 2
+    assert Nothing() == Nothing()
+    assert hash(Nothing()) == hash(Nothing())
+
+
+def test_fields_can_neither_be_set_nor_deleted():
+    made = Pair(1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.first = 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.unheard_of = 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        del made.first
+    assert not hasattr(made, "__dict__")
+
+
+def test_the_tools_of_dataclasses_work():
+    made = dataclasses.replace(Pair(1), second=5)
+    assert made == Pair(1, 5)
+    assert [field.name for field in dataclasses.fields(Pair)] == ["first", "second", "word"]
+    assert copy.deepcopy(made) == made
+    assert copy.copy(made) == made
+    assert pickle.loads(pickle.dumps(made)) == made
+    match made:
+        case Pair(first, second):
+            assert (first, second) == (1, 5)
+
+
+def test_other_classes_are_the_standard_librarys():
+    @dataclass(slots=True)
+    class Open:
+        first: int
+
+    made = Open(1)
+    made.first = 2
+    assert made == Open(2)
+
+
+def test_what_is_not_built_is_refused_when_the_class_is_defined():
+    with pytest.raises(TypeError, match="only plain fields"):
+
+        @dataclass(frozen=True, slots=True)
+        class Listed:
+            all: list = dataclasses.field(default_factory=list)
+
+    with pytest.raises(TypeError, match="__post_init__"):
+
+        @dataclass(frozen=True, slots=True)
+        class Checked:
+            first: int
+
+            def __post_init__(self):
+                pass
