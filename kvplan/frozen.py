@@ -45,22 +45,30 @@ def _frozen(cls: type, *, eq: bool) -> type:
 
 
 def _initializer(cls: Any) -> Any:
-    """Compile ``__init__``: each argument goes into its slot, past the refusing ``__setattr__``."""
-    given: list[str] = []
-    lines: list[str] = []
-    names: dict[str, object] = {}
+    """Compile ``__init__``: each argument goes into its slot, past the refusing ``__setattr__``.
+
+    Raises TypeError for what is not built here: ``__post_init__``, keyword-only and computed fields.
+    """
     if hasattr(cls, "__post_init__"):
         raise TypeError(f"{cls.__qualname__}: a frozen value has no __post_init__")
+    given: list[str] = []
+    lines: list[str] = []
+    names: dict[str, object] = {"_missing": MISSING}
     for field in fields(cls):
-        if field.default_factory is not MISSING or field.kw_only or not field.init:
-            raise TypeError(f"{cls.__qualname__}.{field.name}: only plain fields and defaults are built here")
-        names[f"_set_{field.name}"] = getattr(cls, field.name).__set__
-        argument = field.name
+        name = field.name
+        if field.kw_only or not field.init:
+            raise TypeError(f"{cls.__qualname__}.{name}: a frozen value has plain fields only")
+        names[f"_set_{name}"] = getattr(cls, name).__set__
+        argument, value = name, name
         if field.default is not MISSING:
-            names[f"_default_{field.name}"] = field.default
-            argument += f"=_default_{field.name}"
+            names[f"_default_{name}"] = field.default
+            argument = f"{name}=_default_{name}"
+        elif field.default_factory is not MISSING:
+            names[f"_make_{name}"] = field.default_factory
+            argument = f"{name}=_missing"
+            value = f"_make_{name}() if {name} is _missing else {name}"
         given.append(argument)
-        lines.append(f" _set_{field.name}(self,{field.name})")
+        lines.append(f" _set_{name}(self,{value})")
     exec(f"def __init__(self,{','.join(given)}):\n" + ("\n".join(lines) or " pass"), names)
     return names["__init__"]
 

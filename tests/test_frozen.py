@@ -103,12 +103,23 @@ def test_other_classes_are_the_standard_librarys():
     assert made == Open(2)
 
 
+def test_a_default_is_made_anew_where_a_factory_is_given():
+    @dataclass(frozen=True, slots=True)
+    class Listed:
+        all: list = dataclasses.field(default_factory=list)
+
+    first, second = Listed(), Listed()
+    first.all.append(1)
+    assert second.all == []
+    assert Listed([2]).all == [2]
+
+
 def test_what_is_not_built_is_refused_when_the_class_is_defined():
-    with pytest.raises(TypeError, match="only plain fields"):
+    with pytest.raises(TypeError, match="plain fields only"):
 
         @dataclass(frozen=True, slots=True)
-        class Listed:
-            all: list = dataclasses.field(default_factory=list)
+        class Named:
+            first: int = dataclasses.field(kw_only=True)
 
     with pytest.raises(TypeError, match="__post_init__"):
 
