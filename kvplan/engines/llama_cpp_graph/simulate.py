@@ -4,7 +4,7 @@ src/llama-context.cpp sched_reserve: the prompt graph of ``n_ubatch`` tokens in 
 there are sequences, over caches that are full.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -74,7 +74,7 @@ def compute_buffer_sizes(
 
     With ``pinned`` as a server allocates them over several cards, else as ``--fit`` measures them.
     Which tensors live when does not depend on the length of the context, and their sizes grow with it
-    by a constant each: on cards a graph is built for two lengths, and for all others only packed.
+    by a constant each.
     """
     cpu = placement.num_cards
     if cpu and cpu in (*placement.layers, *placement.experts):
@@ -83,31 +83,48 @@ def compute_buffer_sizes(
     # The matrices' types decide only about those that lie in system memory.
     of_mix = mix if placement.output == cpu else ""
     anywhere = replace(batch, full=0, window=0 if follows else batch.window)
-    buffers = _growing(model, of_mix, placement, anywhere, follows, pinned)
-    return buffers.at(batch.full // CELL_STRIDE)
+    return _by_length(model, of_mix, placement, anywhere, follows, pinned).at(batch.full)
 
 
 def _alignments(num_cards: int) -> tuple[int, ...]:
     return (ALIGNMENT,) * num_cards + (HOST_ALIGNMENT,)
 
 
+class _ByLength:
+    """The buffers of one graph by the length of its caches; a window may be as long as they are.
+
+    One length is built as it is. Whoever asks for a second will ask for more: two lengths are built
+    then, unlike any other size in a model, and all others only packed.
+    """
+
+    def __init__(self, build: Callable[[int], Lifetimes], alignments: tuple[int, ...]) -> None:
+        self._build, self._alignments = build, alignments
+        self._one: dict[int, tuple[int, ...]] = {}
+        self._all: GrowingBuffers | None = None
+
+    def at(self, num_cells: int) -> tuple[int, ...]:
+        """Return the bytes of each card's buffer and, last, the CPU's."""
+        if num_cells in self._one:
+            return self._one[num_cells]
+        if not self._one:
+            self._one[num_cells] = packed_sizes(self._build(num_cells), self._alignments)
+            return self._one[num_cells]
+        if self._all is None:
+            first, last = (cells // CELL_STRIDE for cells in MEASURED_CELLS)
+            short, long = (self._build(cells) for cells in MEASURED_CELLS)
+            self._all = GrowingBuffers(short, long, first, last, self._alignments)
+        return self._all.at(num_cells // CELL_STRIDE)
+
+
 @lru_cache(maxsize=1024)
-def _growing(
+def _by_length(
     model: ModelSpec, mix: str, placement: Placement, batch: Batch, window_follows: bool, pinned: bool
-) -> GrowingBuffers:
-    """Return the buffers by the length of the context; a window may be as long as that."""
-    short, long = (
-        _lived(
-            model,
-            mix,
-            placement,
-            replace(batch, full=cells, window=cells if window_follows else batch.window),
-            pinned,
-        )
-        for cells in MEASURED_CELLS
-    )
-    first, last = (cells // CELL_STRIDE for cells in MEASURED_CELLS)
-    return GrowingBuffers(short, long, first, last, _alignments(placement.num_cards))
+) -> _ByLength:
+    def build(num_cells: int) -> Lifetimes:
+        window = num_cells if window_follows else batch.window
+        return _lived(model, mix, placement, replace(batch, full=num_cells, window=window), pinned)
+
+    return _ByLength(build, _alignments(placement.num_cards))
 
 
 def _is_one_place(placement: Placement) -> bool:
