@@ -42,15 +42,11 @@ def weights_format_of(model: ModelSpec, workload: Workload) -> str:
         converted = QUANTIZED_WHILE_LOADING.get(str(workload.option("quantization")))
         if converted:
             return format_name_of(model, converted)
-        is_plain = weight_format(model.weights_format).family == "plain"
-        if is_plain and model_dtype(model, workload) == "float32":
+        dtype = model_dtype(model, workload)
+        if dtype == "float32" and weight_format(model.weights_format).family == "plain":
             return format_name_of(model, "fp32")
-        if model.weights_format == "fp32" and str(workload.option("dtype")) in (
-            "half",
-            "float16",
-            "bfloat16",
-        ):
-            return format_name_of(model, "bf16")
+        if dtype != "float32" and model.weights_format == "fp32":
+            return format_name_of(model, "bf16" if dtype == "bfloat16" else "fp16")
     return format_name_of(model, workload.weights_format)
 
 

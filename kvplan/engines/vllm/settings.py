@@ -159,12 +159,18 @@ def _unifies_windows(model: ModelSpec, workload: Workload, speculation: Speculat
 
 
 def model_dtype(model: ModelSpec, workload: Workload) -> str:
-    """Return what vLLM runs the model in: ``--dtype``, else the model's own, bf16 where that is odd."""
+    """Return what vLLM runs the model in: ``--dtype``, else the model's own, bf16 where that is odd.
+
+    fp32 checkpoints are loaded in 16 bits unless the flag asks for 32: float16 where they pool, else
+    bfloat16 (vLLM 0.33 config/model.py _resolve_auto_dtype; cards before Ampere take float16, as wide).
+    """
     asked = {"half": "float16", "float": "float32"}.get(
         str(workload.option("dtype") or "auto"), str(workload.option("dtype") or "auto")
     )
     if asked in MODEL_DTYPES:
         return asked
+    if model.dtype == "float32":
+        return "float16" if model.structure.kind == "encoder" else "bfloat16"
     return model.dtype if model.dtype in MODEL_DTYPES else "bfloat16"
 
 
