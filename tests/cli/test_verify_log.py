@@ -1,6 +1,9 @@
 """``kvplan verify --log`` as a user runs it: planned against printed, with what explains it."""
 
+import json
+
 import pytest
+from jsonschema import Draft202012Validator
 
 # A real start of Llama-3.1-8B's shape cannot be shipped whole: these are the lines that matter, with
 # figures that vLLM 0.19's own arithmetic gives for 40 GiB of KV memory.
@@ -50,6 +53,12 @@ def test_tokens_and_concurrency_are_exact_for_the_printed_memory(answer, log):
     assert rows["kv_cache_available"]["status"] == "below"
     assert (code, said["verdict"]) == (1, "differs")
     assert any("available KV memory -" in line for line in said["explanation"])
+
+
+def test_the_answer_is_valid_under_the_schema_that_ships(answer, log, kvplan):
+    schema = json.loads(kvplan("schema")[1])
+    _, said = answer("verify", "--log", log(vllm_log()))
+    Draft202012Validator(schema).validate(said)
 
 
 def test_a_wrong_token_count_differs(answer, log):
