@@ -55,11 +55,15 @@ class Rate:
 def decode_rate(
     plan: Plan, *, context_tokens: int | None = None, num_sequences: int | None = None
 ) -> Rate | None:
-    """Return tokens a second of all sequences together, None where a bandwidth is not known.
+    """Return tokens a second of all sequences together.
+
+    None where a bandwidth is not known, and for encoders, which decode nothing.
 
     ``context_tokens`` are held by each sequence (default: the planned context, which is the slowest),
     ``num_sequences`` decode at once (default: the planned number).
     """
+    if plan.model.structure.kind == "encoder":
+        return None
     context = plan.context_tokens if context_tokens is None else context_tokens
     sequences = plan.num_sequences if num_sequences is None else num_sequences
     if not plan.devices and not plan.host:

@@ -108,3 +108,7 @@ def test_the_cpu_alone_decodes_at_the_speed_of_its_memory():
     assert rate.basis == "assumed"
     without = replace(result, host=(), devices=())
     assert decode_rate(without) is None
+
+
+def test_an_encoder_decodes_nothing():
+    assert decode_rate(planned("bge-m3", ["24GB"], 512, None, "vllm")) is None
