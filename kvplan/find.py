@@ -19,7 +19,7 @@ from kvplan.model import ModelSpec, num_active_parameters, num_parameters
 from kvplan.plan import default_engine, plan
 from kvplan.quality import Loss, weight_loss
 from kvplan.speed import Rate, decode_rate
-from kvplan.weights import format_name_of, weight_bytes
+from kvplan.weights import format_name_of, least_bits, weights_exceed
 from kvplan.workload import Workload
 
 # What is tried beside the published format: one of each width that people use.
@@ -69,14 +69,14 @@ def candidates(
     """
     every = tuple(models)
     memory = sum(device.memory_bytes for device in devices)
-    originals = {_shape(model) for model in every if _least_bits(format_name_of(model, None)) >= 16}
+    originals = {_shape(model) for model in every if least_bits(format_name_of(model, None)) >= 16}
     for model in every:
         limit = model.context_limit_tokens
         if limit and workload.context_tokens > limit:
             continue
         as_published = published_only or _is_requantized(model, originals)
         for name in _formats_of(model, formats, engine, as_published=as_published):
-            if _cannot_fit(model, name, memory):
+            if weights_exceed(model, name, memory):
                 continue
             found = _planned(model, name, workload, devices, engine, rules, rates=rates)
             if found is not None:
@@ -102,40 +102,23 @@ def _is_requantized(model: ModelSpec, originals: set[tuple[str, int, int]]) -> b
 
     Its other formats are listed there.
     """
-    return _least_bits(format_name_of(model, None)) < 16 and _shape(model) in originals
+    return least_bits(format_name_of(model, None)) < 16 and _shape(model) in originals
 
 
 def _formats_of(
     model: ModelSpec, asked: Sequence[str] | None, engine: Engine | None, *, as_published: bool
 ) -> Iterator[str]:
     published = format_name_of(model, None)
-    bits = _least_bits(published)
+    bits = least_bits(published)
     if asked is not None:
         names = tuple(weight_format(name).name for name in asked)
     elif as_published:
         names = (published,)
     else:
-        names = (published, *(name for name in FORMATS if _least_bits(name) < bits))
+        names = (published, *(name for name in FORMATS if least_bits(name) < bits))
     for name in dict.fromkeys(names):
         if engine is None or weight_format(name).family in engine.weight_families:
             yield name
-
-
-def _least_bits(name: str) -> int:
-    """Return a lower bound on the bits a packed element takes: a mix is named after its smallest type."""
-    weight = weight_format(name)
-    if weight.family != "gguf":
-        return weight.bits or 1
-    if weight.name in ("gguf-f16", "gguf-bf16", "gguf-f32"):
-        return 16
-    return int(next((letter for letter in weight.name if letter.isdigit()), "1"))
-
-
-def _cannot_fit(model: ModelSpec, name: str, memory_bytes: int) -> bool:
-    # The bound first: exact bytes of a mix go tensor by tensor.
-    if _num_parameters(model) * _least_bits(name) // 8 >= memory_bytes:
-        return True
-    return weight_bytes(model, name).low >= memory_bytes
 
 
 def _planned(

@@ -22,10 +22,12 @@ from kvplan.offload import plan_or_offload
 from kvplan.plan import default_engine, plan
 from kvplan.quality import KV, kv_loss, weight_loss
 from kvplan.solve import fewest_gpus, max_context, max_sequences
-from kvplan.weights import format_name_of, weight_bytes
+from kvplan.weights import format_name_of, least_bits, weight_bytes, weights_exceed
 from kvplan.workload import Workload
 
 MAX_SUGGESTIONS = 4
+# Weights that nothing has packed.
+FULL_BITS = 16
 MIN_CONTEXT_TOKENS = 2048
 # Beyond this a server has no room for what its allocator and libraries take later.
 MAX_SHARE = 0.97
@@ -144,7 +146,7 @@ def _singles(base: Plan, situation: Situation) -> Iterator[Option]:
     now = base.weights.expected
     for name in WEIGHTS:
         other = name != base.weights_format and _can_load(situation, name)
-        if other and _smaller(situation.model, name, now):
+        if other and _smaller(situation.model, name, base.weights_format, now):
             yield Option("weights", name, weight_loss(name).rank)
     yield from _engine_options(base, situation)
     yield from _gpu_options(situation)
@@ -158,7 +160,9 @@ def _can_load(situation: Situation, name: str) -> bool:
     return not situation.engine_chosen and not situation.workload.engine_options
 
 
-def _smaller(model: ModelSpec, name: str, than_bytes: int) -> bool:
+def _smaller(model: ModelSpec, name: str, now: str, than_bytes: int) -> bool:
+    if least_bits(now) >= FULL_BITS > least_bits(name):
+        return True
     try:
         return weight_bytes(model, name).expected < than_bytes
     except KvplanError:
@@ -224,7 +228,7 @@ def _read(text: str) -> object:
 def _weights_exceed(model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> bool:
     """Tell whether the weights alone are more than the devices, so that nothing needs to be planned."""
     name = format_name_of(model, workload.weights_format)
-    return weight_bytes(model, name).low > sum(device.usable_bytes for device in devices)
+    return weights_exceed(model, name, sum(device.usable_bytes for device in devices))
 
 
 def attempt(situation: Situation, options: Sequence[Option], rules: Rules | None = None) -> Suggestion | None:

@@ -12,7 +12,7 @@ from math import prod
 
 from kvplan.dtypes import DTYPE_BYTES, WeightFormat, weight_format
 from kvplan.gguf_mix import mix_bytes, mix_tensor_bytes
-from kvplan.model import ModelSpec, Quantization
+from kvplan.model import ModelSpec, Quantization, num_parameters
 from kvplan.module_patterns import patterns_of
 from kvplan.quantity import Quantity
 from kvplan.tensors import Role, Tensor
@@ -180,3 +180,29 @@ def _bounds(num_bytes: int, weight: WeightFormat) -> tuple[int, int]:
     # ExLlama spreads its average over tensors and keeps a wider head; nested absmax pads blocks.
     slack = num_bytes // (100 if weight.basis == "calibrated" else 20)
     return num_bytes - slack, num_bytes + slack
+
+
+def least_bits(name: str) -> int:
+    """Return a lower bound on the bits a packed element takes.
+
+    A mix is named after its smallest type, but for the ``iq`` ones, which go one below (gguf_types.py).
+    """
+    weight = weight_format(name)
+    if weight.family != "gguf":
+        return weight.bits or 1
+    if weight.name in ("gguf-f16", "gguf-bf16", "gguf-f32"):
+        return 16
+    named = int(next((letter for letter in weight.name if letter.isdigit()), "1"))
+    return max(1, named - 1) if weight.name.startswith("iq") else named
+
+
+def weights_exceed(model: ModelSpec, name: str, num_bytes: int) -> bool:
+    """Tell whether the weights alone are more than ``num_bytes``, by a bound where that is enough."""
+    if _num_parameters(model) * least_bits(name) // 8 >= num_bytes:
+        return True
+    return weight_bytes(model, name).low >= num_bytes
+
+
+@lru_cache(maxsize=4096)
+def _num_parameters(model: ModelSpec) -> int:
+    return num_parameters(model.structure)
