@@ -73,7 +73,7 @@ _TYPE = re.compile(r"(?:model ftype|file type) += +(.+)")
 _NAME = re.compile(r"general\.name += +(.+)")
 _BUILD = re.compile(r"\bbuild: (\d+) \((\w+)\)")
 _OOM = re.compile(
-    r"cudaMalloc failed: out of memory|failed to allocate (?:\w+ )?buffer|unable to allocate \w+ buffer"
+    r"cudaMalloc failed|failed to allocate (?:\w+ )?buffer|unable to allocate \w+ buffer"
     r"|Device memory allocation of size \d+ failed|ErrorOutOfDeviceMemory|out of memory",
     re.IGNORECASE,
 )
@@ -146,6 +146,10 @@ def read(lines: Sequence[Line]) -> Readings:
         if cache_counts in counts:
             counts.setdefault("n_ctx", counts[cache_counts])
     amounts = [*_weights_by_device(amounts), *caches.values()]
+    offered = settings.get("n_gpu_layers_of")
+    if isinstance(offered, int):
+        # The output counts as one more layer (llama-model.cpp load_tensors).
+        counts.setdefault("n_layer", float(offered - 1))
     engine = "ollama" if ollama else "llama.cpp"
     return Readings(engine, version, model, last_of_each(amounts), counts, settings, out_of_memory)
 
