@@ -20,20 +20,9 @@ def parallel_of(
     attention). Raises OptionClash when the replicas cannot be alike.
     """
     replicas = 1 if replicas_share else data
-    if num_devices % replicas:
-        raise OptionClash(
-            f"{data} data-parallel replicas do not divide {num_devices} GPUs",
-            why="every replica takes the same number of GPUs",
-            hint=f"name a multiple of {data} GPUs",
-        )
-    each = max(1, num_devices // replicas)
-    tensor, pipeline = workload.tensor_parallel, workload.pipeline_parallel
-    if not tensor and not pipeline:
-        tensor, pipeline = (each, 1) if divides(model, each) else (1, each)
-    elif not tensor:
-        tensor = max(1, each // pipeline)
-    elif not pipeline:
-        pipeline = max(1, each // tensor)
+    tensor, pipeline = layout_of(
+        model, workload, num_devices, replicas, f"{data} data-parallel replicas do not divide"
+    )
     refusals: list[Refusal] = []
     if not divides(model, tensor):
         works = max(ranks for ranks in range(1, tensor + 1) if divides(model, ranks))
@@ -42,17 +31,37 @@ def parallel_of(
         odd = heads if heads % tensor else rows
         code = "heads-not-divisible" if heads % tensor else "vocabulary-not-divisible"
         refusals.append(Refusal(code, f"{odd} is not divisible by {tensor}", f"--tp {works}"))
-    layers = num_layers(model.structure)
-    if pipeline > layers:
-        refusals.append(
-            Refusal(
-                "too-few-layers",
-                f"{layers} layers cannot be split over {pipeline} pipeline ranks",
-                f"--pp {layers}",
-            )
+    pipeline, too_many = within_layers(model, pipeline)
+    return Parallel(tensor, pipeline, data, expert), (*refusals, *too_many)
+
+
+def layout_of(
+    model: ModelSpec, workload: Workload, num_devices: int, replicas: int, complaint: str
+) -> tuple[int, int]:
+    """Return a replica's tensor and pipeline ranks: what was asked, the rest from its GPUs.
+
+    Raises OptionClash, beginning with ``complaint``, when the replicas do not divide the GPUs.
+    """
+    if num_devices % replicas:
+        raise OptionClash(
+            f"{complaint} {num_devices} GPUs",
+            why="every replica takes the same number of GPUs",
+            hint=f"name a multiple of {replicas} GPUs",
         )
-        pipeline = layers
-    return Parallel(tensor, pipeline, data, expert), tuple(refusals)
+    each = max(1, num_devices // replicas)
+    tensor, pipeline = workload.tensor_parallel, workload.pipeline_parallel
+    if not tensor and not pipeline:
+        return (each, 1) if divides(model, each) else (1, each)
+    return tensor or max(1, each // pipeline), pipeline or max(1, each // tensor)
+
+
+def within_layers(model: ModelSpec, pipeline: int) -> tuple[int, tuple[Refusal, ...]]:
+    """Return the pipeline ranks that the layers allow, and the refusal where more were asked."""
+    layers = num_layers(model.structure)
+    if pipeline <= layers:
+        return pipeline, ()
+    message = f"{layers} layers cannot be split over {pipeline} pipeline ranks"
+    return layers, (Refusal("too-few-layers", message, f"--pp {layers}"),)
 
 
 def divides(model: ModelSpec, ranks: int) -> bool:

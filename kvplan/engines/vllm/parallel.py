@@ -5,10 +5,10 @@ vLLM 0.33 config/model.py (heads and layers), model_executor/layers/vocab_parall
 """
 
 from kvplan.engines.base import Parallel, Refusal
+from kvplan.engines.ranks import divides, layout_of, within_layers
 from kvplan.engines.vllm.settings import whole
-from kvplan.errors import OptionClash
 from kvplan.layers import AttentionCache, LatentAttention, SharedCache
-from kvplan.model import ModelSpec, cache_kinds, num_layers
+from kvplan.model import ModelSpec, cache_kinds
 from kvplan.sharding import VOCAB_PADDING
 from kvplan.units import round_up
 from kvplan.workload import Workload
@@ -22,39 +22,13 @@ def parallel_of(
     Raises OptionClash when data-parallel replicas do not divide the GPUs.
     """
     data = max(1, whole(workload.option("data_parallel_size"), 1))
-    if num_devices % data:
-        raise OptionClash(
-            f"--data-parallel-size {data} does not divide {num_devices} GPUs",
-            why="every replica takes the same number of GPUs",
-            hint=f"name a multiple of {data} GPUs",
-        )
-    per_replica = max(1, num_devices // data)
-    tensor, pipeline = workload.tensor_parallel, workload.pipeline_parallel
-    if not tensor and not pipeline:
-        tensor, pipeline = (per_replica, 1) if divides(model, per_replica) else (1, per_replica)
-    elif not tensor:
-        tensor = max(1, per_replica // pipeline)
-    elif not pipeline:
-        pipeline = max(1, per_replica // tensor)
-    refusals = list(_refusals(model, workload, tensor))
-    if pipeline > num_layers(model.structure):
-        refusals.append(
-            Refusal(
-                "too-few-layers",
-                f"{num_layers(model.structure)} layers cannot be split over {pipeline} pipeline ranks",
-                f"--pp {num_layers(model.structure)}",
-            )
-        )
-        pipeline = num_layers(model.structure)
+    tensor, pipeline = layout_of(
+        model, workload, num_devices, data, f"--data-parallel-size {data} does not divide"
+    )
+    refusals = _refusals(model, workload, tensor)
+    pipeline, too_many = within_layers(model, pipeline)
     expert = tensor * data if workload.option("enable_expert_parallel") else 1
-    return Parallel(tensor, pipeline, data, expert), tuple(refusals)
-
-
-def divides(model: ModelSpec, ranks: int) -> bool:
-    """Tell whether heads and padded vocabulary rows divide over ``ranks``."""
-    structure = model.structure
-    heads, rows = structure.num_attention_heads, round_up(structure.vocab_size, VOCAB_PADDING)
-    return (heads == 0 or heads % ranks == 0) and rows % ranks == 0
+    return Parallel(tensor, pipeline, data, expert), (*refusals, *too_many)
 
 
 def _refusals(model: ModelSpec, workload: Workload, tensor: int) -> tuple[Refusal, ...]:
