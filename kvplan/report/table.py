@@ -1,7 +1,6 @@
 """The fit answer as a person reads it on a terminal: at most twenty lines, any width."""
 
 from collections.abc import Sequence
-from io import StringIO
 from textwrap import wrap
 
 from rich.console import Console
@@ -10,6 +9,7 @@ from rich.text import Text
 
 from kvplan.engines.base import Component
 from kvplan.report.answer import FitAnswer, Proposal, Screen
+from kvplan.report.drawing import drawing_console, drawn_text
 from kvplan.report.wording import (
     COMPONENTS,
     VERDICTS,
@@ -39,6 +39,7 @@ STYLES = {
 MARKS = {"weights": "█", "kv_cache": "▓", "overhead": "▒", "free": "·"}
 ASCII_MARKS = {"weights": "#", "kv_cache": "=", "overhead": "+", "free": "."}
 MARK_STYLES = {"weights": "blue", "kv_cache": "cyan", "overhead": "magenta", "free": "dim"}
+MIN_WIDTH = 20
 # Narrower screens show the amounts alone.
 MIN_WIDTH_FOR_NOTES = 60
 MIN_BAR = 10
@@ -48,7 +49,7 @@ SAID_LINES = 2
 
 def fit(answer: FitAnswer, screen: Screen) -> str:
     """Draw verdict, bar, components, limits, warnings and what makes it fit."""
-    console = _console(screen)
+    console = drawing_console(screen, MIN_WIDTH)
     status = answer.verdict.status
     console.print(Text.assemble((VERDICTS[status], STYLES[status]), "  ", subject(answer)))
     console.print(Text(headroom(answer)))
@@ -81,34 +82,14 @@ def fit(answer: FitAnswer, screen: Screen) -> str:
     for line in rent_lines(answer):
         console.print(Text(line))
     _proposals(console, answer)
-    return _finish(console, screen)
+    text = drawn_text(console)
+    return text if screen.unicode else to_ascii(text)
 
 
 def _cropped(text: str, length: int) -> str:
     """Cut a long message; --format plain has it whole."""
     room = max(20, length - 8)
     return text if len(text) <= room else f"{text[: room - 3]}..."
-
-
-def _console(screen: Screen) -> Console:
-    return Console(
-        file=StringIO(),
-        width=max(20, screen.width),
-        force_terminal=screen.color,
-        no_color=not screen.color,
-        color_system="standard" if screen.color else None,
-        highlight=False,
-        emoji=False,
-        markup=False,
-        legacy_windows=False,
-    )
-
-
-def _finish(console: Console, screen: Screen) -> str:
-    buffer = console.file
-    text = buffer.getvalue() if isinstance(buffer, StringIO) else ""
-    text = "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
-    return text if screen.unicode else to_ascii(text)
 
 
 def to_ascii(text: str) -> str:

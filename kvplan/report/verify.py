@@ -1,12 +1,11 @@
 """The verify answer: a table for people, stable lines, and JSON."""
 
-from io import StringIO
-
 from kvplan.report.answer import Screen
 from kvplan.report.verify_answer import VerifyAnswer
 from kvplan.units import format_gib
 from kvplan.verify.comparison import Comparison
 
+MIN_WIDTH = 40
 OUTCOMES = {"agrees": "agrees", "differs": "differs", "not_measured": "not measured"}
 STYLES = {"agrees": "bold green", "differs": "bold red", "not_measured": "bold magenta"}
 STATUSES = {
@@ -43,21 +42,12 @@ def plain(answer: VerifyAnswer, screen: Screen) -> str:
 
 def table(answer: VerifyAnswer, screen: Screen) -> str:
     """Draw the comparisons with the verdict above and the explanation below."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(
-        file=StringIO(),
-        width=max(40, screen.width),
-        force_terminal=screen.color,
-        no_color=not screen.color,
-        color_system="standard" if screen.color else None,
-        highlight=False,
-        emoji=False,
-        markup=False,
-        legacy_windows=False,
-    )
+    from kvplan.report.drawing import drawing_console, drawn_text
+
+    console = drawing_console(screen, MIN_WIDTH)
     console.print(Text.assemble((OUTCOMES[answer.outcome], STYLES[answer.outcome]), "  ", answer.subject))
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     drawn.add_column("")
@@ -78,9 +68,7 @@ def table(answer: VerifyAnswer, screen: Screen) -> str:
         console.print(Text(f"- {text}"))
     for warning in answer.warnings:
         console.print(Text.assemble(("! ", "yellow"), warning.message))
-    buffer = console.file
-    text = buffer.getvalue() if isinstance(buffer, StringIO) else ""
-    text = "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+    text = drawn_text(console)
     return text if screen.unicode else text.encode("ascii", "replace").decode("ascii")
 
 
