@@ -81,19 +81,17 @@ def screen() -> Screen:
 
 def write_file(path: str, text: str) -> None:
     """Write a report whole or not at all. Raises OutputError when the place cannot be written."""
+    from kvplan.whole_file import write_whole
+
     target = Path(path)
-    partial = target.parent / f".{target.name}.{os.getpid()}.part"
     try:
         if target.is_dir():
             raise IsADirectoryError(f"{path} is a folder")
         if target.exists() and not target.is_file():
             target.write_text(text, encoding="utf-8")
             return
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
+        write_whole(target, text)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise OutputError(
             f"cannot write {path}",
             why=error.strerror or str(error),

@@ -7,13 +7,13 @@ user's data. It never leaves the machine: nothing here opens a connection.
 import json
 import os
 import sys
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from kvplan.calibration import Measurement
 from kvplan.errors import InvalidSpec, OutputError
+from kvplan.whole_file import write_whole
 
 VARIABLE = "KVPLAN_CALIBRATION"
 SCHEMA = "kvplan-calibration/1"
@@ -68,14 +68,10 @@ def save(measurement: Measurement) -> Path:
     file = path()
     kept = [*saved(), measurement][-MAX_MEASUREMENTS:]
     text = json.dumps({"schema": SCHEMA, "measurements": [asdict(one) for one in kept]}, indent=1) + "\n"
-    partial = file.parent / f".{file.name}.{os.getpid()}.part"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
+        write_whole(file, text)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise OutputError(
             f"cannot write {file}",
             why=error.strerror or str(error),
