@@ -15,11 +15,11 @@ from kvplan.engines.base import Engine, Plan
 from kvplan.errors import KvplanError
 from kvplan.frozen import dataclass
 from kvplan.judge import DEFAULT_RULES, Rules, Verdict, exit_code, judge
-from kvplan.model import ModelSpec, num_active_parameters, num_parameters
+from kvplan.model import ModelSpec, num_active_parameters
 from kvplan.plan import default_engine, plan
 from kvplan.quality import Loss, weight_loss
 from kvplan.speed import Rate, decode_rate
-from kvplan.weights import format_name_of, least_bits, weights_exceed
+from kvplan.weights import format_name_of, least_bits, num_model_parameters, weights_exceed
 from kvplan.workload import Workload
 
 # What is tried beside the published format: one of each width that people use.
@@ -41,7 +41,7 @@ class Candidate:
     @property
     def num_parameters(self) -> int:
         """The model's parameters, the stand-in for its quality."""
-        return _num_parameters(self.plan.model)
+        return num_model_parameters(self.plan.model)
 
     @property
     def num_active_parameters(self) -> int:
@@ -84,17 +84,12 @@ def candidates(
 
 
 @lru_cache(maxsize=4096)
-def _num_parameters(model: ModelSpec) -> int:
-    return num_parameters(model.structure)
-
-
-@lru_cache(maxsize=4096)
 def _num_active_parameters(model: ModelSpec) -> int:
     return num_active_parameters(model.structure)
 
 
 def _shape(model: ModelSpec) -> tuple[str, int, int]:
-    return model.model_type, _num_parameters(model), model.context_limit_tokens
+    return model.model_type, num_model_parameters(model), model.context_limit_tokens
 
 
 def _is_requantized(model: ModelSpec, originals: set[tuple[str, int, int]]) -> bool:

@@ -198,11 +198,12 @@ def least_bits(name: str) -> int:
 
 def weights_exceed(model: ModelSpec, name: str, num_bytes: int) -> bool:
     """Tell whether the weights alone are more than ``num_bytes``, by a bound where that is enough."""
-    if _num_parameters(model) * least_bits(name) // 8 >= num_bytes:
+    if num_model_parameters(model) * least_bits(name) // 8 >= num_bytes:
         return True
     return weight_bytes(model, name).low >= num_bytes
 
 
 @lru_cache(maxsize=4096)
-def _num_parameters(model: ModelSpec) -> int:
+def num_model_parameters(model: ModelSpec) -> int:
+    """Return the model's parameters, added up once a model."""
     return num_parameters(model.structure)
