@@ -75,6 +75,8 @@ def capacity(
     prices: Annotated[
         str | None, typer.Option("--prices", metavar="FILE", help="A price table of your own (YAML).")
     ] = None,
+    draft: opt.DraftOption = None,
+    lora: opt.LoraOption = None,
     reserve: opt.ReserveOption = None,
     overhead: opt.OverheadOption = None,
     min_headroom: opt.MinHeadroomOption = None,
@@ -117,6 +119,8 @@ def capacity(
             kv=kv,
             engine=engine,
             tp=tp,
+            draft=draft,
+            lora=lora,
             reserve=reserve,
             overhead=overhead,
             min_headroom=min_headroom,
