@@ -13,10 +13,10 @@ from dataclasses import dataclass as standard_dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NoReturn
 
-__all__ = ["dataclass"]
+__all__ = ["dataclass", "replace"]
 
 if TYPE_CHECKING:
-    from dataclasses import dataclass
+    from dataclasses import dataclass, replace
 else:
 
     def dataclass(*, frozen: bool = False, slots: bool = False, eq: bool = True) -> Callable[[type], type]:
@@ -25,22 +25,33 @@ else:
             return standard_dataclass(frozen=frozen, slots=slots, eq=eq)
         return lambda cls: _frozen(cls, eq=eq)
 
+    def replace(value: object, /, **changes: object) -> object:
+        """Return a copy of a frozen value with other fields, as ``dataclasses.replace`` does, but quickly."""
+        fields_of = value.__match_args__
+        values = value.__getstate__()
+        for name, changed in changes.items():
+            if name not in fields_of:
+                raise TypeError(f"{value.__class__.__qualname__} has no field '{name}'")
+            values[fields_of.index(name)] = changed
+        return value.__class__(*values)
+
 
 def _frozen(cls: type, *, eq: bool) -> type:
     made: Any = standard_dataclass(init=False, repr=False, eq=False, slots=True)(cls)
     names = tuple(field.name for field in fields(made))
+    values = _reader(names)
     made.__init__ = _initializer(made)
     made.__setattr__ = _refuse_set
     made.__delattr__ = _refuse_delete
     made.__repr__ = _repr
-    made.__getstate__ = _state
+    made.__getstate__ = lambda self: list(values(self))
     made.__setstate__ = _restore
     if eq:
-        values = attrgetter(*names) if names else _nothing
         made.__eq__ = lambda self, other: (
             values(self) == values(other) if other.__class__ is self.__class__ else NotImplemented
         )
-        made.__hash__ = lambda self: hash(values(self))
+        if "__hash__" not in vars(cls):
+            made.__hash__ = lambda self: hash(values(self))
     return made  # type: ignore[no-any-return]
 
 
@@ -86,12 +97,11 @@ def _repr(self: Any) -> str:
     return f"{type(self).__qualname__}({', '.join(shown)})"
 
 
-def _nothing(self: object) -> tuple[()]:  # noqa: ARG001
-    return ()
-
-
-def _state(self: Any) -> list[object]:
-    return [getattr(self, field.name) for field in fields(self)]
+def _reader(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    """Return what reads all fields of a value, in order."""
+    if len(names) < 2:
+        return lambda self: tuple(getattr(self, name) for name in names)
+    return attrgetter(*names)
 
 
 def _restore(self: Any, state: list[object]) -> None:

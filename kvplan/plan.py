@@ -6,13 +6,13 @@ one the model was trained for.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from kvplan.device import Device
 from kvplan.dtypes import weight_format
 from kvplan.engines import engine_named
 from kvplan.engines.base import Engine, Notice, Plan
 from kvplan.errors import OptionClash
+from kvplan.frozen import replace
 from kvplan.model import ModelSpec
 from kvplan.units import format_tokens
 from kvplan.weights import format_name_of
