@@ -6,12 +6,11 @@ grow with what is searched, which it does under every policy.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import cycle
 
 from kvplan.device import Device
 from kvplan.engines.base import Engine, Plan
-from kvplan.frozen import dataclass
+from kvplan.frozen import dataclass, replace
 from kvplan.judge import DEFAULT_RULES, Rules, spare_bytes, succeeds
 from kvplan.model import ModelSpec
 from kvplan.offload import plan_or_offload

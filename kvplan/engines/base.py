@@ -90,7 +90,7 @@ class DevicePlan:
     @property
     def headroom_bytes(self) -> int:
         """Budget less the expected requirement; negative when short."""
-        return self.budget_bytes - self.required.expected
+        return self.budget_bytes - sum(component.bytes.expected for component in self.components)
 
     @property
     def binding(self) -> CheckName:
