@@ -38,11 +38,13 @@ LAYERS_OF_70B: dict[str, int] = {"llama": 80, "qwen2": 80, "deci": 80, "olmo": 8
 INPUT_TABLES = frozenset(("position_embd", "token_types", "per_layer_token_embd"))
 
 
-def tensors_of(model: ModelSpec) -> tuple[tuple[int, GgufTensor], ...]:
-    """Return (layer, tensor) in the quantizer's order: the file's own where one was read."""
-    if model.gguf_metadata and model.stored:
-        return tuple(stored_tensors(model))
-    return tuple(gguf_tensors(model))
+def tensors_of(model: ModelSpec) -> Iterator[tuple[int, tuple[GgufTensor, ...]]]:
+    """Yield (layer, some of its tensors) in the quantizer's order: the file's own where one was read."""
+    if not (model.gguf_metadata and model.stored):
+        yield from gguf_tensors(model)
+        return
+    for layer, tensors in groupby(stored_tensors(model), itemgetter(0)):
+        yield layer, tuple(tensor for _, tensor in tensors)
 
 
 Row = tuple[GgufTensor, str, int]
@@ -51,8 +53,9 @@ Row = tuple[GgufTensor, str, int]
 
 @lru_cache(maxsize=64)
 def _contents(model: ModelSpec) -> tuple[tuple[tuple[int, tuple[GgufTensor, ...]], ...], State]:
-    """Return the file's tensors in order, a layer's together, and what the rules need beforehand."""
-    tensors = tensors_of(model)
+    """Return the file's tensors in order and what the rules need to know before they start."""
+    groups = tuple(tensors_of(model))
+    categories = Counter(tensor.category for _, tensors in groups for tensor in tensors)
     arch = llama_cpp_arch(model)
     layers = num_layers(model.structure)
     state = State(
@@ -62,11 +65,10 @@ def _contents(model: ModelSpec) -> tuple[tuple[tuple[int, tuple[GgufTensor, ...]
         num_experts=max(1, num_experts_of(model)),
         num_gqa=num_gqa(model),
         is_70b=layers == LAYERS_OF_70B.get(arch) and not (arch == "llama" and num_gqa(model) == 1),
-        is_tied=not any(tensor.category == "output" for _, tensor in tensors),
-        num_attention_v=sum(tensor.category in ("attn_v", "attn_qkv") for _, tensor in tensors),
+        is_tied=not categories["output"],
+        num_attention_v=categories["attn_v"] + categories["attn_qkv"],
     )
-    by_layer = groupby(tensors, itemgetter(0))
-    return tuple((layer, tuple(tensor for _, tensor in group)) for layer, group in by_layer), state
+    return groups, state
 
 
 @lru_cache(maxsize=1024)
@@ -77,27 +79,33 @@ def _layered(model: ModelSpec, mix: str) -> tuple[tuple[int, tuple[Row, ...]], .
     """
     groups, before = _contents(model)
     state = replace(before, mix=mix)
-    # Layers of a kind share their tensor objects, which live as long as ``groups``.
-    rows: dict[tuple[int, str], Row] = {}
-    settled: dict[int, Row] = {}
-    alike: dict[tuple[int, ...], tuple[Row, ...]] = {}
+    # Layers of a kind share their tensors, which live as long as ``groups``.
+    kinds: dict[int, tuple[list[Row], list[int]]] = {}
+    alike: dict[tuple[object, ...], tuple[Row, ...]] = {}
     layered = []
     for layer, tensors in groups:
-        listed = []
-        for tensor in tensors:
-            row = settled.get(id(tensor))
-            if row is None:
-                stored = stored_type(tensor, layer, state)
-                row = rows.get((id(tensor), stored))
-                if row is None:
-                    row_bytes = GGML_TYPES[stored].row_bytes(tensor.num_columns)
-                    row = (tensor, stored, row_bytes * tensor.num_rows * tensor.num_matrices)
-                    rows[id(tensor), stored] = row
-                if not is_counted(tensor.category, mix):
-                    settled[id(tensor)] = row
-            listed.append(row)
-        layered.append((layer, alike.setdefault(tuple(map(id, listed)), tuple(listed))))
+        kind = kinds.get(id(tensors))
+        if kind is None:
+            uncounted = replace(state)
+            rows = [_row(tensor, stored_type(tensor, layer, uncounted)) for tensor in tensors]
+            counted = [at for at, tensor in enumerate(tensors) if is_counted(tensor.category, mix)]
+            kind = kinds[id(tensors)] = (rows, counted)
+        rows, counted = kind
+        types = [stored_type(tensors[at], layer, state) for at in counted]
+        key = (id(tensors), *types)
+        found = alike.get(key)
+        if found is None:
+            own = rows.copy()
+            for at, stored in zip(counted, types, strict=True):
+                own[at] = _row(tensors[at], stored)
+            found = alike[key] = tuple(own)
+        layered.append((layer, found))
     return tuple(layered)
+
+
+def _row(tensor: GgufTensor, stored: str) -> Row:
+    row_bytes = GGML_TYPES[stored].row_bytes(tensor.num_columns)
+    return tensor, stored, row_bytes * tensor.num_rows * tensor.num_matrices
 
 
 Layout = Literal["file", "cpu", "cuda"]
@@ -313,4 +321,8 @@ def _entries(model: ModelSpec, mix: str) -> Iterator[tuple[Tensor, int, int]]:
 
 def num_stored_elements(model: ModelSpec) -> int:
     """Return the number of elements in the file, as its header would add up."""
-    return sum(tensor.num_columns * tensor.num_rows * tensor.num_matrices for _, tensor in tensors_of(model))
+    return sum(
+        tensor.num_columns * tensor.num_rows * tensor.num_matrices
+        for _, tensors in tensors_of(model)
+        for tensor in tensors
+    )
