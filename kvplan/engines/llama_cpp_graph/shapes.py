@@ -133,15 +133,18 @@ class Routing:
 def model_shape(model: ModelSpec) -> ModelShape:
     """Return the widths that a model's graph has."""
     arch = llama_cpp_arch(model)
-    by_layer: dict[int, LayerShape] = {}
+    # One object for each kind of layer: graphs compare layers by the hundred to find those that repeat.
+    kinds: dict[tuple[int, bool], LayerShape] = {}
     step = NO_ROPE_STEP if arch in NO_ROPE_ARCHS else 0
     num_first = NUM_ODD_FIRST.get(arch, 0)
     shapes: list[LayerShape] = []
     for index, layer in enumerate(expand_layers(model)):
-        if id(layer) not in by_layer:
-            by_layer[id(layer)] = _layer_shape(layer, corrected=model.model_type in SCORE_CORRECTED)
         is_odd = index < num_first or (bool(step) and (index + 1) % step == 0)
-        shapes.append(replace(by_layer[id(layer)], is_odd=is_odd))
+        kind = (id(layer), is_odd)
+        if kind not in kinds:
+            shape = _layer_shape(layer, corrected=model.model_type in SCORE_CORRECTED)
+            kinds[kind] = replace(shape, is_odd=is_odd)
+        shapes.append(kinds[kind])
     hidden = model.structure.hidden_size
     per_layer = altup = 0
     for tensor in model.structure.tensors:

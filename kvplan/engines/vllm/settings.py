@@ -5,8 +5,11 @@ config/cache.py (utilization, dtypes), config/vllm.py (batches in flight, window
 model_executor/models/config.py (state dtypes).
 """
 
+from functools import lru_cache
+
 from kvplan.device import Device
 from kvplan.engines.base import Notice, Parallel
+from kvplan.engines.vllm.attention import generation
 from kvplan.engines.vllm.groups import PoolRules
 from kvplan.engines.vllm.speculative import Speculation
 from kvplan.engines.vllm.states import StateDtypes
@@ -26,6 +29,19 @@ PARTS_PER_MILLION = 1_000_000
 LARGEST_CAPTURE = 512
 # The V0 engine: prompts in one step, 256 sequences.
 UNCHUNKED_DEFAULTS = (2048, 256)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What of a device decides how a server resolves itself; nothing where no device is named.
+
+    ``generation`` is the major number of its compute capability, ``max_num_batched_tokens`` and
+    ``max_num_seqs`` the scheduler's defaults there.
+    """
+
+    generation: int
+    max_num_batched_tokens: int
+    max_num_seqs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +73,7 @@ class Settings:
 def settings_of(
     model: ModelSpec,
     workload: Workload,
-    device: Device | None,
+    card: Card,
     rules: Behaviour,
     *,
     block_size: int,
@@ -66,7 +82,7 @@ def settings_of(
     max_model_len: int,
 ) -> Settings:
     """Resolve the settings. Raises InvalidValue for a utilization outside 0 to 1."""
-    tokens, seqs = _scheduler(model, workload, device, rules, max_model_len)
+    tokens, seqs = _scheduler(model, workload, card, rules, max_model_len)
     share = workload.option("gpu_memory_utilization")
     utilization = float(share) if isinstance(share, int | float) else rules.gpu_memory_utilization
     if not 0 < utilization <= 1:
@@ -186,25 +202,29 @@ def _state_dtypes(model: ModelSpec, workload: Workload) -> StateDtypes:
     return StateDtypes(conv, asked, linear)
 
 
-def scheduler_defaults(device: Device | None) -> tuple[int, int]:
-    """Return (max_num_batched_tokens, max_num_seqs) of an API server by device memory."""
+@lru_cache(maxsize=1024)
+def card_of(device: Device | None) -> Card:
+    """Return a device's kind: its generation and the defaults of an API server by its memory."""
     if device is None:
-        return 8192, 1024
+        return Card(0, 8192, 1024)
     # CUDA's total, which is what vLLM asks for.
     memory = device.usable_bytes
     is_small_tier = "a100" in device.name or "a800" in device.name or device.compute_capability == "12.1"
+    tokens, seqs = 2048, 256
     if memory >= LARGE_DEVICE_BYTES:
-        return 16384, 1024
-    if memory >= BIG_DEVICE_BYTES and not is_small_tier:
-        return 8192, 1024
-    return 2048, 256
+        tokens, seqs = 16384, 1024
+    elif memory >= BIG_DEVICE_BYTES and not is_small_tier:
+        tokens, seqs = 8192, 1024
+    return Card(generation(device.compute_capability), tokens, seqs)
 
 
 def _scheduler(
-    model: ModelSpec, workload: Workload, device: Device | None, rules: Behaviour, max_model_len: int
+    model: ModelSpec, workload: Workload, card: Card, rules: Behaviour, max_model_len: int
 ) -> tuple[int, int]:
     """Return (max_num_batched_tokens, max_num_seqs): the flags, else defaults and their clamps."""
-    tokens, seqs = scheduler_defaults(device) if rules.chunks_prefill else UNCHUNKED_DEFAULTS
+    tokens, seqs = card.max_num_batched_tokens, card.max_num_seqs
+    if not rules.chunks_prefill:
+        tokens, seqs = UNCHUNKED_DEFAULTS
     asked_tokens = whole(workload.option("max_num_batched_tokens"), 0)
     asked_seqs = whole(workload.option("max_num_seqs"), 0)
     if workload.option("performance_mode") == "throughput":
