@@ -34,6 +34,11 @@ FAMILIES: dict[str, str] = {
     "aquila": "llama:llama",
     "yi": "llama:llama",
     # near Llama's shape
+    "diffllama": "attention_extras:diffllama",
+    "doge": "attention_extras:doge",
+    "jetmoe": "attention_extras:jetmoe",
+    "muse_glimmer_text": "attention_extras:muse_glimmer_text",
+    "muse_spark_text": "attention_extras:muse_spark_text",
     "cohere": "dense:cohere",
     "cohere2": "dense:cohere2",
     "starcoder2": "dense:starcoder2",
@@ -64,6 +69,10 @@ FAMILIES: dict[str, str] = {
     "mpt": "classic:mpt",
     "biogpt": "classic:biogpt",
     "xglm": "classic:xglm",
+    "openai-gpt": "early:openai_gpt",
+    "gpt-sw3": "classic:gpt2",
+    "ctrl": "early:ctrl",
+    "gpt_neox_japanese": "early:gpt_neox_japanese",
     # encoders
     "bert": "bert:bert",
     "roberta": "bert:roberta",
@@ -113,6 +122,10 @@ FAMILIES: dict[str, str] = {
     "cohere2_moe": "sparse:cohere2_moe",
     "flex_olmo": "sparse:flex_olmo",
     "aria_text": "sparse:aria_text",
+    "mellum": "windowed_experts:mellum",
+    "flint": "windowed_experts:flint",
+    "kolibri1": "windowed_experts:kolibri1",
+    "beam": "windowed_experts:beam",
     # latent attention
     "deepseek": "deepseek:deepseek_v1",
     "deepseek_v2": "deepseek:deepseek_v2",
