@@ -54,6 +54,9 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "attention_bias": False,
         "mlp_bias": False,
     },
+    "aria": {
+        "tie_word_embeddings": False,
+    },
     "aria_text": {
         "vocab_size": 32000,
         "hidden_size": 4096,
@@ -87,6 +90,27 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "max_position_embeddings": 32768,
         "tie_word_embeddings": False,
         "attention_bias": False,
+    },
+    "axk2": {
+        "vocab_size": 163840,
+        "hidden_size": 2048,
+        "intermediate_size": 5120,
+        "moe_intermediate_size": 512,
+        "num_hidden_layers": 48,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "n_shared_experts": 1,
+        "n_routed_experts": 128,
+        "kv_lora_rank": 128,
+        "q_lora_rank": 384,
+        "qk_rope_head_dim": 32,
+        "v_head_dim": 64,
+        "qk_nope_head_dim": 64,
+        "num_experts_per_tok": 8,
+        "max_position_embeddings": 131072,
+        "tie_word_embeddings": False,
+        "attention_bias": False,
+        "head_dim": 64,
     },
     "aya_vision": {
         "tie_word_embeddings": True,
@@ -274,6 +298,9 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
     "cohere2_vision": {
         "tie_word_embeddings": True,
     },
+    "cosmos3_omni": {
+        "tie_word_embeddings": False,
+    },
     "ctrl": {
         "vocab_size": 246534,
         "n_positions": 256,
@@ -398,6 +425,12 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "attention_bias": False,
         "mlp_bias": False,
     },
+    "deepseek_vl": {
+        "tie_word_embeddings": True,
+    },
+    "deepseek_vl_hybrid": {
+        "tie_word_embeddings": True,
+    },
     "diffllama": {
         "vocab_size": 32000,
         "hidden_size": 2048,
@@ -507,6 +540,9 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "tie_word_embeddings": False,
         "sliding_window": 4096,
         "sliding_window_pattern": 4,
+    },
+    "exaone4_5": {
+        "tie_word_embeddings": False,
     },
     "exaone_moe": {
         "vocab_size": 102400,
@@ -791,6 +827,24 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "head_dim": 64,
         "first_k_dense_replace": 3,
     },
+    "glm_ocr": {
+        "tie_word_embeddings": False,
+    },
+    "glm_ocr_text": {
+        "vocab_size": 59392,
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+    },
+    "glmga": {
+        "tie_word_embeddings": False,
+    },
+    "got_ocr2": {
+        "tie_word_embeddings": True,
+    },
     "gpt-sw3": {
         "vocab_size": 50257,
         "n_positions": 1024,
@@ -879,6 +933,12 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "tie_word_embeddings": False,
         "attention_bias": False,
         "mlp_bias": False,
+    },
+    "granite_speech": {
+        "tie_word_embeddings": True,
+    },
+    "granite_speech_plus": {
+        "tie_word_embeddings": True,
     },
     "granite_swa": {
         "vocab_size": 100352,
@@ -1007,6 +1067,27 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "num_shared_experts": 1,
         "moe_intermediate_size": 1536,
     },
+    "hy_v4": {
+        "vocab_size": 120832,
+        "hidden_size": 2816,
+        "intermediate_size": 6912,
+        "moe_intermediate_size": 768,
+        "num_hidden_layers": 34,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "head_dim": 256,
+        "max_position_embeddings": 262144,
+        "tie_word_embeddings": False,
+        "attention_bias": False,
+        "n_routed_experts": 256,
+        "n_shared_experts": 1,
+        "num_experts_per_tok": 8,
+        "q_lora_rank": 1536,
+        "kv_lora_rank": 512,
+        "qk_nope_head_dim": 192,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 256,
+    },
     "hyperclovax": {
         "vocab_size": 32000,
         "hidden_size": 4096,
@@ -1073,6 +1154,9 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "max_position_embeddings": 262144,
         "num_experts_per_tok": 2,
         "num_experts": 16,
+    },
+    "janus": {
+        "tie_word_embeddings": True,
     },
     "jetmoe": {
         "vocab_size": 32000,
@@ -1164,6 +1248,22 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "num_experts": 32,
     },
     "lfm2_vl": {
+        "tie_word_embeddings": True,
+    },
+    "lfm3": {
+        "vocab_size": 128000,
+        "hidden_size": 2048,
+        "intermediate_size": 7680,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 128000,
+        "tie_word_embeddings": True,
+        "head_dim": 128,
+        "sliding_window": 256,
+        "attention_bias": False,
+    },
+    "lighton_ocr": {
         "tie_word_embeddings": True,
     },
     "llama": {
@@ -1327,7 +1427,13 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "qk_nope_head_dim": 64,
         "qk_rope_head_dim": 32,
     },
+    "minicpm_ocr": {
+        "tie_word_embeddings": True,
+    },
     "minicpmv4_6": {
+        "tie_word_embeddings": False,
+    },
+    "minicpmv4_7": {
         "tie_word_embeddings": False,
     },
     "minimax": {
@@ -1430,6 +1536,27 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "tie_word_embeddings": False,
         "attention_bias": False,
     },
+    "mistral_large4_text": {
+        "vocab_size": 204800,
+        "hidden_size": 6144,
+        "intermediate_size": 24576,
+        "moe_intermediate_size": 6144,
+        "num_hidden_layers": 72,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 64,
+        "n_shared_experts": 1,
+        "n_routed_experts": 128,
+        "kv_lora_rank": 512,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 128,
+        "qk_nope_head_dim": 64,
+        "num_experts_per_tok": 4,
+        "max_position_embeddings": 1048576,
+        "tie_word_embeddings": False,
+        "attention_bias": False,
+        "head_dim": 64,
+        "first_k_dense_replace": 1,
+    },
     "mixtral": {
         "vocab_size": 32000,
         "hidden_size": 4096,
@@ -1442,8 +1569,7 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "num_experts_per_tok": 2,
         "num_local_experts": 8,
     },
-    "mllama": {
-    },
+    "mllama": {},
     "modernbert": {
         "vocab_size": 50368,
         "hidden_size": 768,
@@ -1457,6 +1583,21 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "mlp_bias": False,
         "decoder_bias": True,
         "classifier_bias": False,
+        "tie_word_embeddings": True,
+    },
+    "modernbert-decoder": {
+        "vocab_size": 50368,
+        "hidden_size": 768,
+        "intermediate_size": 1152,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 12,
+        "max_position_embeddings": 8192,
+        "norm_bias": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "decoder_bias": True,
+        "classifier_bias": False,
+        "local_attention": 128,
         "tie_word_embeddings": True,
     },
     "mpnet": {
@@ -1641,6 +1782,26 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "layer_norm_elementwise_affine": True,
         "tie_word_embeddings": True,
     },
+    "ovis2": {
+        "vocab_size": 151643,
+        "hidden_size": 1536,
+        "tie_word_embeddings": True,
+    },
+    "paddleocr_vl": {
+        "tie_word_embeddings": True,
+    },
+    "paddleocr_vl_text": {
+        "vocab_size": 103424,
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 18,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 131072,
+        "tie_word_embeddings": True,
+        "use_bias": False,
+        "head_dim": 128,
+    },
     "paligemma": {
         "vocab_size": 257152,
         "hidden_size": 2048,
@@ -1687,6 +1848,16 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "max_position_embeddings": 4096,
         "tie_word_embeddings": False,
     },
+    "phi4_multimodal": {
+        "vocab_size": 200064,
+        "hidden_size": 3072,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "tie_word_embeddings": False,
+    },
     "phimoe": {
         "vocab_size": 32064,
         "hidden_size": 4096,
@@ -1713,6 +1884,12 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "d_model": 768,
         "tie_word_embeddings": True,
     },
+    "pp_chart2table": {
+        "tie_word_embeddings": True,
+    },
+    "qianfan_ocr": {
+        "tie_word_embeddings": False,
+    },
     "qwen2": {
         "vocab_size": 151936,
         "hidden_size": 4096,
@@ -1726,8 +1903,7 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "sliding_window": 4096,
         "max_window_layers": 28,
     },
-    "qwen2_5_omni": {
-    },
+    "qwen2_5_omni": {},
     "qwen2_5_omni_text": {
         "vocab_size": 152064,
         "hidden_size": 3584,
@@ -1759,8 +1935,7 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "sliding_window": 4096,
         "max_window_layers": 80,
     },
-    "qwen2_audio": {
-    },
+    "qwen2_audio": {},
     "qwen2_moe": {
         "vocab_size": 151936,
         "hidden_size": 2048,
@@ -1891,8 +2066,7 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "num_experts_per_tok": 10,
         "num_experts": 512,
     },
-    "qwen3_omni_moe": {
-    },
+    "qwen3_omni_moe": {},
     "qwen3_omni_moe_text": {
         "vocab_size": 3584,
         "hidden_size": 2048,
@@ -2057,8 +2231,7 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "attention_bias": False,
         "mlp_bias": False,
     },
-    "step3p7": {
-    },
+    "step3p7": {},
     "t5": {
         "vocab_size": 32128,
         "d_model": 512,
@@ -2096,11 +2269,13 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "attention_bias": False,
         "sliding_window": 4096,
     },
+    "video_llama_3": {
+        "tie_word_embeddings": False,
+    },
     "vipllava": {
         "tie_word_embeddings": False,
     },
-    "voxtral": {
-    },
+    "voxtral": {},
     "whisper": {
         "vocab_size": 51865,
         "num_mel_bins": 80,

@@ -30,7 +30,8 @@ def diffllama(config: Config) -> Structure:
     shape = shape_of(config)
     bias = config.flag("attention_bias", False)
     lambdas = tuple(
-        Tensor(f"self_attn.lambda_{name}", (shape.head_dim,), "attention") for name in ("q1", "k1", "q2", "k2")
+        Tensor(f"self_attn.lambda_{name}", (shape.head_dim,), "attention")
+        for name in ("q1", "k1", "q2", "k2")
     )
     tensors = (*block(config, shape, qkv_bias=bias, o_bias=bias), *lambdas)
     return finish(config, shape, as_stated(config, shape, tensors), tied=False)
@@ -78,7 +79,9 @@ def jetmoe(config: Config) -> Structure:
     if active > num_experts:
         raise config.invalid("num_experts_per_tok", f"is {active}, more than {num_experts} experts")
     inner = kv_heads * head_dim
-    shape = Shape(hidden, config.layers(), kv_heads * active, kv_heads, head_dim, config.positive("vocab_size"))
+    shape = Shape(
+        hidden, config.layers(), kv_heads * active, kv_heads, head_dim, config.positive("vocab_size")
+    )
     tensors = (
         Tensor("self_attention.experts.bias", (hidden,), "attention"),
         Tensor("self_attention.experts.input_linear", (inner, hidden), "expert", num_experts, active),
@@ -148,6 +151,4 @@ def _windowed(config: Config, shape: Shape, tensors: tuple[Tensor, ...]) -> Stru
     last = shape.num_layers - 1
     usual = tuple(FULL if (last - index) % 4 == 0 else SLIDING for index in range(last + 1))
     kinds = layer_types(config, shape.num_layers) or usual
-    return finish(
-        config, shape, patterned(shape, kinds, window_of(config, kinds), tensors), tied=False
-    )
+    return finish(config, shape, patterned(shape, kinds, window_of(config, kinds), tensors), tied=False)

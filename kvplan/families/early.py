@@ -60,9 +60,7 @@ def ctrl(config: Config) -> Structure:
         *plain_mlp(hidden, config.positive("dff"), up="ffn.0", down="ffn.2"),
         *_two_norms(hidden, "layernorm1", "layernorm2"),
     )
-    return finish(
-        config, shape, as_stated(config, shape, tensors), tied=True, norm_bias=True, head_bias=True
-    )
+    return finish(config, shape, as_stated(config, shape, tensors), tied=True, norm_bias=True, head_bias=True)
 
 
 def gpt_neox_japanese(config: Config) -> Structure:

@@ -77,9 +77,7 @@ def beam(config: Config) -> Structure:
     dense = tuple("dense" if index < 3 else "sparse" for index in range(shape.num_layers))
     norms = (*TWO_NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm")
     usual = (*every_nth_full(shape.num_layers - 1, 6), FULL)
-    return _close(
-        config, shape, usual, own, _routed(config, shape), _sparse(config, shape, dense), norms
-    )
+    return _close(config, shape, usual, own, _routed(config, shape), _sparse(config, shape, dense), norms)
 
 
 def _shape(config: Config) -> Shape:
