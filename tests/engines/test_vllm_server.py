@@ -223,3 +223,32 @@ def test_more_tensor_ranks_never_load_more(name, ranks):
         for count in (ranks, 2 * ranks)
     )
     assert two <= one
+
+
+@pytest.mark.parametrize(
+    ("gpu", "engine", "tokens", "batched"),
+    [
+        # Turing stays on the V0 engine until 0.11, which takes a whole prompt up to 32,768 tokens.
+        ("t4", "vllm@0.10", 16_384, 16_384),
+        ("t4", "vllm@0.11", 16_384, 2048),
+        ("t4", "vllm@0.10", 65_536, 2048),
+        ("l40s", "vllm@0.8", 16_384, 2048),
+        ("l40s", "vllm@0.7", 16_384, 16_384),
+        ("h100", "vllm@0.10", 16_384, 8192),
+    ],
+)
+def test_the_engine_that_a_version_runs_on_a_card_decides_how_prompts_are_split(gpu, engine, tokens, batched):
+    result = planned("llama-3.1-8b", [gpu], tokens, engine=engine, kv_cache_dtype_k="auto")
+    assert dict(result.engine_options)["max_num_batched_tokens"] == batched
+
+
+def test_attention_that_a_stated_nvfp4_may_leave_wide_is_in_the_interval():
+    stated = amount(planned("glm-5.2", ["8xb200"], weights_format="nvfp4", tensor_parallel=8), "weights")
+    own = amount(planned("qwen3.6-27b-nvfp4", ["b200"]), "weights")
+    assert stated.high - stated.expected > stated.expected // 40
+    assert own.high - own.expected < own.expected // 100
+
+
+def test_the_rest_of_a_machine_counts_on_unified_memory():
+    runtime = amount(planned("qwen2.5-7b", ["dgx-spark-gb10"]), "runtime")
+    assert runtime.high - runtime.expected > 2 * GIB

@@ -14,7 +14,7 @@ from kvplan.engines.vllm.ranks import Rank, ranks_of
 from kvplan.engines.vllm.settings import Settings, not_planned, settings_of
 from kvplan.engines.vllm.speculative import speculation_of
 from kvplan.engines.vllm.stages import Layout, has_states, layout_of, unmodelled_notice
-from kvplan.engines.vllm.versions import Behaviour, behaviour
+from kvplan.engines.vllm.versions import Behaviour, behaviour, runs_v1
 from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec
 from kvplan.workload import Workload
@@ -54,7 +54,8 @@ def server_of(
 
     Raises UnknownFormat for formats vLLM does not take, InvalidValue and OptionClash for flags.
     """
-    length = _resolving_length(model, workload, version, context_tokens)
+    device_generation = generation(devices[0].compute_capability) if devices else 0
+    length = _resolving_length(model, workload, version, device_generation, context_tokens)
     asked = (
         workload.weights_format,
         workload.kv_cache_dtype_k,
@@ -73,12 +74,16 @@ def server_of(
 
 
 def _resolving_length(
-    model: ModelSpec, workload: Workload, version: tuple[int, int], context_tokens: int
+    model: ModelSpec,
+    workload: Workload,
+    version: tuple[int, int],
+    device_generation: int,
+    context_tokens: int,
 ) -> int:
     """Return the length that settings are resolved at: the asked one only where they depend on it."""
     if context_tokens < SHORT_CONTEXT_TOKENS or model.structure.kind == "encoder-decoder":
         return context_tokens
-    if not behaviour(version).chunks_prefill or workload.option("enable_chunked_prefill") is False:
+    if not runs_v1(version, device_generation) or workload.option("enable_chunked_prefill") is False:
         return context_tokens
     if workload.option("enable_prefix_caching") is False and has_states(model):
         return context_tokens

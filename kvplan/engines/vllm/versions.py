@@ -8,6 +8,9 @@ KNOWN = ("0.10", "0.16", "0.17", "0.18", "0.19", "0.21", "0.23", "0.26", "0.33")
 NEWEST = "0.33"
 # Between 0.19 and 0.23.1 the printed tokens changed their meaning; the version is not known.
 TOKENS_CHANGED_AFTER, TOKENS_CHANGED_BY = (0, 19), (0, 23)
+# The V1 engine is the default since 0.8 on Ampere and later (0.8 engine/arg_utils.py
+# _is_v1_supported_oracle) and the only one since 0.11.
+V1_SINCE, V1_GENERATION, V1_ONLY_SINCE = (0, 8), 8, (0, 11)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,6 @@ class Behaviour:
     VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS). ``keeps_null_block``: one block is never handed out, so
     an exact fit is refused. ``counts_requests``: the printed tokens are concurrency x length (0.23.1
     on); before, blocks of a group x block size. ``steps_in_flight`` batches are scheduled ahead.
-    ``chunks_prefill``: a step holds part of a prompt (the V1 engine, 0.9 on).
     ``one_line``: size and concurrency are printed together (0.33 v1/core/kv_cache_utils.py).
     """
 
@@ -31,7 +33,6 @@ class Behaviour:
     steps_in_flight: int
     one_line: bool
     tokens_uncertain: bool
-    chunks_prefill: bool
 
 
 @lru_cache(maxsize=64)
@@ -45,6 +46,12 @@ def behaviour(version: tuple[int, int]) -> Behaviour:
         counts_requests=version >= TOKENS_CHANGED_BY,
         steps_in_flight=2 if version >= (0, 20) else 1,
         one_line=version >= (0, 33),
-        chunks_prefill=version >= (0, 9),
         tokens_uncertain=TOKENS_CHANGED_AFTER < version < TOKENS_CHANGED_BY,
     )
+
+
+def runs_v1(version: tuple[int, int], generation: int) -> bool:
+    """Tell whether the V1 engine runs, which works on prompts in parts; ``generation`` 0 is unknown."""
+    if version >= V1_ONLY_SINCE:
+        return True
+    return version >= V1_SINCE and (not generation or generation >= V1_GENERATION)
