@@ -138,9 +138,6 @@ def _resolved(
     groups = layout.pool.groups
     if not layout.is_modelled:
         notices += (unmodelled_notice(model),)
-    if rules.tokens_uncertain:
-        text = "between 0.19 and 0.23.1 vLLM changed what it prints as tokens: the older meaning is shown"
-        notices += (Notice("tokens-uncertain", text),)
     return Server(
         format_name,
         dtype,

@@ -189,14 +189,19 @@ def _state_dtypes(model: ModelSpec, workload: Workload) -> StateDtypes:
     return StateDtypes(conv, asked, linear)
 
 
-def scheduler_defaults(device: Device | None) -> tuple[int, int]:
-    """Return (max_num_batched_tokens, max_num_seqs) of an API server by device memory."""
+def scheduler_defaults(device: Device | None, version: tuple[int, int]) -> tuple[int, int]:
+    """Return (max_num_batched_tokens, max_num_seqs) of an API server by device memory.
+
+    engine/arg_utils.py get_batch_defaults: the A100 is kept small since 0.9, the largest tier is new in
+    0.28, the GB10 is kept small since 0.33.
+    """
     if device is None:
         return 8192, 1024
     # CUDA's total, which is what vLLM asks for.
     memory = device.usable_bytes
-    is_small_tier = "a100" in device.name or "a800" in device.name or device.compute_capability == "12.1"
-    if memory >= LARGE_DEVICE_BYTES:
+    is_small_tier = "a100" in device.name and version >= (0, 9)
+    is_small_tier |= device.compute_capability == "12.1" and version >= (0, 33)
+    if memory >= LARGE_DEVICE_BYTES and version >= (0, 28):
         return 16384, 1024
     if memory >= BIG_DEVICE_BYTES and not is_small_tier:
         return 8192, 1024
@@ -208,7 +213,7 @@ def _scheduler(
 ) -> tuple[int, int]:
     """Return (max_num_batched_tokens, max_num_seqs): the flags, else defaults and their clamps."""
     is_v1 = runs_v1(rules.version, generation(device.compute_capability) if device else 0)
-    tokens, seqs = scheduler_defaults(device) if is_v1 else V0_DEFAULTS
+    tokens, seqs = scheduler_defaults(device, rules.version) if is_v1 else V0_DEFAULTS
     asked_tokens = whole(workload.option("max_num_batched_tokens"), 0)
     asked_seqs = whole(workload.option("max_num_seqs"), 0)
     if workload.option("performance_mode") == "throughput":
