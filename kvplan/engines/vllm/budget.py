@@ -33,14 +33,18 @@ def num_capture_sizes(largest: int) -> int:
 
 @lru_cache(maxsize=2048)
 def cuda_graphs(
-    model: ModelSpec, largest_capture: int, architecture: str, version: tuple[int, int]
+    model: ModelSpec,
+    largest_capture: int,
+    architecture: str,
+    version: tuple[int, int],
+    num_draft_layers: int = 0,
 ) -> Quantity:
     """Return the memory of captured CUDA graphs on a rank: a base and a part for every layer.
 
     With few sequences fewer sizes are captured. Graphs of experts and of ranks that talk over PCIe
     vary more.
     """
-    layers = num_layers(model.structure)
+    layers = num_layers(model.structure) + num_draft_layers
     is_moe = any(t.role == "expert" for group in model.layers for t in group.layer.tensors)
     base = fit.GRAPHS_BASE_GIB + fit.GRAPHS_PER_LAYER_GIB * layers
     if is_moe:

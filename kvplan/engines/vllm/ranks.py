@@ -11,8 +11,10 @@ from kvplan.device import Device
 from kvplan.engines.base import Check, Component, DevicePlan, Parallel
 from kvplan.engines.vllm.activations import Terms, activations, terms_of
 from kvplan.engines.vllm.budget import NO_GRAPHS, before_snapshot, cuda_graphs, non_torch
+from kvplan.engines.vllm.drafts import draft_bytes
 from kvplan.engines.vllm.offload import on_device
 from kvplan.engines.vllm.settings import Settings
+from kvplan.engines.vllm.speculative import draft_layers
 from kvplan.engines.vllm.stages import Layout
 from kvplan.engines.vllm.versions import Behaviour
 from kvplan.engines.vllm.weights import loaded_weights, without_towers
@@ -109,13 +111,17 @@ def _rank(
     )
     graphs = NO_GRAPHS
     if not settings.enforce_eager:
-        graphs = cuda_graphs(model, settings.largest_capture, device.architecture, rules.version)
+        drafted = sum(group.count for group in draft_layers(model, settings.speculation)) if samples else 0
+        graphs = cuda_graphs(model, settings.largest_capture, device.architecture, rules.version, drafted)
     runtime = non_torch(num_ranks, device, loaded.expected, rules.version)
     overhead_is_given = workload.overhead_bytes is not None
     if workload.overhead_bytes is not None:
         # One figure stands for all that is estimated beside weights and cache.
         runtime = exact(workload.overhead_bytes, "--overhead, activations and graphs included")
     after: list[Component] = []
+    draft = draft_bytes(model, settings.speculation, tensor, parallel.expert) if samples else None
+    if draft is not None:
+        after.append(Component("draft_model", draft, "weights; its cache is in the pool"))
     if workload.option("enable_lora"):
         from kvplan.engines.vllm.adapters import adapter_bytes
 

@@ -12,8 +12,8 @@ from kvplan.engines.vllm.formats import check_weights, kv_dtype_of, weights_form
 from kvplan.engines.vllm.parallel import parallel_of
 from kvplan.engines.vllm.ranks import Rank, ranks_of
 from kvplan.engines.vllm.settings import Settings, not_planned, settings_of
-from kvplan.engines.vllm.speculative import speculation_of
-from kvplan.engines.vllm.stages import Layout, has_states, layout_of, unmodelled_notice
+from kvplan.engines.vllm.speculative import draft_refusals, speculation_of
+from kvplan.engines.vllm.stages import Layout, has_states, layout_of, unmodelled_notices
 from kvplan.engines.vllm.versions import Behaviour, behaviour, runs_v1
 from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec
@@ -120,6 +120,7 @@ def _resolved(
     parallel, refusals = parallel_of(model, workload, max(1, len(devices)))
     refusals += backend_refusals(model, device_generation)
     speculation, drafted = speculation_of(model, workload)
+    refusals += draft_refusals(model, speculation, workload, parallel.tensor)
     settings = settings_of(
         model,
         workload,
@@ -137,7 +138,7 @@ def _resolved(
     )
     groups = layout.pool.groups
     if not layout.is_modelled:
-        notices += (unmodelled_notice(model),)
+        notices += unmodelled_notices(model)
     return Server(
         format_name,
         dtype,

@@ -16,7 +16,7 @@ from functools import lru_cache
 from math import prod
 
 from kvplan.dtypes import DTYPE_BYTES, weight_format
-from kvplan.engines.vllm.speculative import Speculation
+from kvplan.engines.vllm.speculative import Speculation, separate_draft
 from kvplan.layers import LatentAttention, SlidingWindow
 from kvplan.model import ModelSpec, cache_kinds, num_layers
 from kvplan.quantity import Quantity
@@ -240,6 +240,8 @@ def _mxfp4_padding(model: ModelSpec, tensor: int, pipeline: int, expert: int, st
 
 def _draft_bytes(model: ModelSpec, tensor: int, expert: int, speculation: Speculation) -> int:
     """Return the MTP layers' weights, or an EAGLE head's: one layer, its inputs' projection, no head."""
+    if separate_draft(model, speculation) is not None:
+        return 0
     if speculation.uses_mtp:
         # Checkpoints keep their MTP layers in the model's own type.
         weight = weight_format("bf16")
