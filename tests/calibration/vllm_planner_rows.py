@@ -214,7 +214,9 @@ def drafted():
     yield row("Qwen3-8B", QWEN, [full(36, 8, 128), full(28, 8, 128)], available_bytes=4 * GIB, **with_qwen)
     with_llama = {"draft_file": LLAMA_SMALL, "options": small}
     yield row("Llama-3-8B", LLAMA, [full(32, 8, 128), full(16, 8, 64)], **with_llama)
-    yield row("Llama-3-8B", LLAMA, [full(32, 1, 128), full(16, 1, 64)], tp=8, max_model_len=8192, **with_llama)
+    yield row(
+        "Llama-3-8B", LLAMA, [full(32, 1, 128), full(16, 1, 64)], tp=8, max_model_len=8192, **with_llama
+    )
     with_gemma = {"draft_file": GEMMA_SMALL, "options": small, "max_model_len": 131072}
     yield row("Gemma-3-27B", GEMMA, [*gemma_27b(16), *gemma_1b()], **with_gemma)
     yield row("Qwen3-Next-80B", NEXT, [*qwen_next(2), full(28, 8, 128)], max_model_len=131072, **with_qwen)

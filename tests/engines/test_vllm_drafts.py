@@ -108,7 +108,7 @@ def test_a_draft_that_was_not_read_is_a_wide_interval(method):
     draft = part(result, "draft_model")
     assert draft.basis == "assumed"
     assert draft.high >= 8 * draft.expected > 8 * draft.low
-    assert [notice.code for notice in result.notices if "draft" in notice.code] == ["draft-assumed"]
+    assert [notice.code for notice in result.warnings if "draft" in notice.code] == ["draft-assumed"]
     has_cache = part(result, "kv_cache").high > part(planned(), "kv_cache").high
     assert has_cache is (method != "medusa")
 
