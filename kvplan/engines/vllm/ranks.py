@@ -12,9 +12,11 @@ from kvplan.device import Device
 from kvplan.engines.base import Check, Component, DevicePlan
 from kvplan.engines.vllm.activations import Terms, activations, terms_of
 from kvplan.engines.vllm.budget import NO_GRAPHS, before_snapshot, cuda_graphs, non_torch
+from kvplan.engines.vllm.drafts import draft_bytes
 from kvplan.engines.vllm.offload import on_device
 from kvplan.engines.vllm.server import Server
 from kvplan.engines.vllm.settings import Settings
+from kvplan.engines.vllm.speculative import draft_layers
 from kvplan.engines.vllm.stages import Layout
 from kvplan.engines.vllm.weights import loaded_weights, without_towers
 from kvplan.frozen import dataclass
@@ -104,10 +106,14 @@ def _share(server: Server, stage: int, architecture: str) -> Share:
     samples = stage == pipeline - 1
     graphs = NO_GRAPHS
     if not settings.enforce_eager:
-        graphs = cuda_graphs(model, settings.largest_capture, architecture, rules.version)
+        drafted = sum(group.count for group in draft_layers(model, settings.speculation)) if samples else 0
+        graphs = cuda_graphs(model, settings.largest_capture, architecture, rules.version, drafted)
     # One figure stands for all that is estimated beside weights and cache.
     overhead_is_given = server.asked.overhead_bytes is not None
     beside: list[Component] = []
+    draft = draft_bytes(model, settings.speculation, tensor, parallel.expert) if samples else None
+    if draft is not None:
+        beside.append(Component("draft_model", draft, "weights; its cache is in the pool"))
     if server.asked.option("enable_lora"):
         from kvplan.engines.vllm.adapters import adapter_bytes
 
