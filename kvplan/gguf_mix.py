@@ -266,7 +266,7 @@ def _place_outside(tensor: GgufTensor) -> Place:
     if tensor.origin.name.startswith("model.per_layer_"):
         # Gemma 3n's projection to per-layer inputs belongs to layer 0 (src/llama-arch.cpp).
         return "first"
-    return "shared" if tensor.origin.name.startswith("rope_freqs") else "norm"
+    return "shared" if tensor.origin.name.startswith(("rope_freqs", "rope_factors")) else "norm"
 
 
 def _stored_bytes(model: ModelSpec, layout: Layout) -> MixBytes:
@@ -290,7 +290,7 @@ def _stored_bytes(model: ModelSpec, layout: Layout) -> MixBytes:
 _STORED_PLACES: dict[str, Place] = {
     "token_embd": "embedding",
     "output": "output",
-    "rope_freqs": "shared",
+    **dict.fromkeys(("rope_freqs", "rope_factors_long", "rope_factors_short"), "shared"),
     **dict.fromkeys(("per_layer_model_proj", "per_layer_proj_norm"), "first"),
     **dict.fromkeys(INPUT_TABLES, "input"),
 }

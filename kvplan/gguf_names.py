@@ -12,7 +12,8 @@ from math import prod
 from typing import Literal
 
 from kvplan.frozen import dataclass
-from kvplan.layers import FullAttention, GatedDeltaState, LatentAttention, Layer, SharedCache
+from kvplan.gguf_rope import rope_tables
+from kvplan.layers import GatedDeltaState, LatentAttention, Layer, SharedCache
 from kvplan.model import ModelSpec
 from kvplan.tensors import Tensor
 
@@ -317,21 +318,6 @@ def _score_correction(layer: Layer) -> Iterator[GgufTensor]:
 
 
 def _rope_frequencies(model: ModelSpec) -> Iterator[GgufTensor]:
-    """Yield the table that llama3's rotary scaling needs: half a head of fp32."""
-    if model.config is None or not _has_llama3_scaling(model):
-        return
-    for group in model.layers:
-        for cache in group.layer.caches:
-            if isinstance(cache, FullAttention):
-                origin = Tensor("rope_freqs.weight", (cache.head_dim // 2,), "other")
-                yield GgufTensor(origin, "other", cache.head_dim // 2, 1, 1, is_quantizable=False)
-                return
-
-
-def _has_llama3_scaling(model: ModelSpec) -> bool:
-    config = model.config or {}
-    for key in ("rope_scaling", "rope_parameters"):
-        section = config.get(key)
-        if isinstance(section, dict) and (section.get("rope_type") or section.get("type")) == "llama3":
-            return True
-    return False
+    """Yield the tables that scaled rotations need: fp32, a factor each two elements of a head."""
+    for name, count in rope_tables(model):
+        yield GgufTensor(Tensor(name, (count,), "other"), "other", count, 1, 1, is_quantizable=False)
