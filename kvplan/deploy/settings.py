@@ -1,7 +1,7 @@
 """How to check: GPUs, what names stand for, budgets. From flags, kvplan.yaml, or both."""
 
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import field
 
 from kvplan.errors import InvalidValue
 from kvplan.frozen import dataclass
@@ -69,8 +69,3 @@ def parse_model_choice(text: str) -> tuple[str, ModelChoice]:
             hint="write it like --model /model=qwen3-32b",
         )
     return name.strip(), ModelChoice(ref.strip(), weights)
-
-
-def with_models(settings: Settings, more: Mapping[str, ModelChoice]) -> Settings:
-    """Return the settings with further names of models, which win."""
-    return replace(settings, models={**settings.models, **more})
