@@ -1,7 +1,7 @@
 """What ``check`` and ``diff`` share: their options as settings, and the policy that applies."""
 
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,19 +95,21 @@ class Checker:
 def checker(asked: CheckAsked, paths: Sequence[str]) -> Checker:
     """Read the options and the policy. Raises KvplanError for what cannot be read."""
     from kvplan.sources import open_model
+    from kvplan.verify.calibration import saved
 
+    measurements = saved()
     typed = _typed(asked)
     loaded = _policy(asked.policy, paths)
     models = Models(lambda ref, offline: open_model(ref, offline=offline))
     if loaded is None:
-        settings = typed.over(Settings())
+        settings = typed.over(Settings(measurements=measurements))
         return Checker(lambda _: settings, models, _variables(asked))
     from kvplan.cli.settings import file_settings
     from kvplan.deploy.policy_settings import layered
 
     said = file_settings(loaded, [name for name in OF_A_FILE if getattr(asked, name) in (None, ())])
     return Checker(
-        lambda launch: typed.over(layered(launch, loaded)),
+        lambda launch: typed.over(replace(layered(launch, loaded), measurements=measurements)),
         models,
         _variables(asked),
         loaded,
