@@ -70,6 +70,13 @@ MinHeadroomOption = Annotated[
 EncoderCtxOption = Annotated[
     str | None, typer.Option("--encoder-ctx", metavar="TOKENS", help="Length of the encoder's input.")
 ]
+DraftOption = Annotated[
+    str | None, typer.Option("--draft", metavar="MODEL", help="A model that drafts: speculative decoding.")
+]
+LoraOption = Annotated[
+    str | None,
+    typer.Option("--lora", metavar="[Nx]RANK", help="LoRA adapters loaded at once: 16, or 4x16 for four."),
+]
 PriceOption = Annotated[
     bool, typer.Option("--price", help="Show what cloud instances cost, with source and date.")
 ]

@@ -26,6 +26,7 @@ from kvplan.engines.base import (
 from kvplan.engines.llama_cpp_commands import server_command, startup_lines
 from kvplan.engines.llama_cpp_compute import compute_buffers
 from kvplan.engines.llama_cpp_devices import one_memory_check, runtime_of
+from kvplan.engines.llama_cpp_draft import drafting
 from kvplan.engines.llama_cpp_extras import extra_components
 from kvplan.engines.llama_cpp_offload import least_spilled
 from kvplan.engines.llama_cpp_placement import Holding, Placed, layout_of, place, shares_of
@@ -153,6 +154,11 @@ class LlamaCppEngine(Engine):
             host.append(Component("recurrent_state", exact(placed.host.state_bytes)))
         host.append(Component("activations", compute.host, "compute buffer"))
         host += on_host if on_gpu else (*on_host, *extras)
+        beside: list[tuple[Component, ...]] = [extras, *[()] * (len(on_gpu) - 1)]
+        if model.draft is not None:
+            draft = drafting(model.draft, workload, settings, format_name, shares, layout)
+            beside = [(*parts, part) for parts, part in zip(beside, draft.devices, strict=False)]
+            host.append(draft.host)
         plans = tuple(
             _device_plan(
                 device,
@@ -162,7 +168,7 @@ class LlamaCppEngine(Engine):
                 compute.cards[index],
                 workload,
                 host,
-                extras if index == 0 else (),
+                beside[index],
             )
             for index, device in enumerate(on_gpu)
         )

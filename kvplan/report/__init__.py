@@ -38,7 +38,7 @@ FORMATS: dict[str, dict[str, str]] = {
     "DoctorAnswer": {name: f"doctor:{name}" for name in ("table", "plain", "json", "markdown")},
     "CompareAnswer": _sheet_formats("compare"),
     "FindAnswer": _sheet_formats("find"),
-    "CapacityAnswer": _sheet_formats("capacity"),
+    "CapacityAnswer": {**_sheet_formats("capacity"), "json": "capacity_json:json"},
     "VerifyAnswer": {"table": "verify:table", "plain": "verify:plain", "json": "verify:json"},
     "SweepAnswer": {**_sheet_formats("sweep"), "svg": "sweep_chart:svg", "html": "sweep_page:html"},
 }
