@@ -149,3 +149,27 @@ def test_a_broken_file_is_an_error_that_names_the_way_out(text, kvplan, store):
     code, out, err = kvplan("fit", "llama-3-8b", "--gpu", "h100", env={"KVPLAN_CALIBRATION": str(store)})
     assert (code, out) == (2, "")
     assert "kvplan verify --forget" in err
+
+
+def test_check_and_sweep_use_it_as_fit_does(answer, store, tmp_path):
+    save(answer, tmp_path, LLAMA_CPP, "--gpu", "rtx-4090")
+    _, alone = answer(*FIT, "--batch", "1")
+    script = tmp_path / "a.sh"
+    script.write_text("llama-server -m /m.gguf -c 8192 -np 1\n")
+    words = ("--gpu", "rtx-4090", "--model", "/m.gguf=llama-3-8b,weights=q4_k_m")
+    _, checked = answer("check", str(script), *words)
+    (row,) = checked["deployments"]
+    assert runtime_of(row["plan"]) == runtime_of(alone)
+    _, grid = answer(
+        "sweep",
+        "llama-3-8b",
+        "--gpu",
+        "rtx-4090",
+        "--ctx",
+        "8k",
+        "--weights",
+        "q4_k_m",
+        "--engine",
+        "llama.cpp",
+    )
+    assert grid["points"][0]["headroom_bytes"] == alone["devices"][0]["headroom_bytes"]
