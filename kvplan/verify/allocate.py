@@ -58,6 +58,11 @@ class Measured:
         return sum(group.storage_bytes for group in self.groups)
 
     @property
+    def cache_bytes(self) -> int:
+        """What the storages of the cache itself hold: all but what lies beside it."""
+        return sum(one.storage_bytes for one in self.groups if not one.group.beside)
+
+    @property
     def seconds(self) -> float:
         """How long allocating took."""
         return sum(group.seconds for group in self.groups)
