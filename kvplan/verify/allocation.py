@@ -26,6 +26,7 @@ class Allocation:
     rows: tuple[Comparison, ...]
     facts: Mapping[str, object]
     warnings: tuple[Notice, ...]
+    measured: Measured
 
 
 def prepare(
@@ -60,7 +61,9 @@ def allocate(
 ) -> Allocation:
     """Allocate ``part`` of a plan's layout and compare. Raises CannotTell when memory runs out."""
     measured = measure(part, device, progress)
-    return Allocation(_rows(plan, whole, part, measured), _facts(part, measured), _warnings(part, measured))
+    return Allocation(
+        _rows(plan, whole, part, measured), _facts(part, measured), _warnings(part, measured), measured
+    )
 
 
 def _rows(plan: Plan, whole: CacheLayout, part: CacheLayout, measured: Measured) -> tuple[Comparison, ...]:
@@ -98,6 +101,7 @@ def _facts(part: CacheLayout, measured: Measured) -> dict[str, object]:
     return {
         "device": measured.device,
         "device_name": measured.device_name,
+        "driver": measured.driver,
         "free_before_bytes": measured.free_before_bytes,
         "storage_bytes": measured.storage_bytes,
         "allocator_bytes": reserved,

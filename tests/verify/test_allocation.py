@@ -1,5 +1,6 @@
 """Real tensors on the CPU: storage to the byte, resident memory by the plan, nothing left behind."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -192,6 +193,36 @@ def test_the_whole_answer_agrees(answer):
     assert whole["name"] == "whole_cache"
     assert whole["planned"]["expected"] == whole["measured"] == said["measured"]["storage_bytes"]
     assert {row["name"] for row in said["comparisons"]} == {"sliding_window", "full_attention", "whole_cache"}
+
+
+def test_what_was_allocated_is_saved_and_used_by_later_plans(answer, monkeypatch, tmp_path):
+    store = tmp_path / "calibration.json"
+    monkeypatch.setenv("KVPLAN_CALIBRATION", str(store))
+    words = ("verify", "llama-3-8b", "--ctx", "64", "--device", "cpu", "--engine", "llama.cpp")
+    code, said = answer(*words, "--save")
+    assert (code, said["measured"]["saved_in"]) == (0, str(store))
+    (kept,) = json.loads(store.read_text())["caches"]
+    assert (kept["device"], kept["engine"], kept["model"]) == ("cpu", "llama.cpp", "llama-3-8b")
+    assert kept["planned_bytes"] == said["measured"]["storage_bytes"]
+    assert kept["measured_bytes"] == said["measured"]["allocator_bytes"] >= kept["planned_bytes"]
+    assert kept["driver"] == said["measured"]["driver"]
+    fit = ("fit", "llama-3-8b", "--gpu", "none", "--ctx", "64", "--cpu-memory", "64GiB")
+    _, later = answer(*fit, "--engine", "llama.cpp")
+    assert "cache-calibrated-on-this-machine" in {warning["code"] for warning in later["warnings"]}
+    _, other = answer(*fit, "--engine", "ideal")
+    assert "cache-calibrated-on-this-machine" not in {warning["code"] for warning in other["warnings"]}
+    # A second run is held against the rules, not against the first.
+    code, again = answer(*words)
+    assert (code, again["comparisons"][-1]["planned"]) == (0, said["comparisons"][-1]["planned"])
+
+
+def test_another_device_than_the_one_named_is_not_saved(answer, monkeypatch, tmp_path):
+    store = tmp_path / "calibration.json"
+    monkeypatch.setenv("KVPLAN_CALIBRATION", str(store))
+    words = ("verify", "llama-3-8b", "--ctx", "64", "--device", "cpu", "--engine", "vllm", "--gpu", "h100")
+    code, said = answer(*words, "--save")
+    assert (code, said["error"]["code"]) == (2, "invalid-value")
+    assert not store.exists()
 
 
 def test_a_wrong_layout_is_found(monkeypatch, torch):
