@@ -27,6 +27,10 @@ UrlOption = Annotated[
     str | None,
     typer.Option("--url", metavar="URL", help="Ask a running vLLM, SGLang, llama-server or Ollama."),
 ]
+ApiKeyOption = Annotated[
+    str | None,
+    typer.Option("--api-key", metavar="KEY", help="The server's key, with --url; else KVPLAN_API_KEY."),
+]
 AgainstOption = Annotated[
     str | None,
     typer.Option("--against", metavar="WHAT", help="transformers: its own cache classes, filled."),
@@ -60,6 +64,7 @@ def verify(
     forward: ForwardOption = False,
     log: LogOption = None,
     url: UrlOption = None,
+    api_key: ApiKeyOption = None,
     gpu: opt.GpuOption = None,
     tp: opt.TensorOption = None,
     pp: opt.PipelineOption = None,
@@ -125,7 +130,7 @@ def verify(
         if url is not None:
             from kvplan.cli import verify_server
 
-            return verify_server.answer(asked, url, out, keep=save)
+            return verify_server.answer(asked, url, out, api_key=api_key, keep=save)
         if log is not None:
             from kvplan.cli import verify_log
 

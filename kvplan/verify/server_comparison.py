@@ -41,6 +41,9 @@ def facts_of(plan: Plan, readings: Readings, replan: Replan) -> dict[str, object
         if name in readings.counts:
             facts[name] = int(readings.counts[name])
     used = readings.counts.get("cache_used_fraction")
+    held_tokens, cells = readings.counts.get("cache_used_tokens"), dict(plan.engine_options).get("n_ctx")
+    if used is None and held_tokens is not None and isinstance(cells, int) and cells:
+        used = held_tokens / cells
     if used is None:
         return facts
     facts["cache_used_percent"] = round(100 * used, 2)
@@ -63,7 +66,7 @@ def overhead_measurement_of(
     fixed = ("kv_cache_memory_bytes", "num_gpu_blocks_override")
     if readings.engine != "vllm" or not blocks or not plan.devices:
         return None
-    if any(plan.workload.option(name) for name in fixed):
+    if any(plan.workload.option(name) or readings.settings.get(name) for name in fixed):
         return None
     device = plan.devices[0]
     each = _block_bytes(replan)
@@ -133,6 +136,10 @@ def _vllm_blocks(plan: Plan, readings: Readings, replan: Replan) -> tuple[Compar
     said = readings.counts.get("num_blocks")
     if said is None:
         return ()
+    fixed = _fixed_blocks(plan, readings, replan)
+    if fixed is not None:
+        why = "a flag fixes the pool"
+        return (Comparison("num_blocks", "", "blocks", fixed, fixed, fixed, "exact", said, why=why),)
     if not plan.devices:
         return (
             Comparison("num_blocks", "", "blocks", measured=said, decides=False, why="name the GPU: --gpu"),
@@ -150,6 +157,18 @@ def _vllm_blocks(plan: Plan, readings: Readings, replan: Replan) -> tuple[Compar
             why="from the planned budget",
         ),
     )  # fmt: skip
+
+
+def _fixed_blocks(plan: Plan, readings: Readings, replan: Replan) -> int | None:
+    """Return the blocks that a flag fixes whatever the card's size, None where none does."""
+    for name in ("num_gpu_blocks_override", "kv_cache_memory_bytes"):
+        value = plan.workload.option(name) or readings.settings.get(name)
+        if isinstance(value, int) and value > 0:
+            if name == "num_gpu_blocks_override":
+                return value
+            each = _block_bytes(replan)
+            return value // each if each else None
+    return None
 
 
 def _ollama(plan: Plan, readings: Readings) -> tuple[Comparison, ...]:
