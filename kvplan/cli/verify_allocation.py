@@ -38,7 +38,7 @@ def answer(
     result = plan(asking.model, asking.workload, asking.devices, policy)
     limit = parse_size(max_memory).num_bytes if max_memory is not None else None
     whole, part, used = prepare(result, device, limit)
-    with progress_bar(part.num_bytes, f"allocating on {used}") as advance:
+    with progress_bar(part.num_bytes, f"allocating on {used}", quiet=output.quiet) as advance:
         found = allocate(result, whole, part, used, advance)
     reached = outcome(found.rows)
     facts = dict(found.facts)
@@ -81,9 +81,9 @@ def subject(result: Plan, against: str) -> str:
 
 
 @contextmanager
-def progress_bar(total_bytes: int, what: str) -> Iterator[Callable[[int], None]]:
-    """Show a bar on standard error where that is a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty():
+def progress_bar(total_bytes: int, what: str, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """Show a bar on standard error where that is a terminal, nothing elsewhere or when ``quiet``."""
+    if quiet or not sys.stderr.isatty():
         yield lambda _: None
         return
     from rich.console import Console

@@ -115,7 +115,7 @@ def _groups(plan: Plan, whole: WholeModel, settings: Settings) -> tuple[LayoutGr
         groups += _drafts(plan, whole, settings, tokens)
     if padding:
         amount = (whole.cells.full_bytes + whole.cells.window_bytes) * page
-        detail = f"{page:,} slots of each layer for padded batches"
+        detail = f"a page of {page:,} in each layer for padded batches"
         groups.append(LayoutGroup("padding_pages", 1, tuple(padding), amount, detail, beside=True))
     if whole.cells.state_bytes:
         spare = tuple(

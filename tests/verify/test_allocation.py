@@ -1,14 +1,18 @@
 """Real tensors on the CPU: storage to the byte, resident memory by the plan, nothing left behind."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from cache_kinds import FORMATS, KINDS, model_of, planned
+from jsonschema import Draft202012Validator
 
 from kvplan.cli import main
 from kvplan.errors import CannotTell, InvalidValue
@@ -17,6 +21,7 @@ from kvplan.verify.cache_layout import layout_of
 
 pytestmark = pytest.mark.usefixtures("torch")
 MIB = 2**20
+SCHEMA = json.loads(files("kvplan.report").joinpath("schema-kvplan-1.json").read_text(encoding="utf-8"))
 
 
 def resident_bytes():
@@ -65,11 +70,11 @@ def test_storage_equals_the_plan_in_an_engines_layout(engine, kinds):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
-@pytest.mark.parametrize("engine", ["ideal", "vllm"])
-def test_resident_memory_grows_by_the_plan(engine, torch):
+@pytest.mark.parametrize(("engine", "tokens"), [("ideal", 131072), ("vllm", 32768), ("sglang", 8192)])
+def test_resident_memory_grows_by_the_plan(engine, tokens, torch):
     torch.ones(1).sum()
-    result = planned(model_of(KINDS["sliding"], 30), engine, "fp16", tokens=65536, sequences=4)
-    assert result.cache.total.expected > 128 * MIB
+    result = planned(model_of(KINDS["sliding"], 30), engine, "auto", tokens=tokens, sequences=4)
+    assert result.cache.total.expected > 256 * MIB
     grown = []
     before = resident_bytes()
     whole, part, device = prepare(result, "cpu", None)
@@ -247,6 +252,55 @@ def test_devices_that_are_not_there(torch):
     if not torch.cuda.is_available():
         with pytest.raises(CannotTell, match="no cuda device"):
             prepare(result, "cuda", None)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("llama-3-8b", "--engine", "vllm"), ("gpt-oss-20b", "--engine", "sglang", "--gpu", "h100"),
+     ("deepseek-v4-flash", "--engine", "sglang"), ("llama-3-8b", "--engine", "tensorrt-llm")],
+)  # fmt: skip
+def test_the_json_is_the_schemas(words, answer):
+    code, said = answer("verify", *words, "--ctx", "64", "--device", "cpu")
+    Draft202012Validator(SCHEMA).validate(said)
+    assert (code, said["verdict"], said["mode"]) == (0, "agrees", "allocation")
+
+
+@pytest.mark.parametrize(("width", "is_table"), [(40, False), (60, True), (80, True), (160, True)])
+def test_figures_are_whole_at_every_width(width, is_table, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    words = ["verify", "gpt-oss-20b", "--ctx", "256", "--engine", "sglang", "--device", "cpu"]
+    assert main([*words, "--format", "table"]) == 0
+    out = capsys.readouterr().out
+    for figure in ("6,291,456 B", "7,864,320 B", "14,155,776 B"):
+        assert out.count(figure) == 2
+    assert (max(map(len, out.splitlines())) <= width) == is_table
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals are POSIX's")
+@pytest.mark.parametrize(("more", "has_bar"), [((), True), (("--quiet",), False)])
+def test_a_terminal_gets_a_progress_bar(more, has_bar):
+    import pty
+
+    ours, theirs = pty.openpty()
+    words = ["verify", "llama-3-8b", "--ctx", "64", "--device", "cpu", "--engine", "ideal", *more]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kvplan", *words],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env={**os.environ, "NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "80"},
+    )
+    os.close(theirs)
+    drawn = b""
+    with suppress(OSError):
+        while part := os.read(ours, 65536):
+            drawn += part
+    out, _ = process.communicate(timeout=60)
+    os.close(ours)
+    assert process.returncode == 0
+    assert (b"allocating on cpu" in drawn) == has_bar
+    # No colour, and nothing of the bar where the report goes.
+    assert b"\x1b[3" not in drawn
+    assert b"allocating" not in out
 
 
 def test_plain_and_table_say_the_same(capsys):

@@ -3,14 +3,17 @@
 import json
 import socket
 import time
+from importlib.resources import files
 
 import pytest
 from engine_server import serving
+from jsonschema import Draft202012Validator
 
 from kvplan.errors import CannotTell, InvalidValue
 from kvplan.verify.http import MAX_ANSWER_BYTES, Server
 from kvplan.verify.server import ask, metrics_of
 
+SCHEMA = json.loads(files("kvplan.report").joinpath("schema-kvplan-1.json").read_text(encoding="utf-8"))
 VLLM_METRICS = """\
 # HELP vllm:cache_config_info Information of the LLMEngine CacheConfig
 # TYPE vllm:cache_config_info gauge
@@ -69,6 +72,14 @@ SGLANG = {
     ),
     "/metrics": (200, 'sglang:token_usage{model_name="m"} 0.5\n'),
 }
+SGLANG_NOW = {
+    "model_path": "meta-llama/Meta-Llama-3-8B", "mem_fraction_static": 0.85, "tp_size": 1, "page_size": 1,
+    "context_length": 8192, "kv_cache_dtype": "auto", "disable_radix_cache": False, "version": "0.5.23",
+    "speculative_algorithm": None, "max_total_num_tokens": 390000,
+    "internal_states": [{"memory_usage": {
+        "weight": 14.981, "kvcache": 47.607, "startup_available": 78.1, "token_capacity": 390000,
+        "token_capacity_swa": None, "graph": {"prefill": 0.125, "decode": 0.25}}}],
+}  # fmt: skip
 LLAMA_SERVER = {
     "/props": (
         200,
@@ -203,6 +214,15 @@ def test_ollama_against_the_plan(answer):
     assert rows["on_gpu"]["planned"]["expected"] > 4 * 2**30
 
 
+@pytest.mark.parametrize("paths", [VLLM, SGLANG, SGLANG_NOW, LLAMA_SERVER, OLLAMA])
+def test_the_json_is_the_schemas(paths, answer):
+    paths = {"/server_info": (200, json.dumps(paths))} if paths is SGLANG_NOW else paths
+    with serving(paths) as url:
+        _, said = answer("verify", "llama-3-8b", "--url", url, "--gpu", "h100")
+    Draft202012Validator(SCHEMA).validate(said)
+    assert said["mode"] == "server"
+
+
 def test_a_closed_port_says_so():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -301,16 +321,6 @@ def test_four_slots_are_one_cache_unless_the_command_says_otherwise(answer):
     assert apart["measured"]["cache_bytes"] == 16384 * 131072
     assert "slots-may-be-apart" not in {warning["code"] for warning in apart["warnings"]}
     assert three["measured"]["cache_bytes"] == 4096 * 131072
-
-
-SGLANG_NOW = {
-    "model_path": "meta-llama/Meta-Llama-3-8B", "mem_fraction_static": 0.85, "tp_size": 1, "page_size": 1,
-    "context_length": 8192, "kv_cache_dtype": "auto", "disable_radix_cache": False, "version": "0.5.23",
-    "speculative_algorithm": None, "max_total_num_tokens": 390000,
-    "internal_states": [{"memory_usage": {
-        "weight": 14.981, "kvcache": 47.607, "startup_available": 78.1, "token_capacity": 390000,
-        "token_capacity_swa": None, "graph": {"prefill": 0.125, "decode": 0.25}}}],
-}  # fmt: skip
 
 
 def test_sglang_as_it_answers_now_is_read():
