@@ -165,11 +165,14 @@ def shares_one_cache(readings: Readings, workload: Workload) -> bool:
 
 
 def slots_may_be_automatic(readings: Readings) -> bool:
-    """Tell whether a llama-server may have chosen its slots itself: four, and a build that does so."""
-    build = readings.version.removeprefix("b")
-    if readings.engine != "llama.cpp":
+    """Tell whether a llama-server may have chosen its slots itself: four, and no build from before that.
+
+    Builds without git call themselves b0.
+    """
+    if readings.engine != "llama.cpp" or readings.counts.get("n_parallel") != AUTO_SLOTS:
         return False
-    return readings.counts.get("n_parallel") == AUTO_SLOTS and build.isdecimal() and int(build) >= AUTO_SINCE
+    build = readings.version.removeprefix("b")
+    return not build.isdecimal() or int(build) == 0 or int(build) >= AUTO_SINCE
 
 
 def _llama_cpp_devices(readings: Readings, given: tuple[Device, ...]) -> tuple[Device, ...]:
