@@ -13,6 +13,8 @@ ENGINES: dict[str, str] = {
     "vllm": "vllm",
     "sglang": "sglang",
     "tensorrt-llm": "tensorrt_llm",
+    "lmdeploy": "lmdeploy",
+    "tgi": "tgi",
     "llama.cpp": "llama_cpp",
     "ollama": "ollama",
     "transformers": "transformers",
@@ -27,6 +29,7 @@ ALIASES: dict[str, str] = {
     "trtllm": "tensorrt-llm",
     "trt-llm": "tensorrt-llm",
     "tensorrt_llm": "tensorrt-llm",
+    "text-generation-inference": "tgi",
 }
 
 

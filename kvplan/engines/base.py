@@ -210,7 +210,8 @@ class Engine(ABC):
     ``name`` and ``version`` are what ``--engine NAME@VERSION`` selects; ``versions`` are the known
     ones, oldest first. ``kv_formats`` are the names ``--kv`` takes here, generic ones included.
     ``about`` is one line for ``kvplan list engines``. ``runs_on_cpu`` says that system memory may
-    stand in for a device, ``spills_by_itself`` that what does not fit goes to system memory unasked.
+    stand in for a device, ``spills_by_itself`` that what does not fit goes to system memory unasked,
+    ``takes_what_fits`` that a length left open is the longest that its pool holds.
     """
 
     name: str
@@ -221,6 +222,7 @@ class Engine(ABC):
     about: str
     runs_on_cpu: bool = False
     spills_by_itself: bool = False
+    takes_what_fits: bool = False
 
     @abstractmethod
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
