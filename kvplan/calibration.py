@@ -6,11 +6,10 @@ scheduler's settings it was read from. Nothing here reads a file: the measuremen
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from kvplan.device import Device
 from kvplan.engines.base import Check, Component, DevicePlan, Engine, Notice, Plan
-from kvplan.frozen import dataclass
+from kvplan.frozen import dataclass, replace
 from kvplan.model import ModelSpec
 from kvplan.quantity import Quantity
 from kvplan.workload import Workload

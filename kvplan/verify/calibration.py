@@ -7,13 +7,13 @@ user's data. It never leaves the machine: nothing here opens a connection.
 import json
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kvplan.calibration import Measurement
 from kvplan.errors import InvalidSpec, OutputError
-from kvplan.whole_file import write_whole
+
+if TYPE_CHECKING:
+    from kvplan.calibration import Measurement
 
 VARIABLE = "KVPLAN_CALIBRATION"
 SCHEMA = "kvplan-calibration/1"
@@ -37,7 +37,7 @@ def path() -> Path:
     return base / "kvplan" / "calibration.json"
 
 
-def saved() -> tuple[Measurement, ...]:
+def saved() -> "tuple[Measurement, ...]":
     """Return every measurement kept, none where there is no file.
 
     Raises InvalidSpec for a file that is none of kvplan's.
@@ -63,8 +63,12 @@ def saved() -> tuple[Measurement, ...]:
         ) from None
 
 
-def save(measurement: Measurement) -> Path:
+def save(measurement: "Measurement") -> Path:
     """Keep one more measurement; returns where. Raises OutputError when it cannot be written."""
+    from dataclasses import asdict
+
+    from kvplan.whole_file import write_whole
+
     file = path()
     kept = [*saved(), measurement][-MAX_MEASUREMENTS:]
     text = json.dumps({"schema": SCHEMA, "measurements": [asdict(one) for one in kept]}, indent=1) + "\n"
@@ -94,7 +98,9 @@ def forget() -> bool:
     return True
 
 
-def _measurement(entry: Any) -> Measurement:
+def _measurement(entry: Any) -> "Measurement":
+    from kvplan.calibration import Measurement
+
     texts = {
         name: str(entry.get(name, "")) for name in ("device", "engine", "version", "model", "when", "driver")
     }
