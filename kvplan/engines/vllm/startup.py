@@ -59,13 +59,14 @@ def startup_of(
     num_blocks = pool.num_blocks(available)
     blocks = demand.blocks(max_model_len)
     tokens, concurrency = tokens_and_concurrency(pool, num_blocks, max_model_len, blocks, rules)
-    rooms = room_after_null_block(pool, available, rules)
     estimated = max_model_len
-    if blocks > pool.num_blocks(rooms):
-        estimated = estimated_max_model_len(pool, rooms, max_model_len, demand)
     error, fix = _free_at_start(settings, plans)
-    if not error:
-        error, fix = _pool_error(pool, rooms, blocks, max_model_len, estimated)
+    handed_out = num_blocks - 1 if rules.keeps_null_block else num_blocks
+    if blocks > handed_out or not blocks:
+        rooms = room_after_null_block(pool, available, rules)
+        estimated = estimated_max_model_len(pool, rooms, max_model_len, demand)
+        if not error:
+            error, fix = _pool_error(pool, rooms, blocks, max_model_len, estimated)
     if error.startswith("Free"):
         lines: tuple[str, ...] = (error,)
     else:
