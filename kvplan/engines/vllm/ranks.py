@@ -56,7 +56,7 @@ class Share:
     overhead_is_given: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rank:
     """One rank on its device: ``tests`` are those besides the budget's, ``taken`` all that others hold."""
 
@@ -220,19 +220,23 @@ def _loaded(server: Server, rank: Rank, blocks: int, context_tokens: int, num_se
     return DevicePlan(rank.device, rank.budget_bytes, loaded.components, (budget, *rank.tests), rank.name)
 
 
+def _activation(share: Share, context_tokens: int) -> Quantity:
+    if not share.terms.prefill or share.overhead_is_given:
+        return share.activation
+    return activations(
+        share.terms,
+        share.server.model,
+        context_tokens,
+        share.server.rules.version,
+        samples=share.samples,
+        sees=share.server.settings.sees,
+    )
+
+
 @lru_cache(maxsize=4096)
 def _with_load(share: Share, blocks: int, context_tokens: int, num_sequences: int) -> Loaded:
     """Put a load on a share; one card after the other asks for the same."""
-    activation = share.activation
-    if share.terms.prefill and not share.overhead_is_given:
-        activation = activations(
-            share.terms,
-            share.server.model,
-            context_tokens,
-            share.server.rules.version,
-            samples=share.samples,
-            sees=share.server.settings.sees,
-        )
+    activation = _activation(share, context_tokens)
     load = _load(share.server, share.stage, blocks, context_tokens, num_sequences)
     components = (
         share.weights,
@@ -286,24 +290,19 @@ def _load(server: Server, stage: int, blocks: int, context_tokens: int, num_sequ
     )
 
 
-def available_bytes(server: Server, ranks: Sequence[Rank], plans: Sequence[DevicePlan]) -> list[int] | None:
+def available_bytes(server: Server, ranks: Sequence[Rank], context_tokens: int) -> list[int] | None:
     """Return the memory left for blocks on each stage, that of its poorest rank; None if unknown."""
     num_stages = len(server.layout.pool.stage_bytes_per_block)
     settings = server.settings
     if settings.num_gpu_blocks_override or settings.kv_cache_memory_bytes:
         fixed = [_fixed_pool_bytes(settings, server.layout, stage) for stage in range(num_stages)]
         return [size or 0 for size in fixed]
-    if not plans:
+    if not ranks:
         return None
     rooms: list[int | None] = [None] * num_stages
-    seen: DevicePlan | None = None
-    for rank, plan in zip(ranks, plans, strict=True):
-        if plan is seen:
-            continue
-        seen = plan
-        budget, load = plan.checks[0], plan.components[1].bytes
-        room = budget.limit_bytes - budget.required.expected + load.expected
-        stage = rank.share.stage
-        so_far = rooms[stage]
-        rooms[stage] = room if so_far is None else min(so_far, room)
+    for rank in dict.fromkeys(ranks) if len(ranks) > 1 else ranks:
+        share = rank.share
+        room = rank.budget_bytes - share.fixed.expected - _activation(share, context_tokens).expected
+        so_far = rooms[share.stage]
+        rooms[share.stage] = room if so_far is None else min(so_far, room)
     return [room or 0 for room in rooms]
