@@ -12,7 +12,7 @@ from functools import lru_cache
 from math import prod
 
 from kvplan.dtypes import DTYPE_BYTES, WeightFormat, weight_format
-from kvplan.gguf_mix import mix_bytes, mix_tensor_bytes
+from kvplan.gguf_mix import least_mix_bytes, mix_bytes, mix_tensor_bytes
 from kvplan.model import ModelSpec, Quantization, num_parameters
 from kvplan.module_patterns import patterns_of
 from kvplan.quantity import Quantity
@@ -235,9 +235,16 @@ def least_bits(name: str) -> int:
 
 def weights_exceed(model: ModelSpec, name: str, num_bytes: int) -> bool:
     """Tell whether the weights alone are more than ``num_bytes``, by a bound where that is enough."""
-    if num_model_parameters(model) * least_bits(name) // 8 >= num_bytes:
-        return True
-    return weight_bytes(model, name).low >= num_bytes
+    return _least_bytes(model, name) >= num_bytes or weight_bytes(model, name).low >= num_bytes
+
+
+def _least_bytes(model: ModelSpec, name: str) -> int:
+    """Return a lower bound on the weights that needs no look at each tensor."""
+    weight = weight_format(name)
+    if weight.family != "gguf":
+        return num_model_parameters(model) * least_bits(name) // 8
+    # What was read from a file may have been made by any rule.
+    return 0 if model.stored and weight.name == model.weights_format else least_mix_bytes(model, weight.name)
 
 
 @lru_cache(maxsize=4096)

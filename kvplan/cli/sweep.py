@@ -50,6 +50,8 @@ def sweep(
     engine: Annotated[list[str] | None, _axis("--engine", "NAME,...", "Engines: vllm,llama.cpp.")] = None,
     tp: opt.TensorOption = None,
     pp: opt.PipelineOption = None,
+    draft: opt.DraftOption = None,
+    lora: opt.LoraOption = None,
     reserve: opt.ReserveOption = None,
     cpu_memory: opt.CpuMemoryOption = None,
     overhead: opt.OverheadOption = None,
@@ -86,6 +88,8 @@ def sweep(
             model=model,
             tp=tp,
             pp=pp,
+            draft=draft,
+            lora=lora,
             reserve=reserve,
             cpu_memory=cpu_memory,
             overhead=overhead,
@@ -178,7 +182,7 @@ class _Reader:
         """Yield every combination's case; one that cannot be read is its error."""
         from functools import cache
 
-        from kvplan.cli.question import with_engine_flags, workload_of
+        from kvplan.cli.question import calibrated, with_engine_flags, workload_of
         from kvplan.dtypes import weight_format
         from kvplan.engines import engine_named
         from kvplan.errors import KvplanError
@@ -202,7 +206,7 @@ class _Reader:
             word = "auto" if kv is None else kv.casefold()
             if kv is not None or not self.asked.engine_words:
                 workload = replace(workload, kv_cache_dtype_k=word, kv_cache_dtype_v=word)
-            return Case(replace(workload, weights_format=weights), devices, policy)
+            return Case(replace(workload, weights_format=weights), devices, calibrated(policy))
 
         numbers = {axis.name: _numbers(axis) for axis in axes if axis.name in ("ctx", "batch")}
         self.longest = max(numbers.get("ctx", {}).values(), default=0)

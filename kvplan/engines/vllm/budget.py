@@ -37,14 +37,18 @@ def num_capture_sizes(largest: int) -> int:
 
 @lru_cache(maxsize=2048)
 def cuda_graphs(
-    model: ModelSpec, largest_capture: int, architecture: str, version: tuple[int, int]
+    model: ModelSpec,
+    largest_capture: int,
+    architecture: str,
+    version: tuple[int, int],
+    num_draft_layers: int = 0,
 ) -> Quantity:
     """Return the memory of captured CUDA graphs on a rank: a base and a part for every layer.
 
     With few sequences fewer sizes are captured. Graphs of experts and of ranks that talk over PCIe
     vary more.
     """
-    layers = num_layers(model.structure)
+    layers = num_layers(model.structure) + num_draft_layers
     is_moe = any(t.role == "expert" for group in model.layers for t in group.layer.tensors)
     base = fit.GRAPHS_BASE_GIB + fit.GRAPHS_PER_LAYER_GIB * layers
     if is_moe:
@@ -94,7 +98,7 @@ def non_torch(ranks: int, beside: Surroundings, weight_bytes: int, version: tupl
     """Return what a rank holds beside torch after the profile run: context growth, NCCL, workspaces.
 
     On unified memory what loading left in the page cache counts as used (assumed: up to a third of
-    the weights).
+    the weights), and so does what the rest of the machine takes meanwhile (up to 2 % of it).
     """
     if ranks == 1:
         amounts = fit.NON_TORCH_ONE_RANK if version >= (0, 18) else fit.NON_TORCH_ONE_RANK_BEFORE_0_18
@@ -106,7 +110,9 @@ def non_torch(ranks: int, beside: Surroundings, weight_bytes: int, version: tupl
     if not beside.unified_bytes:
         return found
     cached = weight_bytes * fit.PAGE_CACHE_PERCENT // 100
-    return Quantity(found.low, found.expected + cached // 2, found.high + cached, "assumed", fit.UNIFIED_WHY)
+    others = beside.unified_bytes * fit.OTHERS_PERCENT // 100
+    high = found.high + cached + others
+    return Quantity(found.low, found.expected + cached // 2, high, "assumed", fit.UNIFIED_WHY)
 
 
 def before_snapshot(ranks: int, beside: Surroundings) -> Quantity:

@@ -127,7 +127,7 @@ def tokens_and_concurrency(
 ) -> tuple[int, float]:
     """Return ``GPU KV cache size`` in tokens and ``Maximum concurrency`` as vLLM prints them.
 
-    ``blocks_per_request`` is what one request of ``max_model_len`` takes. Since 0.23 the tokens are
+    ``blocks_per_request`` is what one request of ``max_model_len`` takes. Since 0.21 the tokens are
     concurrency x length; before, blocks per group times the block size.
     """
     concurrency = num_blocks / blocks_per_request if blocks_per_request else 0.0
@@ -177,7 +177,7 @@ def estimated_max_model_len(
 
 
 def room_after_null_block(layout: PoolLayout, available_bytes: Sequence[int], rules: Behaviour) -> list[int]:
-    """Return each stage's room for requests: one block is never handed out since 0.23."""
+    """Return each stage's room for requests: the block never handed out counts since 0.29."""
     if not rules.keeps_null_block:
         return list(available_bytes)
     return [room - each for room, each in zip(available_bytes, layout.stage_bytes_per_block, strict=True)]

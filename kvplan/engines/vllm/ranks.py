@@ -19,9 +19,11 @@ from kvplan.engines.vllm.budget import (
     non_torch,
     surroundings_of,
 )
+from kvplan.engines.vllm.drafts import draft_bytes
 from kvplan.engines.vllm.offload import on_device
 from kvplan.engines.vllm.server import Server
 from kvplan.engines.vllm.settings import Settings
+from kvplan.engines.vllm.speculative import draft_layers
 from kvplan.engines.vllm.stages import Layout
 from kvplan.engines.vllm.weights import loaded_weights, without_towers
 from kvplan.frozen import dataclass
@@ -146,9 +148,13 @@ def _share(server: Server, stage: int, beside: Surroundings) -> Share:
     samples = stage == pipeline - 1
     graphs = NO_GRAPHS
     if not settings.enforce_eager:
-        graphs = cuda_graphs(model, settings.largest_capture, beside.architecture, rules.version)
+        drafted = sum(group.count for group in draft_layers(model, settings.speculation)) if samples else 0
+        graphs = cuda_graphs(model, settings.largest_capture, beside.architecture, rules.version, drafted)
     overhead = server.asked.overhead_bytes
     after: list[Component] = []
+    draft = draft_bytes(model, settings.speculation, tensor, parallel.expert) if samples else None
+    if draft is not None:
+        after.append(Component("draft_model", draft, "weights; its cache is in the pool"))
     if server.asked.option("enable_lora"):
         from kvplan.engines.vllm.adapters import adapter_bytes
 

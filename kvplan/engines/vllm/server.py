@@ -12,9 +12,9 @@ from kvplan.engines.vllm.formats import check_weights, kv_dtype_of, weights_form
 from kvplan.engines.vllm.parallel import parallel_of
 from kvplan.engines.vllm.pool import Demand
 from kvplan.engines.vllm.settings import Card, Settings, card_of, not_planned, settings_of
-from kvplan.engines.vllm.speculative import speculation_of
-from kvplan.engines.vllm.stages import Layout, has_states, layout_of, unmodelled_notice
-from kvplan.engines.vllm.versions import Behaviour, behaviour
+from kvplan.engines.vllm.speculative import draft_refusals, speculation_of
+from kvplan.engines.vllm.stages import Layout, has_states, layout_of, unmodelled_notices
+from kvplan.engines.vllm.versions import Behaviour, behaviour, runs_v1
 from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec
 from kvplan.workload import Workload
@@ -60,7 +60,8 @@ def server_of(
 
     Raises UnknownFormat for formats vLLM does not take, InvalidValue and OptionClash for flags.
     """
-    length = _resolving_length(model, workload, version, context_tokens)
+    card = card_of(devices[0] if devices else None, version)
+    length = _resolving_length(model, workload, version, card.generation, context_tokens)
     asked = (
         workload.weights_format,
         workload.kv_cache_dtype_k,
@@ -71,7 +72,6 @@ def server_of(
         workload.overhead_bytes,
         workload.engine_options,
     )
-    card = card_of(devices[0] if devices else None)
     try:
         return _cached(version, model, asked, len(devices), card, length)
     except TypeError:
@@ -80,12 +80,16 @@ def server_of(
 
 
 def _resolving_length(
-    model: ModelSpec, workload: Workload, version: tuple[int, int], context_tokens: int
+    model: ModelSpec,
+    workload: Workload,
+    version: tuple[int, int],
+    device_generation: int,
+    context_tokens: int,
 ) -> int:
     """Return the length that settings are resolved at: the asked one only where they depend on it."""
     if context_tokens < SHORT_CONTEXT_TOKENS or model.structure.kind == "encoder-decoder":
         return context_tokens
-    if not behaviour(version).chunks_prefill or workload.option("enable_chunked_prefill") is False:
+    if not runs_v1(version, device_generation) or workload.option("enable_chunked_prefill") is False:
         return context_tokens
     if workload.option("enable_prefix_caching") is False and has_states(model):
         return context_tokens
@@ -121,6 +125,7 @@ def _resolved(
     parallel, refusals = parallel_of(model, workload, max(1, num_devices))
     refusals += backend_refusals(model, card.generation)
     speculation, drafted = speculation_of(model, workload)
+    refusals += draft_refusals(model, speculation, workload, parallel.tensor)
     settings = settings_of(
         model,
         workload,
@@ -139,10 +144,7 @@ def _resolved(
     in_flight, encoder = settings.in_flight_tokens, settings.encoder_tokens
     groups = layout.pool.groups
     if not layout.is_modelled:
-        notices += (unmodelled_notice(model),)
-    if rules.tokens_uncertain:
-        text = "between 0.19 and 0.23.1 vLLM changed what it prints as tokens: the older meaning is shown"
-        notices += (Notice("tokens-uncertain", text),)
+        notices += unmodelled_notices(model)
     return Server(
         model=model,
         asked=workload,
