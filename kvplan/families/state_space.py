@@ -39,9 +39,19 @@ def mamba1_mixer(
 
 
 def mamba2_mixer(
-    hidden: int, cache: Mamba2State, *, name: str, bias: bool, conv_bias: bool, gated_norm: bool = True
+    hidden: int,
+    cache: Mamba2State,
+    *,
+    name: str,
+    bias: bool,
+    conv_bias: bool,
+    gated_norm: bool = True,
+    out_bias: bool | None = None,
 ) -> tuple[Tensor, ...]:
-    """Return Mamba-2's mixer (arXiv 2405.21060): one input projection for z, x, B, C and dt."""
+    """Return Mamba-2's mixer (arXiv 2405.21060): one input projection for z, x, B, C and dt.
+
+    ``out_bias`` is the output projection's where it has a switch of its own (Falcon-H1).
+    """
     inner = cache.num_heads * cache.head_dim
     channels = inner + 2 * cache.n_groups * cache.state_size
     return (
@@ -54,7 +64,14 @@ def mamba2_mixer(
         _state(f"{name}.A_log", cache.num_heads),
         _state(f"{name}.D", cache.num_heads),
         *(norm(f"{name}.norm", inner) if gated_norm else ()),
-        *linear(f"{name}.out_proj", hidden, inner, "recurrent", bias=bias, split="in"),
+        *linear(
+            f"{name}.out_proj",
+            hidden,
+            inner,
+            "recurrent",
+            bias=bias if out_bias is None else out_bias,
+            split="in",
+        ),
     )
 
 
@@ -306,6 +323,7 @@ def falcon_h1(config: Config) -> Structure:
             bias=config.flag("mamba_proj_bias", False),
             conv_bias=config.flag("mamba_conv_bias", True),
             gated_norm=config.flag("mamba_rms_norm", False),
+            out_bias=config.flag("projectors_bias", False),
         ),
         *gated_mlp(
             hidden,

@@ -103,7 +103,6 @@ def zamba2(config: Config) -> Structure:
             hidden,
             cache,
             bias=config.flag("add_bias_linear", False),
-            conv_bias=config.flag("use_conv_bias", True),
         ),
         *norm("input_layernorm", hidden),
     )
@@ -151,14 +150,14 @@ def _attention(shape: Shape, hidden: int) -> tuple[Tensor, ...]:
     )
 
 
-def _mamba2(hidden: int, cache: Mamba2State, *, bias: bool, conv_bias: bool) -> tuple[Tensor, ...]:
+def _mamba2(hidden: int, cache: Mamba2State, *, bias: bool) -> tuple[Tensor, ...]:
     inner = cache.num_heads * cache.head_dim
     channels = inner + 2 * cache.n_groups * cache.state_size
     rows = inner + channels + cache.num_heads
     return (
         *linear("mamba.in_proj", rows, hidden, "recurrent", bias=bias, split="out"),
         Tensor("mamba.conv1d.weight", (channels, 1, cache.conv_kernel), "recurrent", split="out"),
-        *((Tensor("mamba.conv1d.bias", (channels,), "recurrent", split="out"),) if conv_bias else ()),
+        Tensor("mamba.conv1d.bias", (channels,), "recurrent", split="out"),
         Tensor("mamba.dt_bias", (cache.num_heads,), "recurrent", split="out"),
         Tensor("mamba.A_log", (cache.num_heads,), "recurrent", split="out"),
         Tensor("mamba.D", (cache.num_heads,), "recurrent", split="out"),
