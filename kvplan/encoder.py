@@ -52,9 +52,7 @@ def transform(
     Untied, the decoder has a matrix of its own and, with ``two_biases``, a bias beside the head's.
     """
     decoder = (
-        ()
-        if tied
-        else linear(f"{name}.decoder", vocab_size, size, "lm_head", bias=two_biases, split="vocab")
+        () if tied else linear(f"{name}.decoder", vocab_size, size, "lm_head", bias=two_biases, split="vocab")
     )
     return (
         *linear(f"{name}.dense", size, hidden, "lm_head", bias=True),

@@ -18,9 +18,7 @@ FAIRSEQ_ROWS = 2
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What tells the kin apart: extra position rows, whether positions are parameters, the norms,
-    whether untied stacks embed their tokens themselves.
-    """
+    """What tells the kin apart: position rows, norms, and stacks that embed their tokens untied."""
 
     extra_rows: int
     has_positions: bool

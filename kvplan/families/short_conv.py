@@ -110,7 +110,7 @@ def lfm3(config: Config) -> Structure:
     )
     if config.flag("use_attention_gate", True):
         own += linear("self_attn.g_proj", shape.num_attention_heads, hidden, "attention", split="out")
-    names = ("operator_norm", "ffn_norm")
+    names: tuple[str, ...] = ("operator_norm", "ffn_norm")
     if config.flag("use_sandwich_norm", True):
         names += ("post_operator_norm", "post_ffn_norm")
     common = (
