@@ -23,6 +23,7 @@ from kvplan.engines.lmdeploy.blocks import has_rows
 from kvplan.engines.lmdeploy.demand import WINDOW_OFF, block_bytes, rank_demand
 from kvplan.engines.lmdeploy.rank_plan import Rank, rank_plan
 from kvplan.engines.lmdeploy.settings import (
+    LAST_WITH_TOTAL_SHARE,
     Settings,
     kv_dtype_name,
     settings_of,
@@ -141,10 +142,9 @@ class LmdeployEngine(Engine):
         if settings.backend != asked and is_served(model, settings.backend):
             text = f"{model.architecture} is not TurboMind's: LMDeploy falls back to its PyTorch backend"
             notices.append(Notice("backend-fallback", text))
-        if self.version not in VERSIONS:
-            notices.append(
-                Notice("version-assumed", f"LMDeploy {self.version} is planned by {NEWEST}'s rules")
-            )
+        if self._numbers > LAST_WITH_TOTAL_SHARE and self._numbers[:2] != OBJECT_CACHE:
+            text = f"LMDeploy {self.version} is planned by {NEWEST}'s rules"
+            notices.append(Notice("version-assumed", text))
         unsure = _unsure(model, settings)
         if unsure:
             text = f"{unsure} under LMDeploy is assumed: it was read, not run"
