@@ -33,7 +33,8 @@ ORACLE = Path(__file__).resolve().parent.parent / "oracles" / "lmdeploy_blocks.j
 MODELS = (
     "llama-3.1-8b", "llama-2-7b", "qwen2.5-7b", "qwen3-30b-a3b", "gpt-oss-20b", "gemma-3-27b",
     "mistral-7b-v0.1", "deepseek-v2-lite", "deepseek-v3", "deepseek-v3.2", "glm-5", "qwen3-next-80b-a3b",
-    "qwen3.5-35b-a3b", "qwen3.5-27b", "minicpm3-4b", "llama-4-scout-17b-16e", "gemma-7b", "internlm2.5-7b", "mixtral-8x7b",
+    "qwen3.5-35b-a3b", "qwen3.5-27b", "minicpm3-4b", "llama-4-scout-17b-16e", "gemma-7b",
+    "internlm2.5-7b", "mixtral-8x7b",
 )  # fmt: skip
 # free bytes after loading, share, max_batch_size, max_prefill_token_num
 MEMORIES = (
