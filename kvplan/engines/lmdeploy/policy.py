@@ -55,7 +55,7 @@ class LmdeployEngine(Engine):
     kv_formats = KV_NAMES
     weight_families = LOADED
     takes_what_fits = True
-    about = "TurboMind and PyTorch: a share of what is free after the weights; its blocks run, the rest read"
+    about = "a share of what is free after the weights; TurboMind, else PyTorch; blocks as its own code"
 
     def __init__(self, version: str) -> None:
         """Take a version's rules; 0.18's for any later than 0.2.1."""
