@@ -167,6 +167,9 @@ def test_the_batch_follows_the_card_and_fixes_the_state_slots():
 
 def test_refusals_and_bad_input():
     assert [r.code for r in planned("gemma-3n-e4b", "l40s").refusals] == ["architecture-not-served"]
+    (removed,) = planned("starcoder2-3b").refusals
+    assert removed.message == "StarCoder2 (Starcoder2ForCausalLM) support has been removed from LMDeploy."
+    assert not planned("starcoder2-3b", engine="lmdeploy@0.9").refusals
     fp8 = {"kv_cache_dtype_k": "fp8", "kv_cache_dtype_v": "fp8"}
     assert [r.code for r in planned("llama-3.1-8b", **fp8).refusals] == ["kv-format-refused"]
     assert not planned("llama-3.1-8b", engine_options=PYTORCH, **fp8).refusals

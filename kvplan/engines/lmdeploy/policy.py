@@ -18,7 +18,7 @@ from kvplan.engines.base import (
     Refusal,
     context_or_limit,
 )
-from kvplan.engines.lmdeploy.backends import backend_of, is_served
+from kvplan.engines.lmdeploy.backends import backend_of, not_served
 from kvplan.engines.lmdeploy.blocks import has_rows
 from kvplan.engines.lmdeploy.demand import WINDOW_OFF, block_bytes, rank_demand
 from kvplan.engines.lmdeploy.rank_plan import Rank, rank_plan
@@ -115,9 +115,9 @@ class LmdeployEngine(Engine):
 
     def _refusals(self, model: ModelSpec, settings: Settings) -> tuple[Refusal, ...]:
         found: list[Refusal] = []
-        if not is_served(model, settings.backend):
-            message = f"LMDeploy's {settings.backend} backend has no {model.architecture}"
-            found.append(Refusal("architecture-not-served", message, "--engine vllm"))
+        stopped = not_served(model, settings.backend, self._numbers)
+        if stopped:
+            found.append(Refusal("architecture-not-served", stopped, "--engine vllm"))
         if settings.backend == "turbomind":
             if settings.quant_policy in FP8_POLICIES:
                 message = "invalid quant_policy for TurboMind, FP8 quantization is not supported"
@@ -139,7 +139,7 @@ class LmdeployEngine(Engine):
                 f"{workload.num_sequences:,} sequences asked, {num_sequences:,} run at once (max_batch_size)"
             )
             notices.append(Notice("batch-capped", text))
-        if settings.backend != asked and is_served(model, settings.backend):
+        if settings.backend != asked and not not_served(model, settings.backend, self._numbers):
             text = f"{model.architecture} is not TurboMind's: LMDeploy falls back to its PyTorch backend"
             notices.append(Notice("backend-fallback", text))
         if self._numbers > LAST_WITH_TOTAL_SHARE and self._numbers[:2] != OBJECT_CACHE:

@@ -99,7 +99,11 @@ class TgiEngine(Engine):
             sequence_limit_name="max_batch_size" if settings.max_batch_size else "max_concurrent_requests",
             kv_cache_tokens=tokens or None,
             max_concurrency=tokens / context_tokens if tokens else None,
-            refusals=(*refusals, *self._refusals(settings, format_name, parallel.tensor, context_tokens)),
+            refusals=(
+                *refusals,
+                *_not_served(model),
+                *self._refusals(settings, format_name, parallel.tensor, context_tokens),
+            ),
             warnings=_notices(model, workload, settings, num_sequences),
             startup_lines=_startup_lines(settings, ranks),
         )
@@ -171,6 +175,13 @@ def _format_of(model: ModelSpec, workload: Workload) -> str:
 def _splits(num_key_value_heads: int, ranks: int) -> bool:
     """Tell whether KV heads divide over shards; a single one is copied (flash_causal_lm.py)."""
     return num_key_value_heads == 1 or num_key_value_heads % ranks == 0
+
+
+def _not_served(model: ModelSpec) -> tuple[Refusal, ...]:
+    if model.structure.kind != "encoder":
+        return ()
+    message = "TGI generates text; encoders are text-embeddings-inference's"
+    return (Refusal("architecture-not-served", message, "--engine transformers"),)
 
 
 def _notices(
