@@ -181,6 +181,7 @@ def test_refusals_and_bad_input():
     assert [r.code for r in planned("qwen2.5-7b", "7xh100").refusals] == ["kv-heads-not-divisible"]
     assert not planned("falcon-7b", context_tokens=1024).refusals
     assert [r.code for r in planned("bge-m3", context_tokens=512).refusals] == ["architecture-not-served"]
+    assert [r.code for r in planned("gpt-oss-20b").refusals] == ["weights-not-loaded"]
     with pytest.raises(UnknownFormat, match="does not load"):
         planned(LLAMA, weights_format="q4_k_m")
     with pytest.raises(UnknownFormat, match="no KV cache format 'int8'"):

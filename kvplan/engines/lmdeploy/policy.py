@@ -45,6 +45,7 @@ OBJECT_CACHE = (0, 18)
 KV_NAMES = ("auto", "int4", "int8", "fp8", "fp8_e4m3", "fp8_e5m2", "turbo_quant", "bf16", "fp16")
 FP8_POLICIES, TURBO_QUANT = (16, 17), 42
 LOADED = ("plain", "fp8", "int8", "int4", "fp4")
+TAKEN = "16-bit, fp8, AWQ, GPTQ, compressed-tensors 4-bit, MXFP4 and SmoothQuant"
 
 
 class LmdeployEngine(Engine):
@@ -108,13 +109,16 @@ class LmdeployEngine(Engine):
             sequence_limit_name="max_batch_size",
             kv_cache_tokens=tokens,
             max_concurrency=None if tokens is None else tokens / context_tokens,
-            refusals=(*refusals, *self._refusals(model, settings)),
+            refusals=(*refusals, *self._refusals(model, settings, format_name)),
             warnings=self._notices(model, workload, settings, asked, num_sequences),
             startup_lines=_startup_lines(settings, ranks, self._numbers),
         )
 
-    def _refusals(self, model: ModelSpec, settings: Settings) -> tuple[Refusal, ...]:
+    def _refusals(self, model: ModelSpec, settings: Settings, format_name: str) -> tuple[Refusal, ...]:
         found: list[Refusal] = []
+        if not _loads(format_name):
+            message = f"LMDeploy does not load {format_name} weights: it takes {TAKEN}"
+            found.append(Refusal("weights-not-loaded", message, "--weights bf16"))
         stopped = not_served(model, settings.backend, self._numbers)
         if stopped:
             found.append(Refusal("architecture-not-served", stopped, "--engine vllm"))
@@ -180,17 +184,17 @@ def _format_of(model: ModelSpec, workload: Workload, asked: str) -> str:
     on_load = workload.weights_format is None and model.quantization is None
     if on_load and workload.option("model_format") == "fp8" and backend_of(model, asked, name) == "pytorch":
         name = format_name_of(model, "fp8-block")
-    _check_weights(name)
+    if workload.weights_format is not None and not _loads(name):
+        raise UnknownFormat(
+            f"LMDeploy does not load {name} weights",
+            why=f"it takes {TAKEN}",
+            hint="name such a format, or the engine that loads these weights",
+        )
     return name
 
 
-def _check_weights(format_name: str) -> None:
-    if weight_format(format_name).family not in LOADED or format_name == "nvfp4":
-        raise UnknownFormat(
-            f"LMDeploy does not load {format_name} weights",
-            why="it takes 16-bit, fp8, AWQ, GPTQ, compressed-tensors 4-bit, MXFP4 and SmoothQuant",
-            hint="name such a format, or the engine that loads these weights",
-        )
+def _loads(format_name: str) -> bool:
+    return weight_format(format_name).family in LOADED and format_name != "nvfp4"
 
 
 def _splits(num_key_value_heads: int, ranks: int) -> bool:

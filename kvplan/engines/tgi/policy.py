@@ -24,6 +24,7 @@ NEWEST = "3.3"
 VERSIONS = ("2.0", "2.4", NEWEST)
 KV_NAMES = ("auto", "fp8", "fp8_e4m3fn", "fp8_e5m2", "bf16", "fp16")
 LOADED = ("plain", "fp8", "int8", "int4", "bnb", "exl")
+TAKEN = "16-bit, fp8, AWQ, GPTQ, Marlin, EETQ, bitsandbytes, EXL2 and compressed-tensors"
 # What ``--quantize`` makes of an unquantized checkpoint, by kvplan's names of the formats.
 QUANTIZED_WHILE_LOADING: dict[str, str] = {
     "eetq": "int8",
@@ -101,7 +102,7 @@ class TgiEngine(Engine):
             max_concurrency=tokens / context_tokens if tokens else None,
             refusals=(
                 *refusals,
-                *_not_served(model),
+                *_not_served(model, format_name),
                 *self._refusals(settings, format_name, parallel.tensor, context_tokens),
             ),
             warnings=_notices(model, workload, settings, num_sequences),
@@ -163,13 +164,17 @@ def _format_of(model: ModelSpec, workload: Workload) -> str:
     if asked is None and model.quantization is None:
         asked = QUANTIZED_WHILE_LOADING.get(str(workload.option("quantize")))
     name = format_name_of(model, asked)
-    if weight_format(name).family not in LOADED:
+    if workload.weights_format is not None and not _loads(name):
         raise UnknownFormat(
             f"TGI does not load {name} weights",
-            why="it takes 16-bit, fp8, AWQ, GPTQ, Marlin, EETQ, bitsandbytes, EXL2 and compressed-tensors",
+            why=f"it takes {TAKEN}",
             hint="name such a format, or the engine that loads these weights",
         )
     return name
+
+
+def _loads(format_name: str) -> bool:
+    return weight_format(format_name).family in LOADED
 
 
 def _splits(num_key_value_heads: int, ranks: int) -> bool:
@@ -177,11 +182,16 @@ def _splits(num_key_value_heads: int, ranks: int) -> bool:
     return num_key_value_heads == 1 or num_key_value_heads % ranks == 0
 
 
-def _not_served(model: ModelSpec) -> tuple[Refusal, ...]:
-    if model.structure.kind != "encoder":
-        return ()
-    message = "TGI generates text; encoders are text-embeddings-inference's"
-    return (Refusal("architecture-not-served", message, "--engine transformers"),)
+def _not_served(model: ModelSpec, format_name: str) -> tuple[Refusal, ...]:
+    """Return what no flag helps: encoders, and checkpoints published in a format that TGI lacks."""
+    found: list[Refusal] = []
+    if model.structure.kind == "encoder":
+        message = "TGI generates text; encoders are text-embeddings-inference's"
+        found.append(Refusal("architecture-not-served", message, "--engine transformers"))
+    if not _loads(format_name):
+        message = f"TGI does not load {format_name} weights: it takes {TAKEN}"
+        found.append(Refusal("weights-not-loaded", message, "--weights bf16"))
+    return tuple(found)
 
 
 def _notices(
