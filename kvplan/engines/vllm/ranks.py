@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from kvplan.device import Device
 from kvplan.engines.base import Check, Component, DevicePlan, Parallel
-from kvplan.engines.vllm.activations import Terms, activations, terms_of
+from kvplan.engines.vllm.activations import Terms, activations, has_towers, terms_of
 from kvplan.engines.vllm.budget import NO_GRAPHS, before_snapshot, cuda_graphs, non_torch
 from kvplan.engines.vllm.drafts import draft_bytes
-from kvplan.engines.vllm.offload import on_device
+from kvplan.engines.vllm.offload import ipc_bytes, on_device
 from kvplan.engines.vllm.settings import Settings
 from kvplan.engines.vllm.speculative import draft_layers
 from kvplan.engines.vllm.stages import Layout
@@ -95,7 +95,14 @@ def _rank(
     num_ranks = tensor * pipeline
     budget = settings.requested_bytes(device.usable_bytes)
     loaded = loaded_weights(
-        model, format_name, tensor, pipeline, parallel.expert, stage, settings.speculation
+        model,
+        format_name,
+        tensor,
+        pipeline,
+        parallel.expert,
+        stage,
+        settings.speculation,
+        whole_towers=workload.option("mm_encoder_tp_mode") == "data",
     )
     if not settings.sees:
         loaded = without_towers(loaded, model, format_name, tensor, stage)
@@ -122,6 +129,9 @@ def _rank(
     draft = draft_bytes(model, settings.speculation, tensor, parallel.expert) if samples else None
     if draft is not None:
         after.append(Component("draft_model", draft, "weights; its cache is in the pool"))
+    frames = ipc_bytes(workload) if stage == 0 and settings.sees and has_towers(model) else 0
+    if frames:
+        after.append(Component("multimodal", exact(frames, "--mm-ipc-gpu-memory-gb")))
     if workload.option("enable_lora"):
         from kvplan.engines.vllm.adapters import adapter_bytes
 

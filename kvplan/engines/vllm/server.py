@@ -13,7 +13,7 @@ from kvplan.engines.vllm.parallel import parallel_of
 from kvplan.engines.vllm.ranks import Rank, ranks_of
 from kvplan.engines.vllm.settings import Settings, not_planned, settings_of
 from kvplan.engines.vllm.speculative import draft_refusals, speculation_of
-from kvplan.engines.vllm.stages import Layout, has_states, layout_of, unmodelled_notices
+from kvplan.engines.vllm.stages import Layout, has_states, layout_of, unmodelled_notices, with_wide_layers
 from kvplan.engines.vllm.versions import Behaviour, behaviour, runs_v1
 from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec
@@ -136,6 +136,12 @@ def _resolved(
         layout_of(model, dtype, ranks, settings.pool, settings.states, settings.speculation)
         for ranks in ((parallel.tensor, parallel.pipeline), (1, 1))
     )
+    skipped = workload.option("kv_cache_dtype_skip_layers")
+    if isinstance(skipped, tuple) and skipped:
+        layout, whole = (
+            with_wide_layers(each, model, dtype, ranks, settings.states, skipped)
+            for each, ranks in ((layout, parallel.tensor), (whole, 1))
+        )
     groups = layout.pool.groups
     if not layout.is_modelled:
         notices += unmodelled_notices(model)
