@@ -4,9 +4,15 @@ import pytest
 from oracle_tables import oracle
 
 from kvplan.deploy.flags import read_flags
+from kvplan.deploy.flags.environment import options_of_environment
 from kvplan.deploy.flags.vllm import FLAGS
 from kvplan.deploy.flags.without_effect import WITHOUT_EFFECT
+from kvplan.engines import engine_named
 from kvplan.errors import InvalidValue
+from kvplan.hardware.parse import parse_gpus
+from kvplan.plan import plan
+from kvplan.sources import catalog
+from kvplan.workload import Workload
 
 
 def options(line):
@@ -161,3 +167,16 @@ def test_fully_sharded_adapters_are_smaller(answer):
     asked = ("llama-3.1-8b", "--gpu", "4xh100", "--tp", "4", "--ctx", "8192", "--engine", "vllm", "--")
     half = amount_of(answer, "adapters", *asked, "--enable-lora")
     assert 0 < amount_of(answer, "adapters", *asked, "--enable-lora", "--fully-sharded-loras") < half
+
+
+def test_a_variable_takes_graphs_out_of_the_pool():
+    given = options_of_environment(
+        "vllm", {"VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS": "0", "VLLM_PORT": "1"}
+    )
+    assert given.options == (("estimate_cudagraphs", False),)
+    assert given.unknown == ()
+    workload = Workload(context_tokens=8192, context_source="flag", engine_options=given.options)
+    result = plan(catalog.find("qwen3-8b"), workload, parse_gpus(["h100"]), engine_named("vllm"))
+    assert "cuda_graphs" not in [part.name for part in result.devices[0].components]
+    with pytest.raises(InvalidValue, match="ESTIMATE_CUDAGRAPHS=maybe"):
+        options_of_environment("vllm", {"VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS": "maybe"})

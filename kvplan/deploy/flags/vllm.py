@@ -114,4 +114,9 @@ _ADAPTERS: tuple[Flag, ...] = (
     (("--enable-tower-connector-lora",), "enable_tower_connector_lora", None),
 )
 
+# Variables that have no flag (vLLM 0.33 envs.py) and the option each sets.
+ENVIRONMENT_SWITCHES: dict[str, str] = {
+    "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS": "estimate_cudagraphs",
+}
+
 FLAGS: tuple[Flag, ...] = (*_MODEL, *_CACHE, *_SCHEDULER, *_PARALLEL, *_ADAPTERS)

@@ -24,6 +24,7 @@ from kvplan.quantity import ZERO, Quantity, exact, total
 from kvplan.units import ceil_div
 from kvplan.workload import Workload
 
+ESTIMATES_SINCE = (0, 18)
 WARM_UP_COPIES = 3
 LOAD_NOTE = "blocks of the asked load"
 WARM_UP_WHY = "the sampler's warm-up over max_num_seqs rows of logits"
@@ -136,7 +137,7 @@ def _rank(
         from kvplan.engines.vllm.adapters import adapter_bytes
 
         after.append(Component("adapters", adapter_bytes(model, workload, tensor, pipeline, stage)))
-    if rules.graphs_inside and graphs.high and not overhead_is_given:
+    if graphs_inside(workload, rules) and graphs.high and not overhead_is_given:
         after.append(Component("cuda_graphs", graphs))
     after.append(Component("runtime", runtime))
     return Rank(
@@ -160,6 +161,17 @@ def _rank(
     )
 
 
+def graphs_inside(workload: Workload, rules: Behaviour) -> bool:
+    """Tell whether captured graphs come off the pool: VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS, its default.
+
+    The variable is new in 0.18.
+    """
+    asked = workload.option("estimate_cudagraphs")
+    if isinstance(asked, bool) and rules.version >= ESTIMATES_SINCE:
+        return asked
+    return rules.graphs_inside
+
+
 def _beside(
     settings: Settings,
     rules: Behaviour,
@@ -178,7 +190,7 @@ def _beside(
     # whose room beside the pool was smaller than the logits.
     warm_up = Quantity(0, 0, WARM_UP_COPIES * terms.logits if samples else 0, "calibrated", WARM_UP_WHY)
     outside = [context, reserved, warm_up]
-    if not rules.graphs_inside:
+    if not graphs_inside(workload, rules):
         outside.append(graphs)
     return (
         Check(
