@@ -11,9 +11,10 @@ from kvplan.engines.vllm.attention import backend_refusals, default_block_size, 
 from kvplan.engines.vllm.formats import check_weights, kv_dtype_of, weights_format_of
 from kvplan.engines.vllm.parallel import parallel_of
 from kvplan.engines.vllm.ranks import Rank, ranks_of
-from kvplan.engines.vllm.settings import Settings, not_planned, settings_of
+from kvplan.engines.vllm.settings import Settings, settings_of
 from kvplan.engines.vllm.speculative import draft_refusals, speculation_of
 from kvplan.engines.vllm.stages import Layout, has_states, layout_of, unmodelled_notices, with_wide_layers
+from kvplan.engines.vllm.unplanned import not_planned
 from kvplan.engines.vllm.versions import Behaviour, behaviour, runs_v1
 from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec
