@@ -142,7 +142,7 @@ def _subject(asked: "Asked", varied: list[str], opened: dict[str, "ModelSpec"]) 
     from kvplan.cli.question import question
     from kvplan.errors import KvplanError
     from kvplan.judge import judge
-    from kvplan.plan import plan
+    from kvplan.offload import plan_or_offload
     from kvplan.report.compare_answer import Subject
     from kvplan.solve import limits
 
@@ -160,7 +160,7 @@ def _subject(asked: "Asked", varied: list[str], opened: dict[str, "ModelSpec"]) 
     try:
         asking = question(asked, opened.get(asked.model))
         opened[asked.model] = asking.model
-        result = plan(asking.model, asking.workload, asking.devices, asking.engine)
+        result = plan_or_offload(asking.model, asking.workload, asking.devices, asking.engine, asking.rules)
         verdict = judge(result, asking.rules)
         reach = limits(result, asking.devices, asking.engine, asking.rules)
     except KvplanError as problem:

@@ -80,10 +80,18 @@ LoraOption = Annotated[
 PriceOption = Annotated[
     bool, typer.Option("--price", help="Show what cloud instances cost, with source and date.")
 ]
-StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 1 on 'tight' as well.")]
-AllowOffloadOption = Annotated[bool, typer.Option("--allow-offload", help="Exit 0 when it runs by spilling.")]
-AllowUnknownOption = Annotated[bool, typer.Option("--allow-unknown", help="Exit 0 when it cannot tell.")]
-OfflineOption = Annotated[bool, typer.Option("--offline", help="Never ask the Hub.")]
+_STRICT = typer.Option("--strict/--no-strict", help="Exit 1 on 'tight' as well.")
+StrictOption = Annotated[bool, _STRICT]
+StrictChoice = Annotated[bool | None, _STRICT]
+_ALLOW_OFFLOAD = typer.Option("--allow-offload/--no-allow-offload", help="Exit 0 when it runs by spilling.")
+AllowOffloadOption = Annotated[bool, _ALLOW_OFFLOAD]
+AllowOffloadChoice = Annotated[bool | None, _ALLOW_OFFLOAD]
+_ALLOW_UNKNOWN = typer.Option("--allow-unknown/--no-allow-unknown", help="Exit 0 when it cannot tell.")
+AllowUnknownOption = Annotated[bool, _ALLOW_UNKNOWN]
+AllowUnknownChoice = Annotated[bool | None, _ALLOW_UNKNOWN]
+_OFFLINE = typer.Option("--offline/--no-offline", help="Never ask the Hub.")
+OfflineOption = Annotated[bool, _OFFLINE]
+OfflineChoice = Annotated[bool | None, _OFFLINE]
 AssumeOption = Annotated[
     str | None,
     typer.Option(

@@ -8,7 +8,7 @@ from kvplan.device import Device
 from kvplan.dtypes import weight_format
 from kvplan.engines import engine_named
 from kvplan.engines.base import Engine
-from kvplan.errors import InvalidValue, OptionClash
+from kvplan.errors import InvalidValue, KvplanError, OptionClash
 from kvplan.frozen import dataclass
 from kvplan.judge import Rules
 from kvplan.model import ModelSpec
@@ -190,15 +190,24 @@ def _drafted(
 
 
 def calibrated(engine: Engine) -> Engine:
-    """Return the engine with what was measured on this machine, itself where nothing was."""
+    """Return the engine with what was measured on this machine, itself where nothing was.
+
+    Measurements that cannot be read are a warning of every plan: no answer depends on them.
+    """
+    from kvplan.verify.calibration_file import is_there
+
+    if not is_there():
+        return engine
+    from kvplan.calibration import CalibratedEngine, Measurements
     from kvplan.verify.calibration import saved
 
-    measurements = saved()
-    if not measurements:
+    try:
+        measurements, unreadable = saved(), ""
+    except KvplanError as error:
+        measurements, unreadable = Measurements(), f"{error.message} ({error.why}): not used; {error.hint}"
+    if not measurements and not unreadable:
         return engine
-    from kvplan.calibration import CalibratedEngine
-
-    return CalibratedEngine(engine, measurements)
+    return CalibratedEngine(engine, measurements, unreadable)
 
 
 def rules_of(asked: Asked) -> Rules:

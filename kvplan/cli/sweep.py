@@ -174,7 +174,7 @@ class _Reader:
         from dataclasses import replace
         from functools import cache
 
-        from kvplan.cli.question import number_of_sequences, with_engine_flags, workload_of
+        from kvplan.cli.question import calibrated, number_of_sequences, with_engine_flags, workload_of
         from kvplan.dtypes import weight_format
         from kvplan.engines import engine_named
         from kvplan.errors import KvplanError
@@ -198,7 +198,7 @@ class _Reader:
             word = "auto" if kv is None else kv.casefold()
             if kv is not None or not self.asked.engine_words:
                 workload = replace(workload, kv_cache_dtype_k=word, kv_cache_dtype_v=word)
-            return Case(replace(workload, weights_format=weights), devices, policy)
+            return Case(replace(workload, weights_format=weights), devices, calibrated(policy))
 
         for values in product(*(axis.values for axis in axes)):
             given = dict(zip(names, values, strict=True))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from kvplan.calibration import CalibratedEngine
 from kvplan.deploy.flags import TABLES, Scan, scan
 from kvplan.deploy.flags.environment import options_of_environment
 from kvplan.deploy.launch import Launch
@@ -132,6 +133,16 @@ def engine_of(launch: Launch, settings: Settings) -> tuple[Engine, tuple[str, ..
 
     Raises UnknownEngine for an engine without rules.
     """
+    engine, notes = _policy_of(launch, settings)
+    return with_measurements(engine, settings), notes
+
+
+def with_measurements(engine: Engine, settings: Settings) -> Engine:
+    """Return the engine with what was measured on this machine, itself where nothing was."""
+    return CalibratedEngine(engine, settings.measurements) if settings.measurements else engine
+
+
+def _policy_of(launch: Launch, settings: Settings) -> tuple[Engine, tuple[str, ...]]:
     asked = settings.engine
     if asked is not None and asked.partition("@")[0].casefold() == launch.engine:
         return engine_named(asked), ()

@@ -23,6 +23,9 @@ def gib(low: float, expected: float, high: float, why: str, basis: Basis = "cali
     return Quantity(int(low * GIB), int(expected * GIB), int(high * GIB), basis, why)
 
 
+_interval = lru_cache(maxsize=64)(gib)
+
+
 @lru_cache(maxsize=256)
 def num_capture_sizes(largest: int) -> int:
     """Return how many batch sizes are captured up to ``largest``."""
@@ -80,8 +83,7 @@ def non_torch(ranks: int, device: Device, weight_bytes: int, version: tuple[int,
         amounts = fit.NON_TORCH[_class_of(device)]
         if version < (0, 18):
             amounts = fit.NON_TORCH_BEFORE_0_18
-    low, expected, high = amounts
-    found = gib(low, expected, high, fit.NON_TORCH_WHY)
+    found = _interval(*amounts, fit.NON_TORCH_WHY)
     if not device.unified_memory:
         return found
     cached = weight_bytes * fit.PAGE_CACHE_PERCENT // 100
@@ -93,4 +95,4 @@ def non_torch(ranks: int, device: Device, weight_bytes: int, version: tuple[int,
 def before_snapshot(ranks: int, device: Device) -> Quantity:
     """Return what is taken before vLLM looks at free memory: CUDA context and NCCL."""
     amounts = fit.SNAPSHOT_ONE_RANK if ranks == 1 else fit.SNAPSHOT[_class_of(device)]
-    return gib(*amounts, fit.SNAPSHOT_WHY)
+    return _interval(*amounts, fit.SNAPSHOT_WHY)

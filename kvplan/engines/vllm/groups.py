@@ -5,7 +5,7 @@ planner. Layers of the whole model are grouped; a pipeline stage holds its part 
 block serves one group at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from kvplan.engines.vllm.pages import LayerSpec
@@ -46,7 +46,7 @@ def num_slots(mode: str, num_speculative: int) -> int:
     return (2 if mode == "align" else 1) + num_speculative
 
 
-def hybrid_block_size(specs: Sequence[LayerSpec], block_size: int) -> int:
+def hybrid_block_size(specs: Collection[LayerSpec], block_size: int) -> int:
     """Return the attention block size that holds a whole recurrent state.
 
     ``_align_hybrid_block_size``: the smallest multiple of the kernel's block whose attention page is

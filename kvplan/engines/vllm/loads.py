@@ -5,13 +5,10 @@ vLLM 0.33 v1/core/kv_cache_planning.py (fit test, blocks a request) and v1/worke
 
 from collections.abc import Sequence
 
-from kvplan.engines.base import Check, Component, DevicePlan, Parallel
+from kvplan.engines.base import Check, Component, DevicePlan
 from kvplan.engines.vllm.activations import activations
 from kvplan.engines.vllm.ranks import Rank, fixed_pool_bytes
-from kvplan.engines.vllm.settings import Settings
-from kvplan.engines.vllm.stages import Layout
-from kvplan.engines.vllm.versions import Behaviour
-from kvplan.model import ModelSpec
+from kvplan.engines.vllm.server import Server
 from kvplan.quantity import Quantity, exact, total
 from kvplan.units import ceil_div
 
@@ -19,48 +16,38 @@ LOAD_NOTE = "blocks of the asked load"
 
 
 def loaded_plans(
-    model: ModelSpec,
-    ranks: Sequence[Rank],
-    settings: Settings,
-    rules: Behaviour,
-    layout: Layout,
-    parallel: Parallel,
-    context_tokens: int,
-    num_sequences: int,
+    server: Server, ranks: Sequence[Rank], blocks: int, context_tokens: int, num_sequences: int
 ) -> tuple[DevicePlan, ...]:
-    """Put the load on every rank; replicas of data parallelism share the sequences."""
-    each = ceil_div(num_sequences, parallel.data)
-    pool = layout.pool
-    blocks = pool.blocks_per_request(context_tokens, settings.in_flight_tokens, settings.encoder_tokens)
-    made: dict[int, DevicePlan] = {}
+    """Put the load on every rank: ``blocks`` a sequence; replicas of data parallelism share them."""
+    each = ceil_div(num_sequences, server.parallel.data)
     plans: list[DevicePlan] = []
+    made: dict[int, DevicePlan] = {}
     for rank in ranks:
-        if id(rank) not in made:
-            made[id(rank)] = _loaded(model, rank, rules, layout, blocks, context_tokens, each)
-        plans.append(made[id(rank)])
+        plan = made.get(id(rank))
+        if plan is None:
+            plan = made[id(rank)] = _loaded(server, rank, blocks, context_tokens, each)
+        plans.append(plan)
     return tuple(plans)
 
 
-def _loaded(
-    model: ModelSpec,
-    rank: Rank,
-    rules: Behaviour,
-    layout: Layout,
-    blocks: int,
-    context_tokens: int,
-    num_sequences: int,
-) -> DevicePlan:
-    activation = rank.activation
-    if rank.terms.prefill and not rank.overhead_is_given:
+def _loaded(server: Server, rank: Rank, blocks: int, context_tokens: int, num_sequences: int) -> DevicePlan:
+    share = rank.share
+    activation = share.activation
+    if share.terms.prefill and not share.overhead_is_given:
         activation = activations(
-            rank.terms, model, context_tokens, rules.version, samples=rank.samples, sees=rank.sees
+            share.terms,
+            server.model,
+            context_tokens,
+            server.rules.version,
+            samples=share.samples,
+            sees=server.settings.sees,
         )
-    load = _load(layout, rules, rank.stage, blocks, context_tokens, num_sequences)
+    load = _load(server, rank.stage, blocks, context_tokens, num_sequences)
+    held = (share.weights, Component("kv_cache", load, LOAD_NOTE))
     components = (
-        rank.weights,
-        Component("kv_cache", load, LOAD_NOTE),
-        *((Component("activations", activation),) if activation.high else ()),
-        *rank.after,
+        (*held, Component("activations", activation), *rank.after)
+        if activation.high
+        else (*held, *rank.after)
     )
     if rank.pool_bytes is not None:
         return _in_fixed_pool(rank, rank.pool_bytes, load, activation, components)
@@ -70,7 +57,7 @@ def _loaded(
         rank.budget_bytes,
         "weights, overhead and cache exceed the share",
     )
-    return DevicePlan(rank.device, rank.budget_bytes, components, (budget, *rank.beside), rank.name)
+    return DevicePlan(rank.device, rank.budget_bytes, components, (budget, *rank.tests), rank.name)
 
 
 def _in_fixed_pool(
@@ -86,7 +73,7 @@ def _in_fixed_pool(
         Check("budget", total((exact(rest), load)), budget, "the load exceeds the pool that the flags fix"),
         Check(
             "outside_pool",
-            total((rank.fixed, activation, exact(pool_bytes), *rank.taken)),
+            total((rank.fixed, activation, exact(pool_bytes), rank.taken)),
             rank.device.usable_bytes,
             "weights, overhead and the fixed pool exceed the card",
         ),
@@ -94,13 +81,12 @@ def _in_fixed_pool(
     return DevicePlan(rank.device, budget, components, checks, rank.name)
 
 
-def _load(
-    layout: Layout, rules: Behaviour, stage: int, blocks: int, context_tokens: int, num_sequences: int
-) -> Quantity:
+def _load(server: Server, stage: int, blocks: int, context_tokens: int, num_sequences: int) -> Quantity:
     """Price the asked load's blocks on one stage, with the block that is never handed out."""
+    layout = server.layout
     each = layout.pool.stage_bytes_per_block[stage]
     amount = blocks * each
-    null = each if rules.keeps_null_block and amount else 0
+    null = each if server.rules.keeps_null_block and amount else 0
     low = layout.unmodelled_low_bytes[stage] * context_tokens
     high = layout.unmodelled_high_bytes[stage] * context_tokens
     if not high:
@@ -113,18 +99,21 @@ def _load(
     )
 
 
-def available_bytes(
-    layout: Layout, settings: Settings, ranks: Sequence[Rank], plans: Sequence[DevicePlan]
-) -> list[int] | None:
+def available_bytes(server: Server, ranks: Sequence[Rank], plans: Sequence[DevicePlan]) -> list[int] | None:
     """Return the memory left for blocks on each stage, that of its poorest rank; None if unknown."""
-    each = layout.pool.stage_bytes_per_block
-    fixed = [fixed_pool_bytes(settings, layout, stage) for stage in range(len(each))]
-    if fixed[0] is not None:
+    num_stages = len(server.layout.pool.stage_bytes_per_block)
+    settings = server.settings
+    if settings.num_gpu_blocks_override or settings.kv_cache_memory_bytes:
+        fixed = [fixed_pool_bytes(settings, server.layout, stage) for stage in range(num_stages)]
         return [size or 0 for size in fixed]
     if not plans:
         return None
-    rooms: list[int | None] = [None] * len(each)
+    rooms: list[int | None] = [None] * num_stages
+    seen: DevicePlan | None = None
     for rank, plan in zip(ranks, plans, strict=True):
+        if plan is seen:
+            continue
+        seen = plan
         budget, load = plan.checks[0], plan.components[1].bytes
         room = budget.limit_bytes - budget.required.expected + load.expected
         so_far = rooms[rank.stage]

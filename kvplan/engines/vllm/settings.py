@@ -5,6 +5,8 @@ config/cache.py (utilization, dtypes), config/vllm.py (batches in flight, window
 model_executor/models/config.py (state dtypes).
 """
 
+from functools import lru_cache
+
 from kvplan.device import Device
 from kvplan.engines.base import Parallel
 from kvplan.engines.vllm.activations import has_towers
@@ -29,6 +31,19 @@ LARGEST_CAPTURE = 512
 # The V0 engine: 256 sequences, prompts in one step up to 32,768 tokens (0.8 engine/arg_utils.py).
 V0_DEFAULTS = (2048, 256)
 V0_LONG_CONTEXT_TOKENS = 32768
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What of a device decides how a server resolves itself; nothing where no device is named.
+
+    ``generation`` is the major number of its compute capability, ``max_num_batched_tokens`` and
+    ``max_num_seqs`` the scheduler's defaults there.
+    """
+
+    generation: int
+    max_num_batched_tokens: int
+    max_num_seqs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +75,7 @@ class Settings:
 def settings_of(
     model: ModelSpec,
     workload: Workload,
-    device: Device | None,
+    card: Card,
     rules: Behaviour,
     *,
     block_size: int,
@@ -69,7 +84,7 @@ def settings_of(
     max_model_len: int,
 ) -> Settings:
     """Resolve the settings. Raises InvalidValue for a utilization outside 0 to 1."""
-    tokens, seqs = _scheduler(model, workload, device, rules, max_model_len)
+    tokens, seqs = _scheduler(model, workload, card, rules, max_model_len)
     share = workload.option("gpu_memory_utilization")
     utilization = float(share) if isinstance(share, int | float) else rules.gpu_memory_utilization
     if not 0 < utilization <= 1:
@@ -192,31 +207,33 @@ def _state_dtypes(model: ModelSpec, workload: Workload) -> StateDtypes:
     return StateDtypes(conv, asked, linear)
 
 
-def scheduler_defaults(device: Device | None, version: tuple[int, int]) -> tuple[int, int]:
-    """Return (max_num_batched_tokens, max_num_seqs) of an API server by device memory.
+@lru_cache(maxsize=1024)
+def card_of(device: Device | None, version: tuple[int, int]) -> Card:
+    """Return a device's kind: its generation and the defaults of an API server by its memory.
 
     engine/arg_utils.py get_batch_defaults: the A100 is kept small since 0.9, the largest tier is new in
     0.28, the GB10 is kept small since 0.33.
     """
     if device is None:
-        return 8192, 1024
+        return Card(0, 8192, 1024)
     # CUDA's total, which is what vLLM asks for.
     memory = device.usable_bytes
     is_small_tier = "a100" in device.name and version >= (0, 9)
     is_small_tier |= device.compute_capability == "12.1" and version >= (0, 33)
+    tokens, seqs = 2048, 256
     if memory >= LARGE_DEVICE_BYTES and version >= (0, 28):
-        return 16384, 1024
-    if memory >= BIG_DEVICE_BYTES and not is_small_tier:
-        return 8192, 1024
-    return 2048, 256
+        tokens, seqs = 16384, 1024
+    elif memory >= BIG_DEVICE_BYTES and not is_small_tier:
+        tokens, seqs = 8192, 1024
+    return Card(generation(device.compute_capability), tokens, seqs)
 
 
 def _scheduler(
-    model: ModelSpec, workload: Workload, device: Device | None, rules: Behaviour, max_model_len: int
+    model: ModelSpec, workload: Workload, card: Card, rules: Behaviour, max_model_len: int
 ) -> tuple[int, int]:
     """Return (max_num_batched_tokens, max_num_seqs): the flags, else defaults and their clamps."""
-    is_v1 = runs_v1(rules.version, generation(device.compute_capability) if device else 0)
-    tokens, seqs = scheduler_defaults(device, rules.version) if is_v1 else V0_DEFAULTS
+    is_v1 = runs_v1(rules.version, card.generation)
+    tokens, seqs = (card.max_num_batched_tokens, card.max_num_seqs) if is_v1 else V0_DEFAULTS
     asked_tokens = whole(workload.option("max_num_batched_tokens"), 0)
     asked_seqs = whole(workload.option("max_num_seqs"), 0)
     if workload.option("performance_mode") == "throughput":
