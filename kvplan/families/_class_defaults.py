@@ -71,8 +71,7 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "moe_topk": 2,
         "moe_num_shared_experts": 2,
     },
-    "audioflamingo3": {
-    },
+    "audioflamingo3": {},
     "axk1": {
         "vocab_size": 163840,
         "hidden_size": 7168,
@@ -1606,8 +1605,7 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "num_experts_per_tok": 2,
         "num_local_experts": 8,
     },
-    "mllama": {
-    },
+    "mllama": {},
     "modernbert": {
         "vocab_size": 50368,
         "hidden_size": 768,
@@ -1698,8 +1696,7 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "num_local_experts": 256,
         "num_experts_per_tok": 8,
     },
-    "musicflamingo": {
-    },
+    "musicflamingo": {},
     "nanochat": {
         "vocab_size": 50304,
         "hidden_size": 768,
@@ -1738,8 +1735,7 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "num_experts_per_tok": 2,
         "use_bias": False,
     },
-    "nemotron_h_omni": {
-    },
+    "nemotron_h_omni": {},
     "nomic_bert": {
         "vocab_size": 30528,
         "hidden_size": 768,
@@ -1945,8 +1941,7 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "sliding_window": 4096,
         "max_window_layers": 28,
     },
-    "qwen2_5_omni": {
-    },
+    "qwen2_5_omni": {},
     "qwen2_5_omni_text": {
         "vocab_size": 152064,
         "hidden_size": 3584,
@@ -1978,8 +1973,7 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "sliding_window": 4096,
         "max_window_layers": 80,
     },
-    "qwen2_audio": {
-    },
+    "qwen2_audio": {},
     "qwen2_moe": {
         "vocab_size": 151936,
         "hidden_size": 2048,
@@ -2113,8 +2107,7 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "num_experts_per_tok": 10,
         "num_experts": 512,
     },
-    "qwen3_omni_moe": {
-    },
+    "qwen3_omni_moe": {},
     "qwen3_omni_moe_text": {
         "vocab_size": 3584,
         "hidden_size": 2048,
@@ -2279,8 +2272,7 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "attention_bias": False,
         "mlp_bias": False,
     },
-    "step3p7": {
-    },
+    "step3p7": {},
     "t5": {
         "vocab_size": 32128,
         "d_model": 512,
@@ -2327,8 +2319,7 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
     "vipllava": {
         "tie_word_embeddings": False,
     },
-    "voxtral": {
-    },
+    "voxtral": {},
     "whisper": {
         "vocab_size": 51865,
         "num_mel_bins": 80,

@@ -58,9 +58,7 @@ def idefics2(config: Config) -> Structure:
             *norm("perceiver_resampler.norm", size),
         )
 
-    return joined(
-        config, "mistral", siglip_encoder, connector, tied=False, vision_defaults=IDEFICS2_TOWER
-    )
+    return joined(config, "mistral", siglip_encoder, connector, tied=False, vision_defaults=IDEFICS2_TOWER)
 
 
 def video_llava(config: Config) -> Structure:

@@ -160,6 +160,7 @@ def test_whole_towers_and_frames_take_their_memory(answer):
     split = amount_of(answer, "weights", *asked)
     whole = amount_of(answer, "weights", *asked, "--", "--mm-encoder-tp-mode", "data")
     assert whole > split + 2**29
+    assert whole == amount_of(answer, "weights", *asked, "--", "--load-format", "mistral")
     assert amount_of(answer, "multimodal", *asked, "--", "--mm-ipc-gpu-memory-gb", "2") == 2 * 2**30
 
 

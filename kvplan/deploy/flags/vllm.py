@@ -26,6 +26,8 @@ _MODEL: tuple[Flag, ...] = (
     (("--mm-processor-kwargs",), "mm_processor_kwargs", mapping),
     (("--skip-mm-profiling",), "skip_mm_profiling", None),
     (("--mm-encoder-tp-mode",), "mm_encoder_tp_mode", word),
+    (("--load-format",), "load_format", word),
+    (("--config-format",), "config_format", word),
     (("--mm-encoder-only",), "mm_encoder_only", None),
     (("--mm-processor-cache-gb",), "mm_processor_cache_gb", share),
     (("--mm-ipc-gpu-memory-gb",), "mm_ipc_gpu_memory_gb", share),

@@ -43,7 +43,7 @@ WITHOUT_EFFECT: dict[str, Harmless] = {
         "--host --port --uds --api-key --root-path --tokenizer --tokenizer-mode --tokenizer-revision "
         "--revision --code-revision --hf-token --hf-config-path --download-dir --chat-template "
         "--chat-template-content-format --response-role --tool-call-parser --tool-parser-plugin "
-        "--reasoning-parser --reasoning-parser-plugin --seed --load-format --config-format --ssl-keyfile "
+        "--reasoning-parser --reasoning-parser-plugin --seed --ssl-keyfile "
         "--ssl-certfile --ssl-ca-certs --ssl-cert-reqs --uvicorn-log-level --log-config-file --max-log-len "
         "--distributed-executor-backend --override-generation-config --generation-config --tool-server "
         "--default-chat-template-kwargs --scheduling-policy --guided-decoding-backend --allowed-origins "

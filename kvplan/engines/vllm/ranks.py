@@ -96,7 +96,7 @@ def _share(server: Server, stage: int, architecture: str) -> Share:
         parallel.expert,
         stage,
         settings.speculation,
-        whole_towers=server.asked.option("mm_encoder_tp_mode") == "data",
+        whole_towers=whole_towers(server.asked),
     )
     if not settings.sees:
         loaded = without_towers(loaded, model, format_name, tensor, stage)
@@ -146,6 +146,15 @@ def _share(server: Server, stage: int, architecture: str) -> Share:
         else activations(terms, model, 0, rules.version, samples=samples, sees=settings.sees),
         overhead_is_given=overhead_is_given,
     )
+
+
+def whole_towers(workload: Workload) -> bool:
+    """Tell whether every rank has all of a tower: asked for, or Mistral's own format.
+
+    vLLM 0.19 models/pixtral.py: the tower that Mistral's own files load into is not split.
+    """
+    formats = (workload.option("load_format"), workload.option("config_format"))
+    return workload.option("mm_encoder_tp_mode") == "data" or "mistral" in formats
 
 
 def graphs_inside(workload: Workload, rules: Behaviour) -> bool:
