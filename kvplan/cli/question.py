@@ -8,7 +8,7 @@ from kvplan.device import Device
 from kvplan.dtypes import weight_format
 from kvplan.engines import engine_named
 from kvplan.engines.base import Engine
-from kvplan.errors import InvalidValue, KvplanError, OptionClash
+from kvplan.errors import InvalidValue, OptionClash
 from kvplan.frozen import dataclass
 from kvplan.judge import Rules
 from kvplan.model import ModelSpec
@@ -198,16 +198,11 @@ def calibrated(engine: Engine) -> Engine:
 
     if not is_there():
         return engine
-    from kvplan.calibration import CalibratedEngine, Measurements
-    from kvplan.verify.calibration import saved
+    from kvplan.calibration import CalibratedEngine
+    from kvplan.verify.calibration import saved_or_why
 
-    try:
-        measurements, unreadable = saved(), ""
-    except KvplanError as error:
-        measurements, unreadable = Measurements(), f"{error.message} ({error.why}): not used; {error.hint}"
-    if not measurements and not unreadable:
-        return engine
-    return CalibratedEngine(engine, measurements, unreadable)
+    measurements = saved_or_why()
+    return CalibratedEngine(engine, measurements) if measurements else engine
 
 
 def rules_of(asked: Asked) -> Rules:
