@@ -142,6 +142,8 @@ _VERSION = re.compile(
 _CONFIG = re.compile(r"with config: (.*)", re.IGNORECASE)
 _ARGUMENTS = re.compile(r"non-default args: (\{.*\})")
 _PAIR = re.compile(r"\b(\w+)=('[^']*'|\"[^\"]*\"|torch\.\w+|[\w./-]+)")
+_NESTED = re.compile(r"\{[^{}]*\}|\([^()]*\)|\[[^\[\]]*\]")
+_ITEM = re.compile(r"'(\w+)': ('[^']*'|\"[^\"]*\"|True|False|None|-?[\d.]+)(?=[,}])")
 # What the config line calls what the command line calls otherwise.
 _CONFIG_NAMES = {"max_seq_len": "max_model_len"}
 KEPT_SETTINGS = frozenset(
@@ -168,6 +170,21 @@ KEPT_SETTINGS = frozenset(
         "served_model_name",
         "trust_remote_code",
         "load_format",
+        "enable_lora",
+        "max_loras",
+        "max_lora_rank",
+        "fully_sharded_loras",
+        "disable_hybrid_kv_cache_manager",
+        "num_gpu_blocks_override",
+        "limit_mm_per_prompt",
+        "language_model_only",
+        "mm_encoder_tp_mode",
+        "mamba_ssm_cache_dtype",
+        "mamba_cache_mode",
+        "decode_context_parallel_size",
+        "async_scheduling",
+        "enable_chunked_prefill",
+        "max_cudagraph_capture_size",
     }
 )
 MARKS = re.compile(
@@ -243,7 +260,8 @@ def _settings(text: str) -> dict[str, object]:
         try:
             said = ast.literal_eval(found.group(1))
         except (ValueError, SyntaxError, RecursionError, MemoryError):
-            said = {}
+            # An object among them (CompilationConfig(...)): what stands there plainly is read alone.
+            said = {name: _value(text) for name, text in _ITEM.findall(_flat(found.group(1)))}
         if isinstance(said, dict):
             given = {str(key): value for key, value in said.items()}
             if "model_tag" in given:
@@ -258,6 +276,14 @@ def _settings(text: str) -> dict[str, object]:
         if name in KEPT_SETTINGS:
             settings.setdefault(name, _value(value))
     return settings
+
+
+def _flat(text: str) -> str:
+    """Return a printed mapping without what is nested in its values."""
+    inner, before = text[1:-1], ""
+    while inner != before:
+        inner, before = _NESTED.sub("...", inner), inner
+    return f"{{{inner}}}"
 
 
 def _value(text: str) -> object:
