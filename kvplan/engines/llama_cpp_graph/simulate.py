@@ -15,6 +15,7 @@ from kvplan.engines.ggml.tensor import Tensor
 from kvplan.engines.llama_cpp_graph.builder import Builder
 from kvplan.engines.llama_cpp_graph.cuda import ALIGNMENT, CELL_STRIDE, HOST_ALIGNMENT, has_kernel
 from kvplan.engines.llama_cpp_graph.gemma3n import Gemma3n
+from kvplan.engines.llama_cpp_graph.gemma4 import gemma4
 from kvplan.engines.llama_cpp_graph.hybrid import HYBRIDS, hybrid
 from kvplan.engines.llama_cpp_graph.matrices import matrix_bytes, output_bytes
 from kvplan.engines.llama_cpp_graph.parts import Batch, Places
@@ -64,7 +65,7 @@ def is_modelled(arch: str) -> bool:
 
     Others are taken to be like Llama's.
     """
-    return arch in RULES or arch in HYBRIDS or arch == "gemma3n"
+    return arch in RULES or arch in HYBRIDS or arch in ("gemma3n", "gemma4")
 
 
 def compute_buffer_sizes(
@@ -140,6 +141,8 @@ def _lived(model: ModelSpec, mix: str, placement: Placement, batch: Batch, pinne
         hybrid(builder, HYBRIDS[shape.arch])
     elif shape.arch == "gemma3n":
         Gemma3n(builder).build()
+    elif shape.arch == "gemma4":
+        gemma4(builder)
     else:
         transformer(builder, RULES.get(shape.arch, Rules(gating="own")))
     # Operations without an operand on another card, and with a kernel.
