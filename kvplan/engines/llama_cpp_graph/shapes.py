@@ -18,7 +18,7 @@ from kvplan.layers import (
     SharedCache,
     SlidingWindow,
 )
-from kvplan.model import ModelSpec, cache_kinds, expand_layers
+from kvplan.model import ModelSpec, cache_kinds, expand_layers, num_layers
 from kvplan.tensors import Tensor
 
 _FUSED_QKV = (".qkv_proj.weight", ".query_key_value.weight", ".c_attn.weight", ".Wqkv.weight")
@@ -41,6 +41,7 @@ ROPE_TABLE_ARCHS = frozenset(
 FUSED_EXPERT_ARCHS = frozenset(("gemma4",))
 # The first layers of some: those whose gate keeps only its largest values (n_layer_sparsity in
 # src/models/gemma3n.cpp), those that add what a picture brings (n_deepstack_layers).
+BAICHUAN_7B_LAYERS = 32
 NUM_ODD_FIRST = {"gemma3n": 10, "qwen3vl": 3, "qwen3vlmoe": 3}
 
 
@@ -111,7 +112,8 @@ class LayerShape:
     """One layer: at most one of each part.
 
     ``is_odd`` marks the layers that an architecture treats in its own way: without rotation
-    (SmolLM3, Llama 4), with a sparse gate (Gemma 3n), with a picture's features (Qwen3-VL).
+    (SmolLM3, Llama 4, Baichuan), with a sparse gate (Gemma 3n), with a picture's features (Qwen3-VL),
+    with two norms (Falcon), without parallel parts (GPT-NeoX).
     ``scaled`` multiplies what the layer returns by a factor.
     """
 
@@ -160,7 +162,7 @@ def model_shape(model: ModelSpec) -> ModelShape:
     arch = llama_cpp_arch(model)
     by_layer: dict[int, LayerShape] = {}
     step = NO_ROPE_STEP if arch in NO_ROPE_ARCHS else 0
-    num_first = NUM_ODD_FIRST.get(arch, 0)
+    num_first = _num_odd_first(model, arch)
     honours_window = window_of(cache_kinds(model), arch) > 0
     fused = arch in FUSED_EXPERT_ARCHS
     if model.gguf_metadata and model.stored:
@@ -196,11 +198,30 @@ def model_shape(model: ModelSpec) -> ModelShape:
     )
 
 
-def _routing(model: ModelSpec, arch: str) -> Routing:
-    says = dict(model.gguf_metadata) if model.gguf_metadata else dict(model.config or {})
+def _num_odd_first(model: ModelSpec, arch: str) -> int:
+    """Return how many layers, from the first on, an architecture treats in its own way."""
+    layers = num_layers(model.structure)
+    match arch:
+        case "baichuan":
+            # Only the 7B is rotated (src/models/baichuan.cpp).
+            return 0 if layers == BAICHUAN_7B_LAYERS else layers
+        case "falcon":
+            names = {tensor.name for tensor in model.layers[0].layer.tensors}
+            return layers if any(name.startswith(("attn_norm_2", "ln_mlp")) for name in names) else 0
+        case "gptneox":
+            return 0 if _says(model, arch, "use_parallel_residual", "use_parallel_residual", True) else layers
+    return NUM_ODD_FIRST.get(arch, 0)
 
+
+def _says(model: ModelSpec, arch: str, key: str, name: str, default: object = None) -> object:
+    """Return what a file's header says under ``key``, or a config under ``name``."""
+    says = dict(model.gguf_metadata) if model.gguf_metadata else dict(model.config or {})
+    return says.get(f"{arch}.{key}", says.get(name, default))
+
+
+def _routing(model: ModelSpec, arch: str) -> Routing:
     def value(key: str, name: str) -> object:
-        return says.get(f"{arch}.{key}", says.get(name))
+        return _says(model, arch, key, name)
 
     def whole(number: object) -> int:
         return number if isinstance(number, int) else 0
