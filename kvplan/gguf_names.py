@@ -218,21 +218,20 @@ def layer_tensors(layer: Layer, *, score_corrected: bool) -> tuple[GgufTensor, .
     return tuple(made)
 
 
-def gguf_tensors(model: ModelSpec) -> Iterator[tuple[int, GgufTensor]]:
-    """Yield (layer, tensor) in the quantizer's order: by layer, those outside (layer -1) last."""
+def gguf_tensors(model: ModelSpec) -> Iterator[tuple[int, tuple[GgufTensor, ...]]]:
+    """Yield (layer, its tensors) in the quantizer's order: those outside the layers (layer -1) last.
+
+    Layers of a kind share one tuple.
+    """
     corrected = model.model_type in SCORE_CORRECTED
     index = 0
     for group in model.layers:
         tensors = layer_tensors(group.layer, score_corrected=corrected)
         for _ in range(group.count):
-            for tensor in tensors:
-                yield index, tensor
+            yield index, tensors
             index += 1
-    for outside in model.structure.tensors:
-        if outside.role not in NOT_IN_FILE_ROLES:
-            yield -1, _plain(outside)
-    for frequencies in _rope_frequencies(model):
-        yield -1, frequencies
+    outside = [_plain(tensor) for tensor in model.structure.tensors if tensor.role not in NOT_IN_FILE_ROLES]
+    yield -1, (*outside, *_rope_frequencies(model))
 
 
 def _in_layer(tensor: Tensor, layer: Layer) -> Iterator[GgufTensor]:

@@ -160,7 +160,8 @@ class Routing:
 def model_shape(model: ModelSpec) -> ModelShape:
     """Return the widths that a model's graph has."""
     arch = llama_cpp_arch(model)
-    by_layer: dict[int, LayerShape] = {}
+    # One object for each kind of layer: graphs compare layers by the hundred to find those that repeat.
+    kinds: dict[tuple[int, bool], LayerShape] = {}
     step = NO_ROPE_STEP if arch in NO_ROPE_ARCHS else 0
     num_first = _num_odd_first(model, arch)
     honours_window = window_of(cache_kinds(model), arch) > 0
@@ -169,13 +170,13 @@ def model_shape(model: ModelSpec) -> ModelShape:
         fused = any(".ffn_gate_up_exps." in stored.name for stored in model.stored)
     shapes: list[LayerShape] = []
     for index, layer in enumerate(expand_layers(model)):
-        if id(layer) not in by_layer:
-            corrected = model.model_type in SCORE_CORRECTED
-            by_layer[id(layer)] = _layer_shape(
-                layer, corrected=corrected, honours_window=honours_window, fused=fused
-            )
         is_odd = index < num_first or (bool(step) and (index + 1) % step == 0)
-        shapes.append(replace(by_layer[id(layer)], is_odd=is_odd))
+        kind = (id(layer), is_odd)
+        if kind not in kinds:
+            corrected = model.model_type in SCORE_CORRECTED
+            shape = _layer_shape(layer, corrected=corrected, honours_window=honours_window, fused=fused)
+            kinds[kind] = replace(shape, is_odd=is_odd)
+        shapes.append(kinds[kind])
     hidden = model.structure.hidden_size
     per_layer = altup = 0
     for tensor in model.structure.tensors:
