@@ -291,7 +291,7 @@ _STORED_PLACES: dict[str, Place] = {
     "token_embd": "embedding",
     "output": "output",
     **dict.fromkeys(("rope_freqs", "rope_factors_long", "rope_factors_short"), "shared"),
-    **dict.fromkeys(("per_layer_model_proj", "per_layer_proj_norm"), "first"),
+    **dict.fromkeys(("per_layer_model_proj", "per_layer_proj_norm", "token_embd_norm"), "first"),
     **dict.fromkeys(INPUT_TABLES, "input"),
 }
 

@@ -62,7 +62,7 @@ def is_modelled(arch: str) -> bool:
 
     Others are taken to be like Llama's.
     """
-    if arch in RULES or arch == "gemma3n":
+    if arch in RULES or arch in ("gemma3n", "gemma4"):
         return True
     from kvplan.engines.llama_cpp_graph.hybrid import HYBRIDS
 
@@ -165,6 +165,11 @@ def _build(builder: Builder) -> None:
         from kvplan.engines.llama_cpp_graph.gemma3n import Gemma3n
 
         Gemma3n(builder).build()
+        return
+    if arch == "gemma4":
+        from kvplan.engines.llama_cpp_graph.gemma4 import gemma4
+
+        gemma4(builder)
         return
     from kvplan.engines.llama_cpp_graph.hybrid import HYBRIDS, hybrid
 
