@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 
 from kvplan.deploy.docker_run import DockerRun, read_docker_run
-from kvplan.deploy.images import engine_of_flags, engine_of_image, version_of_image
+from kvplan.deploy.images import WITHOUT_RULES, engine_of_flags, engine_of_image, version_of_image
 from kvplan.deploy.launch import GpuHint
 from kvplan.deploy.shell import commands_of
 from kvplan.deploy.words import Word, joined
@@ -58,6 +58,14 @@ WRAPPERS = frozenset(
         "opentelemetry-instrument",
         "ray",
         "ssh",
+        "tmux",
+        "screen",
+        "su",
+        "runuser",
+        "gosu",
+        "singularity",
+        "apptainer",
+        "enroot",
     ]
 )
 SHELLS = frozenset(("sh", "bash", "zsh", "dash", "ash"))
@@ -169,20 +177,26 @@ def container(
     """
     image_text = image.text if image is not None else ""
     engine = engine_of_image(image_text)
-    fork = engine if engine in ("ik_llama.cpp",) else ""
     found = started_by([*entrypoint, *arguments], env, depth) if entrypoint or arguments else []
     if not found and not entrypoint and _starts_itself(engine, arguments, env):
         first = arguments[0] if arguments else image
         guessed = engine or engine_of_flags([word.text for word in arguments])
         own = _behind_serve(guessed, arguments)
         found = [Started(guessed, tuple(own), first.line if first else 0, env)]
+    return of_image(found, image)
+
+
+def of_image(started: Sequence[Started], image: Word | None) -> list[Started]:
+    """Return engines as an image has them: the fork it is, and the version that its tag names."""
+    text = image.text if image is not None else ""
+    fork = "ik_llama.cpp" if engine_of_image(text) == "ik_llama.cpp" else ""
     return [
         replace(
             item,
             engine=fork or item.engine,
-            version=item.version or version_of_image(image_text, fork or item.engine),
+            version=item.version or version_of_image(text, fork or item.engine),
         )
-        for item in found
+        for item in started
     ]
 
 
@@ -192,6 +206,8 @@ def _starts_itself(engine: str, arguments: Sequence[Word], env: Mapping[str, Wor
         return False
     if engine == "ollama":
         return False
+    if engine in WITHOUT_RULES:
+        return True
     if arguments:
         return arguments[0].text.startswith("-") or engine in ("vllm", "tensorrt-llm")
     return (engine == "tgi" and "MODEL_ID" in env) or ("llama.cpp" in engine and _has_llama_env(env))
@@ -286,10 +302,15 @@ def _wrapped(words: list[Word], env: Mapping[str, Word], depth: int) -> list[Sta
             or program.startswith("python")
             or _LLAMA_SERVER.match(program)
         ):
-            return started_by(words[index:], inner, depth + 1)
+            found = started_by(words[index:], inner, depth + 1)
+            # A program's name may be a wrapper's argument: uv run --with vllm vllm serve.
+            if found or program not in PROGRAMS:
+                return found
     if words[0].text == "ssh" and len(words) > 2:
         return follow(joined(words[2:]), env, None, depth)
-    return []
+    # A whole command in quotes: tmux new-session -d "vllm serve …".
+    quoted = next((word for word in words[1:] if " " in word.text and MENTIONS.search(word.text)), None)
+    return [] if quoted is None else follow(quoted, env, None, depth)
 
 
 def _without_repeats(found: list[Started]) -> list[Started]:

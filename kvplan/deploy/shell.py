@@ -308,7 +308,7 @@ class _Follower:
         if part.kind == "text":
             return Word(part.text)
         if part.kind == "parameter":
-            return parameter(part.text, self._lookup, self._set)
+            return self._element(part.text) or parameter(part.text, self._lookup, self._set)
         if part.kind == "arithmetic":
             written = _plain_names(part.text)
             value = expand(written, self._lookup)
@@ -317,6 +317,16 @@ class _Follower:
                 return Word(str(number))
             return Word(f"$(({part.text}))", undefined=value.undefined or (part.text.strip()[:40],))
         return Word(f"$({part.text})", undefined=(f"$({part.text[:40]})",))
+
+    def _element(self, body: str) -> Word | None:
+        """Return one element of an array that is known: ``${NAME[1]}``, ``${NAME[$i]}``."""
+        name, bracket, rest = body.partition("[")
+        if not bracket or not rest.endswith("]") or name not in self.variables:
+            return None
+        index = expand(_plain_names(rest[:-1]), self._lookup)
+        number = arithmetic(index.text) if index.known else None
+        elements = self.variables[name]
+        return elements[number] if number is not None and 0 <= number < len(elements) else None
 
 
 def _bounded(word: Word) -> Word:

@@ -433,3 +433,20 @@ def test_names_cannot_steer_a_terminal(check):
     text = compose(name='"a\\e[31m\\nb"')
     _, data = check({"a.yml": text}, "--gpu", "h100")
     assert data["deployments"][0]["name"] == "a?[31m b"
+
+
+def test_what_a_deployment_names_is_never_read_here(kvplan, tmp_path):
+    """Neither a folder of this machine that has the name, nor standard input."""
+    for folder in ("org/model", "thing"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "config.json").write_text("not JSON: it must not be opened")
+    (tmp_path / "a.sh").write_text(
+        "vllm serve org/model\nvllm serve -- -\nvllm serve --model -\nvllm serve thing\n"
+    )
+    code, out, _ = kvplan("check", "a.sh", "--gpu", "h100", "--json", cwd=tmp_path, stdin="{}")
+    rows = json.loads(out)["deployments"]
+    assert code == 3
+    assert {row["model"]["written"] for row in rows} >= {"org/model", "thing"}
+    assert all(
+        "a path of the server's own" in row["why"] or row["why"] == "no model is named" for row in rows
+    )
