@@ -52,6 +52,10 @@ class CalibratedEngine(Engine):
         self.about, self.runs_on_cpu = inner.about, inner.runs_on_cpu
         self.spills_by_itself = inner.spills_by_itself
 
+    def most_spare_bytes(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> int | None:
+        """Return the engine's own bound, which counts no overhead."""
+        return self.uncalibrated.most_spare_bytes(model, workload, devices)
+
     def spilled(self, plan: Plan, devices: Sequence[Device]) -> Plan | None:
         """Spill as the engine does."""
         return self.uncalibrated.spilled(plan, devices)

@@ -260,7 +260,7 @@ def _copies(plan: Plan) -> float:
 
 
 def _null_block(a: Plan, b: Plan, names: Names) -> Iterator[Reason]:
-    """Name the block that vLLM never hands out (since 0.23) where only one of the two keeps one."""
+    """Name the block that vLLM never hands out (since 0.29) where only one of the two keeps one."""
     kept = _null_bytes(a), _null_bytes(b)
     if bool(kept[0]) != bool(kept[1]):
         name = names[0] if kept[0] else names[1]

@@ -6,7 +6,6 @@ one the model was trained for.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from kvplan.adapters import adapters_bytes
 from kvplan.device import Device
@@ -14,6 +13,7 @@ from kvplan.dtypes import weight_format
 from kvplan.engines import engine_named
 from kvplan.engines.base import Component, DevicePlan, Engine, Notice, Plan
 from kvplan.errors import OptionClash
+from kvplan.frozen import replace
 from kvplan.model import ModelSpec
 from kvplan.quantity import total
 from kvplan.units import format_tokens

@@ -4,6 +4,7 @@
 printed. Generic or common spellings are aliases.
 """
 
+from functools import lru_cache
 from importlib import import_module
 
 from kvplan.engines.base import Engine
@@ -30,6 +31,7 @@ ALIASES: dict[str, str] = {
 }
 
 
+@lru_cache(maxsize=64)
 def engine_named(text: str) -> Engine:
     """Return the policy of ``NAME`` or ``NAME@VERSION``.
 

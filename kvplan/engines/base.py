@@ -90,7 +90,7 @@ class DevicePlan:
     @property
     def headroom_bytes(self) -> int:
         """Budget less the expected requirement; negative when short."""
-        return self.budget_bytes - self.required.expected
+        return self.budget_bytes - sum(component.bytes.expected for component in self.components)
 
     @property
     def binding(self) -> CheckName:
@@ -231,6 +231,19 @@ class Engine(ABC):
         ``devices`` are the GPUs in order (empty: CPU only). Raises KvplanError for input that no
         engine could accept; what only this engine refuses is a Refusal in the plan.
         """
+
+    def most_spare_bytes(
+        self,
+        model: ModelSpec,  # noqa: ARG002
+        workload: Workload,  # noqa: ARG002
+        devices: Sequence[Device],  # noqa: ARG002
+    ) -> int | None:
+        """Return an upper bound on the room in the fullest device that costs far less than a plan.
+
+        Negative where no plan can fit. None where the engine knows no such bound, or its plans are
+        as cheap. Raises what ``plan`` raises.
+        """
+        return None
 
     def spilled(self, plan: Plan, devices: Sequence[Device]) -> Plan | None:  # noqa: ARG002
         """Return ``plan``'s workload with as little as possible in system memory, so that it fits.
