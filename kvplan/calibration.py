@@ -1,8 +1,10 @@
-"""What this machine's own servers showed: used by later plans on the same device and engine.
+"""What this machine itself showed: used by later plans on the same device and engine.
 
-One measurement replaces an engine's estimate of what lies beside weights and cache (``--overhead``):
-llama.cpp's runtime for any model, vLLM's runtime, activations and graphs for the model and the
-scheduler's settings it was read from. Nothing here reads a file: the measurements are handed in.
+A server's overhead replaces an engine's estimate of what lies beside weights and cache
+(``--overhead``): llama.cpp's runtime for any model, vLLM's runtime, activations and graphs for the
+model and the scheduler's settings it was read from. A cache that was allocated on the device widens
+the cache by what the allocator rounded, and tells how much of the device a process sees. Nothing here
+reads a file: the measurements are handed in.
 """
 
 from collections.abc import Sequence
@@ -20,6 +22,7 @@ SPREAD_PERCENT = 5
 # The settings that vLLM's overhead follows; a measurement holds for the same ones only.
 SCOPE_OPTIONS = ("max_num_seqs", "max_num_batched_tokens", "enforce_eager", "tensor_parallel_size")
 WHY = "calibrated on this machine"
+CACHE_COMPONENTS = ("kv_cache", "recurrent_state")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +44,55 @@ class Measurement:
     driver: str = ""
 
 
-class CalibratedEngine(Engine):
-    """An engine whose overhead was measured on this machine."""
+@dataclass(frozen=True, slots=True)
+class CacheMeasurement:
+    """One cache as it was allocated on a device (or as a server said it holds it).
 
-    def __init__(self, inner: Engine, measurements: Sequence[Measurement]) -> None:
+    ``device`` is the driver's name of it, ``also`` the catalogue's where it has one. ``measured_bytes``
+    is what the allocator set aside for ``planned_bytes``; ``usable_bytes`` what a process sees of the
+    device, 0 where nobody was asked.
+    """
+
+    device: str
+    engine: str
+    version: str
+    planned_bytes: int
+    measured_bytes: int
+    usable_bytes: int = 0
+    also: str = ""
+    model: str = ""
+    when: str = ""
+    driver: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """Everything that was measured on this machine.
+
+    ``unreadable`` says why it could not be read: every plan then carries that as a warning.
+    """
+
+    overheads: tuple[Measurement, ...] = ()
+    caches: tuple[CacheMeasurement, ...] = ()
+    unreadable: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.overheads or self.caches or self.unreadable)
+
+
+class CalibratedEngine(Engine):
+    """An engine that was measured on this machine."""
+
+    def __init__(self, inner: Engine, measurements: Measurements) -> None:
         self.uncalibrated = inner
-        self._measurements = tuple(one for one in measurements if _is_same_engine(one, inner))
+        self._overheads = tuple(one for one in measurements.overheads if _is_same_engine(one, inner))
+        self._caches = measurements.caches
+        self._unreadable = measurements.unreadable
         self.name, self.version, self.versions = inner.name, inner.version, inner.versions
         self.kv_formats, self.weight_families = inner.kv_formats, inner.weight_families
         self.about, self.runs_on_cpu = inner.about, inner.runs_on_cpu
-        self.spills_by_itself = inner.spills_by_itself
+        self.spills_by_itself, self.loads_beside = inner.spills_by_itself, inner.loads_beside
+        self.takes_what_fits = inner.takes_what_fits
 
     def most_spare_bytes(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> int | None:
         """Return the engine's own bound, which counts no overhead."""
@@ -58,13 +100,54 @@ class CalibratedEngine(Engine):
 
     def spilled(self, plan: Plan, devices: Sequence[Device]) -> Plan | None:
         """Spill as the engine does."""
-        return self.uncalibrated.spilled(plan, devices)
+        return self.uncalibrated.spilled(plan, self._seen(devices))
 
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
-        """Plan as the engine does, with the measured overhead where one holds."""
+        """Plan as the engine does, with what was measured where it holds."""
+        found = self._with_overhead(model, workload, self._seen(devices))
+        notices = self._cache_notices(found)
+        if self._unreadable:
+            notices += (Notice("calibration-unreadable", self._unreadable),)
+        held = self._held_here(found)
+        if held and found.devices:
+            planned = tuple(_with_allocator(device, held) for device in found.devices)
+            found = replace(found, devices=planned)
+        elif held:
+            found = replace(found, host=tuple(_as_allocated(part, held) for part in found.host))
+        return replace(found, warnings=(*found.warnings, *notices)) if notices else found
+
+    def _seen(self, devices: Sequence[Device]) -> Sequence[Device]:
+        """Return the devices with what a process was seen to have of them."""
+        return tuple(_as_measured(device, self._caches) for device in devices)
+
+    def _held_here(self, plan: Plan) -> tuple[CacheMeasurement, ...]:
+        """Return the caches that this engine's layout took on the plan's device: the CPU's without one."""
+        names = {device.device.name for device in plan.devices} or {"cpu"}
+        return tuple(
+            one
+            for one in self._caches
+            if one.planned_bytes > 0
+            and names <= {one.device, one.also}
+            and _is_same_engine(one, self.uncalibrated)
+        )
+
+    def _cache_notices(self, plan: Plan) -> tuple[Notice, ...]:
+        held = self._held_here(plan)
+        if not held:
+            return ()
+        worst = max(held, key=lambda one: abs(one.measured_bytes - one.planned_bytes) / one.planned_bytes)
+        share = 100 * (worst.measured_bytes - worst.planned_bytes) / worst.planned_bytes
+        return (
+            Notice(
+                "cache-calibrated-on-this-machine",
+                f"cache {WHY}: {_times(len(held))}{_dates(held)}, at most {share:+.2f} % from the plan",
+            ),
+        )
+
+    def _with_overhead(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
         if workload.overhead_bytes is not None or not devices:
             return self.uncalibrated.plan(model, workload, devices)
-        here = [one for one in self._measurements if all(device.name == one.device for device in devices)]
+        here = [one for one in self._overheads if all(device.name == one.device for device in devices)]
         if not here:
             return self.uncalibrated.plan(model, workload, devices)
         first = self.uncalibrated.plan(model, workload, devices)
@@ -76,11 +159,8 @@ class CalibratedEngine(Engine):
         high = max(amounts) * (100 + SPREAD_PERCENT) // 100
         measured = Quantity(low, sorted(amounts)[len(amounts) // 2], high, "calibrated", WHY)
         told = self.uncalibrated.plan(model, replace(workload, overhead_bytes=measured.expected), devices)
-        dates = ", ".join(sorted({one.when for one in holding if one.when}))
         notice = Notice(
-            "calibrated-on-this-machine",
-            f"overhead {WHY}: {len(holding)} measurement{'s' if len(holding) > 1 else ''}"
-            + (f" of {dates}" if dates else ""),
+            "calibrated-on-this-machine", f"overhead {WHY}: {_times(len(holding))}{_dates(holding)}"
         )
         return replace(
             told,
@@ -90,7 +170,62 @@ class CalibratedEngine(Engine):
         )
 
 
-def _is_same_engine(one: Measurement, engine: Engine) -> bool:
+def _times(count: int) -> str:
+    return f"{count} measurement{'s' if count > 1 else ''}"
+
+
+def _dates(measured: Sequence[Measurement | CacheMeasurement]) -> str:
+    dates = ", ".join(sorted({one.when for one in measured if one.when}))
+    return f" of {dates}" if dates else ""
+
+
+def _as_measured(device: Device, caches: Sequence[CacheMeasurement]) -> Device:
+    """Return a device with the memory that a process last saw of it."""
+    seen = [one.usable_bytes for one in caches if one.usable_bytes and device.name in (one.device, one.also)]
+    if not seen:
+        return device
+    return replace(device, usable_bytes=seen[-1], usable_low_bytes=min(seen), usable_basis="calibrated")
+
+
+def _with_allocator(device: DevicePlan, held: Sequence[CacheMeasurement]) -> DevicePlan:
+    """Widen a device's cache by what the allocator took for it, and the budget's check with it."""
+    components = tuple(_as_allocated(part, held) for part in device.components)
+    pairs = list(zip(components, device.components, strict=True))
+    low = sum(after.bytes.low - before.bytes.low for after, before in pairs)
+    high = sum(after.bytes.high - before.bytes.high for after, before in pairs)
+    if not low and not high:
+        return replace(device, components=components)
+    checks = tuple(
+        replace(check, required=_moved(check.required, low, high)) if check.name == "budget" else check
+        for check in device.checks
+    )
+    return replace(device, components=components, checks=checks)
+
+
+def _as_allocated(part: Component, held: Sequence[CacheMeasurement]) -> Component:
+    """Return a cache's component with bounds that hold what the allocator took for the measured ones."""
+    amount = part.bytes
+    if part.name not in CACHE_COMPONENTS or not amount.expected:
+        return part
+    shares = [amount.expected * one.measured_bytes // one.planned_bytes for one in held]
+    low, high = min(amount.low, *shares), max(amount.high, *shares)
+    note = f"{part.note}; {WHY}" if part.note else WHY
+    if (low, high) == (amount.low, amount.high):
+        return Component(part.name, amount, note)
+    return Component(part.name, _moved(amount, low - amount.low, high - amount.high), note)
+
+
+def _moved(amount: Quantity, low: int, high: int) -> Quantity:
+    return Quantity(
+        max(0, amount.low + low),
+        amount.expected,
+        amount.high + high,
+        "assumed" if amount.basis == "assumed" else "calibrated",
+        amount.why,
+    )
+
+
+def _is_same_engine(one: Measurement | CacheMeasurement, engine: Engine) -> bool:
     if one.engine != engine.name:
         return False
     # A llama.cpp build's number changes daily; releases of the others change what they hold.

@@ -25,6 +25,8 @@ BEYOND_LIMIT: dict[str, str] = {
     "vllm": "vLLM refuses {asked} without VLLM_ALLOW_LONG_MAX_MODEL_LEN=1",
     "sglang": "SGLang refuses {asked} without SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN=1",
     "tensorrt-llm": "TensorRT-LLM refuses {asked} above max_position_embeddings",
+    "lmdeploy": "LMDeploy runs {asked} with degraded positions",
+    "tgi": "TGI runs {asked} with degraded positions",
     "llama.cpp": "llama.cpp runs {asked} with a warning",
     "ollama": "Ollama cuts {asked} to the model's limit",
     "transformers": "transformers runs {asked} with degraded positions",

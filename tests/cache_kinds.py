@@ -66,6 +66,8 @@ FORMATS = {
         "q4_1",
     ),
     "vllm": ("auto", "fp16", "fp8", "int8", "int4", "nvfp4"),
+    "sglang": ("auto", "fp8", "fp8_e5m2", "mxfp8", "nvfp4", "fp4_mx_block16"),
+    "tensorrt-llm": ("auto", "fp16", "fp8", "nvfp4"),
     "llama.cpp": ("f16", "bf16", "q8_0", "q5_1", "q4_0", "iq4_nl"),
     "transformers": ("auto",),
 }
@@ -84,12 +86,13 @@ def model_of(cache, num_layers=3):
     return replace(base, structure=replace(base.structure, layers=run_lengths(layers)))
 
 
-def planned(model, engine, kv, tokens=1000, sequences=2):
+def planned(model, engine, kv, tokens=1000, sequences=2, options=(), devices=()):
     workload = Workload(
         context_tokens=tokens,
         num_sequences=sequences,
         kv_cache_dtype_k=kv,
         kv_cache_dtype_v=kv,
         encoder_tokens=77,
+        engine_options=tuple(options),
     )
-    return plan(model, workload, (), engine_named(engine))
+    return plan(model, workload, tuple(devices), engine_named(engine))

@@ -95,9 +95,9 @@ class Checker:
 def checker(asked: CheckAsked, paths: Sequence[str]) -> Checker:
     """Read the options and the policy. Raises KvplanError for what cannot be read."""
     from kvplan.sources import open_model
-    from kvplan.verify.calibration import saved
+    from kvplan.verify.calibration import saved_or_why
 
-    measurements = saved()
+    measurements = saved_or_why()
     typed = _typed(asked)
     loaded = _policy(asked.policy, paths)
     models = Models(lambda ref, offline: open_model(ref, offline=offline))

@@ -128,16 +128,23 @@ def _measurements() -> "Iterator[Finding]":
     from kvplan.errors import KvplanError
     from kvplan.report.doctor_answer import Finding
     from kvplan.units import format_gib
-    from kvplan.verify.calibration import path, saved
+    from kvplan.verify.calibration import saved
+    from kvplan.verify.calibration_file import path
 
     try:
         kept = saved()
     except KvplanError as error:
         yield Finding("calibration", "this machine", error.message, ok=False, hint=error.hint)
         return
-    for one in kept:
+    for one in kept.overheads:
         scope = f"{one.engine} {one.version} on {one.device}" + (f", {one.model}" if one.model else "")
-        yield Finding("calibration", "this machine", f"{scope}: {format_gib(one.overhead_bytes)}, {one.when}")
+        text = f"{scope}: overhead {format_gib(one.overhead_bytes)}, planned {format_gib(one.planned_bytes)}"
+        yield Finding("calibration", "this machine", f"{text}, {one.when}")
+    for cache in kept.caches:
+        driver = f" ({cache.driver})" if cache.driver else ""
+        scope = f"{cache.engine} {cache.version} on {cache.device}{driver}, {cache.model}"
+        text = f"{scope}: cache {format_gib(cache.measured_bytes)}, planned {format_gib(cache.planned_bytes)}"
+        yield Finding("calibration", "this machine", f"{text}, {cache.when}")
     if not kept:
         yield Finding("calibration", "this machine", f"nothing measured: {path()}")
 

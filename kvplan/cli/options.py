@@ -46,7 +46,9 @@ KvValueOption = Annotated[
 EngineOption = Annotated[
     str | None,
     typer.Option(
-        "--engine", metavar="NAME[@VERSION]", help="vllm, sglang, llama.cpp, ollama, transformers, ideal."
+        "--engine",
+        metavar="NAME[@VERSION]",
+        help="vllm, sglang, tensorrt-llm, lmdeploy, tgi, llama.cpp, ollama, transformers, ideal.",
     ),
 ]
 TensorOption = Annotated[

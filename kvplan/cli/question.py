@@ -190,15 +190,19 @@ def _drafted(
 
 
 def calibrated(engine: Engine) -> Engine:
-    """Return the engine with what was measured on this machine, itself where nothing was."""
-    from kvplan.verify.calibration import saved
+    """Return the engine with what was measured on this machine, itself where nothing was.
 
-    measurements = saved()
-    if not measurements:
+    Measurements that cannot be read are a warning of every plan: no answer depends on them.
+    """
+    from kvplan.verify.calibration_file import is_there
+
+    if not is_there():
         return engine
     from kvplan.calibration import CalibratedEngine
+    from kvplan.verify.calibration import saved_or_why
 
-    return CalibratedEngine(engine, measurements)
+    measurements = saved_or_why()
+    return CalibratedEngine(engine, measurements) if measurements else engine
 
 
 def rules_of(asked: Asked) -> Rules:

@@ -34,6 +34,8 @@ VALUES: dict[str, str] = {
     "cpu_memory": "fit compare find sweep check diff",
     "overhead": "fit compare find sweep capacity",
     "min_headroom": "fit find sweep capacity check diff",
+    "draft": "fit compare sweep capacity",
+    "lora": "fit compare sweep capacity",
     "max_kv_gib": "check diff",
     "min_concurrency": "check diff",
     "min_context": "check diff",

@@ -27,6 +27,10 @@ UrlOption = Annotated[
     str | None,
     typer.Option("--url", metavar="URL", help="Ask a running vLLM, SGLang, llama-server or Ollama."),
 ]
+ApiKeyOption = Annotated[
+    str | None,
+    typer.Option("--api-key", metavar="KEY", help="The server's key, with --url; else KVPLAN_API_KEY."),
+]
 AgainstOption = Annotated[
     str | None,
     typer.Option("--against", metavar="WHAT", help="transformers: its own cache classes, filled."),
@@ -35,7 +39,7 @@ ForwardOption = Annotated[
     bool, typer.Option("--forward", help="Run a few tokens through a random model with fewer layers.")
 ]
 SaveOption = Annotated[
-    bool, typer.Option("--save", help="With --log: keep what it shows; later plans on that GPU use it.")
+    bool, typer.Option("--save", help="Keep what was measured; later plans on that device use it and say so.")
 ]
 ForgetOption = Annotated[bool, typer.Option("--forget", help="Remove everything that --save kept.")]
 
@@ -60,6 +64,7 @@ def verify(
     forward: ForwardOption = False,
     log: LogOption = None,
     url: UrlOption = None,
+    api_key: ApiKeyOption = None,
     gpu: opt.GpuOption = None,
     tp: opt.TensorOption = None,
     pp: opt.PipelineOption = None,
@@ -102,17 +107,17 @@ def verify(
         out = Output("json" if json_ else format_, output, tuple(export or ()), quiet)
         if forget:
             from kvplan.verify.calibration import forget as remove
-            from kvplan.verify.calibration import path
+            from kvplan.verify.calibration_file import path
 
             there = remove()
             return Outcome(0, text=f"removed {path()}\n" if there else f"nothing is kept in {path()}\n")
-        if save and log is None:
-            from kvplan.errors import InputError
+        if save and (against is not None or forward):
+            from kvplan.errors import OptionClash
 
-            raise InputError(
-                "--save goes with --log",
-                why="a server's log shows what lies beside weights and cache",
-                hint="write it like: kvplan verify --log server.log --gpu h100 --save",
+            raise OptionClash(
+                f"--save and {'--forward' if forward else '--against'} are both given",
+                why="transformers' caches show bytes, which the plan knows, not what a device takes for them",
+                hint="leave it out, or save from a log or server: --log FILE, --url URL",
             )
         if log is not None and url is not None:
             from kvplan.errors import OptionClash
@@ -125,7 +130,7 @@ def verify(
         if url is not None:
             from kvplan.cli import verify_server
 
-            return verify_server.answer(asked, url, out)
+            return verify_server.answer(asked, url, out, api_key=api_key, keep=save)
         if log is not None:
             from kvplan.cli import verify_log
 
@@ -144,6 +149,6 @@ def verify(
             return verify_transformers.answer(asked, device, max_memory, out, run_model=forward)
         from kvplan.cli import verify_allocation
 
-        return verify_allocation.answer(asked, device, max_memory, out)
+        return verify_allocation.answer(asked, device, max_memory, out, keep=save)
 
     submit(job)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from kvplan.calibration import CalibratedEngine
 from kvplan.cli.outcome import Outcome, Output
 from kvplan.cli.question import Asked, question
 from kvplan.engines.base import Notice, Plan
@@ -17,8 +18,13 @@ from kvplan.verify.comparison import EXIT_CODES, outcome
 from kvplan.verify.device_memory import torch_module
 
 
-def answer(asked: Asked, device: str, max_memory: str | None, output: Output) -> Outcome:
-    """Plan, allocate, compare. Raises CannotTell (exit 3) where nothing can be measured."""
+def answer(
+    asked: Asked, device: str, max_memory: str | None, output: Output, *, keep: bool = False
+) -> Outcome:
+    """Plan, allocate, compare; ``keep`` saves what was measured.
+
+    Raises CannotTell (exit 3) where nothing can be measured.
+    """
     if not asked.model:
         raise InputError(
             "no MODEL is given",
@@ -27,12 +33,19 @@ def answer(asked: Asked, device: str, max_memory: str | None, output: Output) ->
         )
     torch_module()
     asking = question(asked)
-    result = plan(asking.model, asking.workload, asking.devices, asking.engine)
+    # Held against the rules that ship, not against what was measured here before.
+    policy = asking.engine.uncalibrated if isinstance(asking.engine, CalibratedEngine) else asking.engine
+    result = plan(asking.model, asking.workload, asking.devices, policy)
     limit = parse_size(max_memory).num_bytes if max_memory is not None else None
     whole, part, used = prepare(result, device, limit)
-    with progress_bar(part.num_bytes, f"allocating on {used}") as advance:
+    with progress_bar(part.num_bytes, f"allocating on {used}", quiet=output.quiet) as advance:
         found = allocate(result, whole, part, used, advance)
     reached = outcome(found.rows)
+    facts = dict(found.facts)
+    if keep:
+        from kvplan.cli.verify_save import keep_allocation
+
+        facts["saved_in"] = str(keep_allocation(asked, result, found.measured, part.num_bytes))
     unread = tuple(
         Notice("unknown-engine-flags", f"not read: {' '.join(asking.unknown_flags)}")
         for _ in asking.unknown_flags[:1]
@@ -46,7 +59,7 @@ def answer(asked: Asked, device: str, max_memory: str | None, output: Output) ->
             exit_code=EXIT_CODES[reached],
             rows=found.rows,
             plan=result,
-            facts=found.facts,
+            facts=facts,
             warnings=(*result.warnings, *unread, *found.warnings),
         ),
         output,
@@ -68,9 +81,9 @@ def subject(result: Plan, against: str) -> str:
 
 
 @contextmanager
-def progress_bar(total_bytes: int, what: str) -> Iterator[Callable[[int], None]]:
-    """Show a bar on standard error where that is a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty():
+def progress_bar(total_bytes: int, what: str, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """Show a bar on standard error where that is a terminal, nothing elsewhere or when ``quiet``."""
+    if quiet or not sys.stderr.isatty():
         yield lambda _: None
         return
     from rich.console import Console

@@ -40,7 +40,9 @@ def answer(asked: Asked, path: str, output: Output, *, keep: bool = False) -> Ou
         "out_of_memory": readings.out_of_memory,
     }
     if keep:
-        facts["saved_in"] = str(_keep(asked, result, readings))
+        from kvplan.cli.verify_save import keep_log
+
+        facts["saved_in"] = str(keep_log(asked, result, readings))
     facts |= {name: int(value) if value == int(value) else value for name, value in readings.counts.items()}
     return Outcome(
         EXIT_CODES[reached],
@@ -57,29 +59,6 @@ def answer(asked: Asked, path: str, output: Output, *, keep: bool = False) -> Ou
         ),
         output,
     )
-
-
-def _keep(asked: Asked, result: Plan, readings: Readings) -> Path:
-    """Save what the log says lies beside weights and cache. Raises CannotTell where it does not say it."""
-    from datetime import date
-
-    from kvplan.verify.calibration import save
-    from kvplan.verify.log_comparison import measurement_of
-
-    if not asked.gpus:
-        raise InputError(
-            "--save needs the GPU's name",
-            why="later plans use the measurement for that GPU",
-            hint="name it as later plans will: --gpu h100, or --gpu local",
-        )
-    measured = measurement_of(result, readings, when=date.today().isoformat())
-    if measured is None:
-        raise CannotTell(
-            f"this {readings.engine} log does not say what lies beside weights and cache",
-            why="vLLM prints it after profiling, llama.cpp in its memory table ('unaccounted')",
-            hint="give the whole start-up log",
-        )
-    return save(measured)
 
 
 def planned_against(asked: Asked, readings: Readings, *, needs_gpu: bool) -> tuple[Plan, Replan]:

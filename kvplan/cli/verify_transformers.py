@@ -49,7 +49,8 @@ def answer(asked: Asked, device: str, max_memory: str | None, output: Output, *,
             )
         else:
             prepare(result, device, parse_size(max_memory).num_bytes if max_memory else None)
-            with progress_bar(result.cache.total.expected, f"filling on {used}") as advance:
+            total = result.cache.total.expected
+            with progress_bar(total, f"filling on {used}", quiet=output.quiet) as advance:
                 held = fill(result, used, advance)
     finally:
         device_memory.release(torch, used)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import field
 
-from kvplan.calibration import Measurement
+from kvplan.calibration import Measurements
 from kvplan.errors import InvalidValue
 from kvplan.frozen import dataclass
 from kvplan.judge import DEFAULT_RULES, Rules
@@ -48,7 +48,7 @@ class Settings:
     reserve_bytes: int = 0
     cpu_memory_bytes: int | None = None
     num_sequences: int | None = None
-    measurements: tuple[Measurement, ...] = ()
+    measurements: Measurements = Measurements()
 
 
 def parse_model_choice(text: str) -> tuple[str, ModelChoice]:

@@ -14,6 +14,8 @@ ENGINES: dict[str, str] = {
     "vllm": "vllm",
     "sglang": "sglang",
     "tensorrt-llm": "tensorrt_llm",
+    "lmdeploy": "lmdeploy",
+    "tgi": "tgi",
     "llama.cpp": "llama_cpp",
     "ollama": "ollama",
     "transformers": "transformers",
@@ -28,6 +30,7 @@ ALIASES: dict[str, str] = {
     "trtllm": "tensorrt-llm",
     "trt-llm": "tensorrt-llm",
     "tensorrt_llm": "tensorrt-llm",
+    "text-generation-inference": "tgi",
 }
 
 

@@ -211,7 +211,8 @@ class Engine(ABC):
     ones, oldest first. ``kv_formats`` are the names ``--kv`` takes here, generic ones included.
     ``about`` is one line for ``kvplan list engines``. ``runs_on_cpu`` says that system memory may
     stand in for a device, ``spills_by_itself`` that what does not fit goes to system memory unasked,
-    ``loads_beside`` that draft models and adapters are loaded beside the model, with nothing reserved.
+    ``loads_beside`` that draft models and adapters are loaded beside the model, with nothing reserved,
+    ``takes_what_fits`` that a length left open is the longest that its pool holds.
     """
 
     name: str
@@ -223,6 +224,7 @@ class Engine(ABC):
     runs_on_cpu: bool = False
     spills_by_itself: bool = False
     loads_beside: bool = False
+    takes_what_fits: bool = False
 
     @abstractmethod
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:

@@ -28,11 +28,27 @@ def local_devices() -> tuple[Device, ...]:
     return found
 
 
+def catalogue_name(name: str, total_bytes: int) -> str:
+    """Return the catalogue's name of a device that a driver reports, empty where its size is another's.
+
+    A slice of a card (MIG) has the card's name and a part of its memory.
+    """
+    try:
+        known = device_named(_model_of(name))
+    except UnknownGpu:
+        return ""
+    return known.name if abs(known.memory_bytes - total_bytes) * 20 <= known.memory_bytes else ""
+
+
+def _model_of(name: str) -> str:
+    return name.removesuffix(" HBM3").removesuffix(" 80GB")
+
+
 def described(name: str, total_bytes: int, used_bytes: int) -> Device:
     """Return the device a driver reported: its own total, the catalogue's speed if it is known."""
     usable, low, basis = hidden_from_cuda(total_bytes)
     try:
-        known = device_named(name.removesuffix(" HBM3").removesuffix(" 80GB"))
+        known = device_named(_model_of(name))
     except UnknownGpu:
         known = None
     if known is not None and known.usable_basis == "calibrated" and known.memory_bytes == total_bytes:

@@ -5,7 +5,8 @@ from kvplan.report.verify_answer import VerifyAnswer
 from kvplan.units import format_gib
 from kvplan.verify.comparison import Comparison
 
-MIN_WIDTH = 40
+# Figures in bytes beside each other need this much; narrower screens get them one under the other.
+MIN_WIDTH = 56
 OUTCOMES = {"agrees": "agrees", "differs": "differs", "not_measured": "not measured"}
 STYLES = {"agrees": "bold green", "differs": "bold red", "not_measured": "bold magenta"}
 STATUSES = {
@@ -42,6 +43,8 @@ def plain(answer: VerifyAnswer, screen: Screen) -> str:
 
 def table(answer: VerifyAnswer, screen: Screen) -> str:
     """Draw the comparisons with the verdict above and the explanation below."""
+    if screen.width < MIN_WIDTH:
+        return plain(answer, screen)
     from rich.table import Table
     from rich.text import Text
 
@@ -51,8 +54,8 @@ def table(answer: VerifyAnswer, screen: Screen) -> str:
     console.print(Text.assemble((OUTCOMES[answer.outcome], STYLES[answer.outcome]), "  ", answer.subject))
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     drawn.add_column("")
-    drawn.add_column("planned", justify="right")
-    drawn.add_column(MODES[answer.mode], justify="right")
+    drawn.add_column("planned", justify="right", no_wrap=True)
+    drawn.add_column(MODES[answer.mode], justify="right", no_wrap=True)
     drawn.add_column("", overflow="fold")
     for row in answer.rows:
         name = row.name.replace("_", " ")

@@ -6,6 +6,7 @@ memory, a failure half-way), the tensors are gone and their memory given back be
 
 from collections.abc import Callable
 from time import perf_counter
+from traceback import clear_frames
 from typing import Any
 
 from kvplan.errors import CannotTell
@@ -17,6 +18,8 @@ from kvplan.verify.storage import TensorShape
 
 # Called after each layer with the bytes allocated so far.
 Progress = Callable[[int], None]
+# What the allocators say; the last is Metal's answer to a tensor larger than its largest buffer.
+OUT_OF_MEMORY_WORDS = ("not enough memory", "out of memory", "can't allocate memory", "invalid buffer size")
 # Metal has no 8-bit floats: the same bytes as integers.
 _SAME_WIDTH = {"mps": {"float8_e4m3fn": "uint8"}}
 
@@ -39,6 +42,7 @@ class GroupMeasured:
 class Measured:
     """What a whole layout took.
 
+    ``total_bytes`` is what a process sees of the device (None on a CPU), ``driver`` who serves it.
     ``reserved_bytes`` is what torch's allocator took for it, ``lost_bytes`` by how much the device's
     (or process's) memory shrank, ``left_bytes`` what was still missing after everything was freed;
     each None where nobody could be asked.
@@ -48,6 +52,8 @@ class Measured:
     device_name: str
     groups: tuple[GroupMeasured, ...]
     free_before_bytes: int
+    total_bytes: int | None
+    driver: str
     reserved_bytes: int | None
     lost_bytes: int | None
     left_bytes: int | None
@@ -56,6 +62,11 @@ class Measured:
     def storage_bytes(self) -> int:
         """What all tensors' storages hold."""
         return sum(group.storage_bytes for group in self.groups)
+
+    @property
+    def cache_bytes(self) -> int:
+        """What the storages of the cache itself hold: all but what lies beside it."""
+        return sum(one.storage_bytes for one in self.groups if not one.group.beside)
 
     @property
     def seconds(self) -> float:
@@ -88,9 +99,8 @@ def measure(layout: CacheLayout, device: str, progress: Progress = lambda _: Non
     pass through, after everything has been freed.
     """
     torch = device_memory.torch_module()
-    # A first small tensor makes the context, whose memory is not the cache's.
-    del_me = torch.ones(1, device=device)
-    del del_me
+    # A first small tensor makes the context and loads the kernel that fills: not the cache's memory.
+    _tensor(torch, device, TensorShape("first", "uint8", (1,)))
     device_memory.release(torch, device)
     free = device_memory.free_bytes(torch, device)
     held = device_memory.held_bytes(torch, device)
@@ -106,8 +116,11 @@ def measure(layout: CacheLayout, device: str, progress: Progress = lambda _: Non
         device_memory.synchronize(torch, device)
         lost = _growth(held, device_memory.held_bytes(torch, device))
         taken = _growth(reserved, device_memory.reserved_bytes(torch, device))
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(torch, error):
+    except BaseException as error:
+        # The frames that the error went through still hold their last tensor.
+        kept.clear()
+        clear_frames(error.__traceback__)
+        if not isinstance(error, MemoryError | RuntimeError) or not _is_out_of_memory(torch, error):
             raise
         raise CannotTell(
             f"memory ran out after {format_gib(done)} of {format_gib(layout.num_bytes)}",
@@ -122,6 +135,8 @@ def measure(layout: CacheLayout, device: str, progress: Progress = lambda _: Non
         device_name=_device_name(torch, device),
         groups=tuple(groups),
         free_before_bytes=free or 0,
+        total_bytes=device_memory.total_bytes(torch, device),
+        driver=device_memory.driver_of(torch, device),
         reserved_bytes=taken,
         lost_bytes=lost,
         left_bytes=_growth(held, device_memory.held_bytes(torch, device)),
@@ -172,10 +187,12 @@ def _growth(before: int | None, after: int | None) -> int | None:
 
 
 def _is_out_of_memory(torch: Any, error: Exception) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    # Before torch 2.5 the class was CUDA's.
+    kind = getattr(torch, "OutOfMemoryError", None) or torch.cuda.OutOfMemoryError
+    if isinstance(error, MemoryError | kind):
         return True
     text = str(error).casefold()
-    return "not enough memory" in text or "out of memory" in text or "can't allocate memory" in text
+    return any(words in text for words in OUT_OF_MEMORY_WORDS)
 
 
 def _device_name(torch: Any, device: str) -> str:

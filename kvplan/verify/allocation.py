@@ -9,7 +9,7 @@ from kvplan.quantity import exact
 from kvplan.units import format_gib
 from kvplan.verify import device_memory
 from kvplan.verify.allocate import Measured, Progress, measure, room_bytes
-from kvplan.verify.cache_layout import CacheLayout, layout_of, scaled_down
+from kvplan.verify.cache_layout import CacheLayout, LayoutGroup, layout_of, scaled_down
 from kvplan.verify.comparison import Comparison, of_quantity
 
 # How far the device's own count may lie from the tensors': pages and small pools round up.
@@ -26,6 +26,7 @@ class Allocation:
     rows: tuple[Comparison, ...]
     facts: Mapping[str, object]
     warnings: tuple[Notice, ...]
+    measured: Measured
 
 
 def prepare(
@@ -39,7 +40,7 @@ def prepare(
     torch = device_memory.torch_module()
     device = device_memory.device_of(torch, device_name)
     whole = layout_of(plan)
-    if not whole.num_bytes:
+    if not whole.cache_bytes:
         raise CannotTell(
             f"{plan.model.name} keeps no cache under {plan.engine_name}",
             why="its layers store nothing between tokens",
@@ -60,7 +61,9 @@ def allocate(
 ) -> Allocation:
     """Allocate ``part`` of a plan's layout and compare. Raises CannotTell when memory runs out."""
     measured = measure(part, device, progress)
-    return Allocation(_rows(plan, whole, part, measured), _facts(part, measured), _warnings(part, measured))
+    return Allocation(
+        _rows(plan, whole, part, measured), _facts(part, measured), _warnings(part, measured), measured
+    )
 
 
 def _rows(plan: Plan, whole: CacheLayout, part: CacheLayout, measured: Measured) -> tuple[Comparison, ...]:
@@ -69,7 +72,7 @@ def _rows(plan: Plan, whole: CacheLayout, part: CacheLayout, measured: Measured)
             one.group.name,
             None if one.group.planned_bytes is None else exact(one.group.planned_bytes),
             one.storage_bytes,
-            where=_where(one.group.num_layers, one.group.detail),
+            where=_where(one.group),
             why=f"{one.seconds:.2f} s"
             + (f", allocator {one.usable_bytes:,} B" if one.usable_bytes is not None else ""),
         )
@@ -77,15 +80,17 @@ def _rows(plan: Plan, whole: CacheLayout, part: CacheLayout, measured: Measured)
     ]
     if part.num_layers_left_out:
         where = "its shapes added up, not allocated"
-        rows.append(of_quantity("whole_cache", plan.cache.total, whole.num_bytes, where=where))
+        rows.append(of_quantity("whole_cache", plan.cache.total, whole.cache_bytes, where=where))
     else:
-        rows.append(of_quantity("whole_cache", plan.cache.total, measured.storage_bytes))
+        rows.append(of_quantity("whole_cache", plan.cache.total, measured.cache_bytes))
     return tuple(rows)
 
 
-def _where(num_layers: int, detail: str) -> str:
-    layers = f"{num_layers} layer{'s' if num_layers != 1 else ''}"
-    return f"{layers}, {detail}" if detail else layers
+def _where(group: LayoutGroup) -> str:
+    if group.beside:
+        return f"{group.detail}, beside the cache" if group.detail else "beside the cache"
+    layers = f"{group.num_layers} {group.unit}{'s' if group.num_layers != 1 else ''}"
+    return f"{layers}, {group.detail}" if group.detail else layers
 
 
 def _facts(part: CacheLayout, measured: Measured) -> dict[str, object]:
@@ -96,6 +101,7 @@ def _facts(part: CacheLayout, measured: Measured) -> dict[str, object]:
     return {
         "device": measured.device,
         "device_name": measured.device_name,
+        "driver": measured.driver,
         "free_before_bytes": measured.free_before_bytes,
         "storage_bytes": measured.storage_bytes,
         "allocator_bytes": reserved,

@@ -19,6 +19,8 @@ LAYOUTS: dict[str, str] = {
     "vllm": "vllm_layout",
     "llama.cpp": "llama_cpp_layout",
     "ollama": "llama_cpp_layout",
+    "sglang": "sglang_layout",
+    "tensorrt-llm": "tensorrt_llm_layout",
 }
 
 
@@ -27,6 +29,9 @@ class LayoutGroup:
     """``num_layers`` layers that are alike: the tensors of one of them, allocated for each.
 
     ``planned_bytes`` is what the plan says of them all, None where it says it only of the whole.
+    ``beside`` tells that the engine allocates it with the cache, and the plan counts it elsewhere than
+    in the cache's total (padding pages, spare slots, tables of positions). ``unit`` names what
+    ``num_layers`` counts where one tensor holds several layers.
     """
 
     name: str
@@ -34,6 +39,8 @@ class LayoutGroup:
     tensors: tuple[TensorShape, ...]
     planned_bytes: int | None = None
     detail: str = ""
+    beside: bool = False
+    unit: str = "layer"
 
     @property
     def layer_bytes(self) -> int:
@@ -48,7 +55,10 @@ class LayoutGroup:
 
 @dataclass(frozen=True, slots=True)
 class CacheLayout:
-    """Every tensor of a plan's cache. ``num_layers_left_out`` counts what scaling down dropped."""
+    """Every tensor of a plan's cache, and those beside it.
+
+    ``num_layers_left_out`` counts what scaling down dropped.
+    """
 
     groups: tuple[LayoutGroup, ...]
     num_layers_left_out: int = 0
@@ -59,9 +69,14 @@ class CacheLayout:
         return sum(group.num_bytes for group in self.groups)
 
     @property
+    def cache_bytes(self) -> int:
+        """What the cache itself takes: all but what lies beside it."""
+        return sum(group.num_bytes for group in self.groups if not group.beside)
+
+    @property
     def num_layers(self) -> int:
         """How many layers (or slots of a pool) are allocated."""
-        return sum(group.num_layers for group in self.groups)
+        return sum(group.num_layers for group in self.groups if not group.beside)
 
 
 def layout_of(plan: Plan) -> CacheLayout:
@@ -105,10 +120,13 @@ def with_planned(plan: Plan, groups: tuple[LayoutGroup, ...], num_copies: int) -
 def scaled_down(layout: CacheLayout, limit_bytes: int) -> CacheLayout:
     """Drop layers until the rest fits, keeping at least one of each kind that stores something.
 
-    Raises CannotTell when one layer of each kind is already too much.
+    What lies beside the layers goes first. Raises CannotTell when one layer of each kind is already too much.
     """
     if layout.num_bytes <= limit_bytes:
         return layout
+    if any(group.beside for group in layout.groups):
+        layers = tuple(group for group in layout.groups if not group.beside)
+        return scaled_down(replace(layout, groups=layers), limit_bytes)
     least = sum(group.layer_bytes for group in layout.groups)
     if least > limit_bytes:
         raise CannotTell(

@@ -7,6 +7,7 @@ answers: then nothing is claimed.
 
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ KEPT_FREE_PERCENT = 10
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 _STATM = Path("/proc/self/statm")
+_NVIDIA = Path("/proc/driver/nvidia/version")
 
 
 def torch_module() -> Any:
@@ -64,54 +66,83 @@ def device_of(torch: Any, name: str) -> str:
 
 def free_bytes(torch: Any, device: str) -> int | None:
     """Return what is free for one more process, None where it cannot be asked."""
-    if device == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
-    if device == "xpu":
-        return int(torch.xpu.mem_get_info()[0])
+    if device == "cpu":
+        return _free_system_bytes()
     if device == "mps":
-        return int(torch.mps.recommended_max_memory()) - int(torch.mps.driver_allocated_memory())
-    return _free_system_bytes()
+        total, held = total_bytes(torch, device), held_bytes(torch, device)
+        return None if total is None or held is None else max(0, total - held)
+    return _free_and_total(torch, device)[0]
+
+
+def total_bytes(torch: Any, device: str) -> int | None:
+    """Return what a process sees of a device, None for a CPU and where it cannot be asked."""
+    if device == "cpu":
+        return None
+    if device == "mps":
+        return _asked(torch.mps, "recommended_max_memory")
+    return _free_and_total(torch, device)[1]
 
 
 def held_bytes(torch: Any, device: str) -> int | None:
     """Return what this process (CPU, Metal) or everybody (CUDA, XPU) holds of the device."""
-    if device == "cuda":
-        free, total = torch.cuda.mem_get_info()
-        return int(total) - int(free)
-    if device == "xpu":
-        free, total = torch.xpu.mem_get_info()
-        return int(total) - int(free)
+    if device == "cpu":
+        return _resident_bytes()
     if device == "mps":
-        return int(torch.mps.driver_allocated_memory())
-    return _resident_bytes()
+        return _asked(torch.mps, "driver_allocated_memory")
+    free, total = _free_and_total(torch, device)
+    return None if free is None or total is None else total - free
 
 
 def reserved_bytes(torch: Any, device: str) -> int | None:
     """Return what torch's caching allocator has taken from the device; None on a CPU."""
-    if device == "cuda":
-        return int(torch.cuda.memory_reserved())
-    if device == "xpu":
-        return int(torch.xpu.memory_reserved())
+    if device == "cpu":
+        return None
     if device == "mps":
-        return int(torch.mps.driver_allocated_memory())
-    return None
+        return _asked(torch.mps, "driver_allocated_memory")
+    return _asked(getattr(torch, device), "memory_reserved")
+
+
+def driver_of(torch: Any, device: str) -> str:
+    """Return the driver that serves a device and what torch was built for, as far as they are told."""
+    if device == "cuda" and torch.version.hip:
+        return f"ROCm {torch.version.hip}"
+    if device == "cuda":
+        found = re.search(r"\b\d+\.\d+(?:\.\d+)*\b", _text_of(_NVIDIA))
+        return f"{found.group()}, CUDA {torch.version.cuda}" if found else f"CUDA {torch.version.cuda}"
+    if device == "xpu":
+        return str(getattr(torch.xpu.get_device_properties(), "driver_version", ""))
+    return (
+        f"macOS {platform.mac_ver()[0]}" if device == "mps" else f"{platform.system()} {platform.release()}"
+    )
+
+
+def _free_and_total(torch: Any, device: str) -> tuple[int | None, int | None]:
+    """Return (free, total) as CUDA's and XPU's drivers say; some XPU drivers do not (RuntimeError)."""
+    try:
+        free, total = getattr(torch, device).mem_get_info()
+    except (AttributeError, RuntimeError):
+        return None, None
+    return int(free), int(total)
+
+
+def _asked(module: Any, name: str) -> int | None:
+    # Metal's and XPU's figures came one by one, after torch 2.4.
+    asking = getattr(module, name, None)
+    return None if asking is None else int(asking())
 
 
 def release(torch: Any, device: str) -> None:
     """Give back what torch and the C library keep of freed tensors."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-    elif device == "xpu":
-        torch.xpu.empty_cache()
-    elif device == "mps":
-        torch.mps.empty_cache()
+    if device != "cpu":
+        # Work that is still queued holds its tensors.
+        synchronize(torch, device)
+        getattr(torch, device).empty_cache()
     _trim_heap()
 
 
 def synchronize(torch: Any, device: str) -> None:
     """Wait until the device has done what it was told."""
-    if device in ("cuda", "xpu", "mps"):
+    if device != "cpu":
         getattr(torch, device).synchronize()
 
 
@@ -146,6 +177,13 @@ def _resident_bytes() -> int | None:
 def _free_system_bytes() -> int | None:
     rooms = [room for room in (_available_bytes(), _cgroup_room()) if room is not None]
     return min(rooms, default=None)
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
 
 
 def _available_bytes() -> int | None:

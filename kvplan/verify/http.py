@@ -1,6 +1,6 @@
 """Asking a server over HTTP, on guard: short timeouts, a cap on what is read, no redirects.
 
-Only GET, and POST of a small JSON body, to the address that was typed.
+Only GET, and POST of a small JSON body, to the address that was typed; a key goes nowhere else.
 """
 
 import json
@@ -26,9 +26,12 @@ class _NoRedirects(HTTPRedirectHandler):
 
 
 class Server:
-    """One server by its base address. Raises InvalidValue for an address that is not HTTP."""
+    """One server by its base address; ``api_key`` is sent as its bearer token.
 
-    def __init__(self, url: str, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    Raises InvalidValue for an address that is not HTTP and for a key that no header can carry.
+    """
+
+    def __init__(self, url: str, timeout_seconds: float = TIMEOUT_SECONDS, api_key: str = "") -> None:
         text = url.strip()
         if "://" not in text:
             text = f"http://{text}"
@@ -43,9 +46,22 @@ class Server:
                 why="it starts with http:// or https:// and names a host",
                 hint="write it like --url http://127.0.0.1:8000",
             )
+        if parts.username is not None or parts.password is not None:
+            raise InvalidValue(
+                "the address has a user or password in it",
+                why="reports show the address",
+                hint="write it without, and a key as --api-key or KVPLAN_API_KEY",
+            )
+        if not api_key.isascii() or not api_key.isprintable():
+            raise InvalidValue(
+                "the API key has characters that no HTTP header carries",
+                why="it is sent as Authorization: Bearer KEY",
+                hint="check for a line break at its end",
+            )
         path = parts.path.rstrip("/").removesuffix("/v1")
         self.base = f"{parts.scheme}://{parts.netloc}{path}"
         self._timeout = timeout_seconds
+        self._key = api_key
         self._opener = _opener(parts.hostname)
 
     def text(self, path: str, body: Mapping[str, object] | None = None) -> str | None:
@@ -54,6 +70,8 @@ class Server:
         Raises CannotTell when it cannot be reached, answers with an error, too slowly or too much.
         """
         request = Request(f"{self.base}{path}", headers={"Accept": "*/*", "User-Agent": "kvplan"})
+        if self._key:
+            request.add_header("Authorization", f"Bearer {self._key}")
         if body is not None:
             request.data = json.dumps(body).encode()
             request.add_header("Content-Type", "application/json")
@@ -63,12 +81,9 @@ class Server:
                 return self._read(answer, path, began).decode("utf-8", "replace")
         except HTTPError as error:
             error.close()
-            if error.code in (401, 403):
-                raise CannotTell(
-                    f"{self.base}{path} wants a key ({error.code})",
-                    why="kvplan sends no credentials",
-                    hint="ask the server from inside, or read its log: kvplan verify --log FILE",
-                ) from None
+            refusal = self._refusal(error, path)
+            if refusal is not None:
+                raise refusal from None
             return None
         except TimeoutError:
             raise self._slow(path) from None
@@ -91,6 +106,28 @@ class Server:
             return json.loads(text)
         except (ValueError, RecursionError):
             return None
+
+    def _refusal(self, error: HTTPError, path: str) -> CannotTell | None:
+        """Return what an error status means where it is more than a path that is not there."""
+        if error.code in (401, 403):
+            return CannotTell(
+                f"{self.base}{path} {'refuses this key' if self._key else 'wants a key'} ({error.code})",
+                why="the server was started with --api-key" if not self._key else "its own is another",
+                hint="give it: --api-key KEY, or KVPLAN_API_KEY in the environment",
+            )
+        if error.code == 503:
+            return CannotTell(
+                f"{self.base} is not ready (503)",
+                why="an engine answers so while it loads the model",
+                hint="try again when it has started",
+            )
+        if 300 <= error.code < 400:
+            return CannotTell(
+                f"{self.base}{path} sends elsewhere ({error.code})",
+                why="redirects are not followed: what is asked stays with the address that was typed",
+                hint="name the engine's own address: --url http://127.0.0.1:8000",
+            )
+        return None
 
     def _read(self, answer: Any, path: str, began: float) -> bytes:
         read = bytearray()

@@ -56,8 +56,7 @@ def measurement_of(plan: Plan, readings: Readings, *, when: str) -> Measurement 
         if planned[2] is not None:
             graphs = readings.largest("cuda_graphs") or readings.largest("cuda_graphs_estimated")
             known.append(graphs.num_bytes if graphs is not None else planned[2].expected)
-        options = dict(plan.engine_options)
-        scope = tuple((name, options[name]) for name in SCOPE_OPTIONS if name in options)
+        scope = scope_of(plan)
         before = sum(part.expected for part in planned if part is not None)
         return Measurement(
             device.device.name, "vllm", plan.engine_version, sum(known), before, plan.model.name, scope, when
@@ -69,6 +68,12 @@ def measurement_of(plan: Plan, readings: Readings, *, when: str) -> Measurement 
     return Measurement(
         device.device.name, plan.engine_name, readings.version, rest.num_bytes, runtime.expected, when=when
     )
+
+
+def scope_of(plan: Plan) -> tuple[tuple[str, object], ...]:
+    """Return the settings that an overhead follows: it holds for the same ones only."""
+    options = dict(plan.engine_options)
+    return tuple((name, options[name]) for name in SCOPE_OPTIONS if name in options)
 
 
 def explain(rows: tuple[Comparison, ...], readings: Readings) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ WHOLE_NUMBERS = frozenset(
 CONTEXT = {"vllm": "max_model_len", "sglang": "context_length", "llama.cpp": "n_ctx"}
 # A single device whose size nothing says: large enough that nothing is placed elsewhere.
 UNKNOWN_DEVICE_BYTES = 2**42
+AUTO_SLOTS, AUTO_SINCE = 4, 6924
 _SUFFIX = {"small": "_s", "medium": "_m", "large": "_l"}
 
 
@@ -126,8 +127,15 @@ def _kv_dtypes(engine: str, said: dict[str, object]) -> tuple[str, str]:
 def _llama_cpp(
     readings: Readings, workload: Workload, options: dict[str, object]
 ) -> tuple[Workload, dict[str, object]]:
-    n_ctx = _int(readings.counts.get("n_ctx"))
     n_parallel = max(1, _int(readings.counts.get("n_parallel", 1)))
+    n_ctx = _int(readings.counts.get("n_ctx"))
+    if not n_ctx and "n_ctx_seq" in readings.counts:
+        # A server tells a slot's context only.
+        n_ctx = _int(readings.counts["n_ctx_seq"])
+        if shares_one_cache(readings, workload):
+            options["kv_unified"] = True
+        else:
+            n_ctx *= n_parallel
     cells = _int(readings.counts.get("kv_cache_cells"))
     if n_ctx:
         options |= {"ctx_size": n_ctx, "parallel": n_parallel}
@@ -142,6 +150,29 @@ def _llama_cpp(
     flash = str(options.get("flash_attn", "auto"))
     options["flash_attn"] = {"1": "on", "true": "on", "enabled": "on"}.get(flash.casefold(), flash)
     return workload, options
+
+
+def shares_one_cache(readings: Readings, workload: Workload) -> bool:
+    """Tell whether a llama-server's slots share one cache, each as long as all of it.
+
+    The flags say it where they are given. Without ``-np`` servers make four slots of one cache since
+    b6924 (llama.cpp pull request 16736); with it each slot has its part. Four slots may be either.
+    """
+    said = workload.option("kv_unified")
+    if isinstance(said, bool):
+        return said
+    return slots_may_be_automatic(readings) and workload.option("parallel") is None
+
+
+def slots_may_be_automatic(readings: Readings) -> bool:
+    """Tell whether a llama-server may have chosen its slots itself: four, and no build from before that.
+
+    Builds without git call themselves b0.
+    """
+    if readings.engine != "llama.cpp" or readings.counts.get("n_parallel") != AUTO_SLOTS:
+        return False
+    build = readings.version.removeprefix("b")
+    return not build.isdecimal() or int(build) == 0 or int(build) >= AUTO_SINCE
 
 
 def _llama_cpp_devices(readings: Readings, given: tuple[Device, ...]) -> tuple[Device, ...]:

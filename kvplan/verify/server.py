@@ -1,9 +1,12 @@
 """Which engine a server runs, and what it says of its memory.
 
-vLLM answers ``/version``, ``/v1/models`` and Prometheus' ``/metrics`` (``vllm:cache_config_info``);
-SGLang ``/get_server_info``; llama-server ``/props``, ``/slots``, ``/v1/models`` and, started with
-``--metrics``, ``/metrics``; Ollama ``/api/version``, ``/api/ps`` and ``/api/show``. What is not
-there is left out.
+vLLM 0.33 answers ``/version``, ``/v1/models`` and Prometheus' ``/metrics`` (v1/metrics/loggers.py:
+``vllm:cache_config_info`` has CacheConfig's fields as labels, ``vllm:kv_cache_usage_perc`` was
+``vllm:gpu_cache_usage_perc`` before v1). SGLang 0.5.23 answers ``/server_info`` (``/get_server_info``
+before, still there; managers/scheduler_components/memory_usage.py: GiB to three decimals, graphs by
+phase). llama-server b10488 answers ``/props``, ``/slots`` (tools/server/server-context.cpp: tokens of
+a slot in ``n_prompt_tokens``, ``n_past`` before), ``/v1/models`` and, started with ``--metrics``,
+``/metrics``; Ollama ``/api/version``, ``/api/ps`` and ``/api/show``. What is not there is left out.
 """
 
 import re
@@ -17,8 +20,16 @@ from kvplan.verify.readings import GIB, Reading, Readings
 
 _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})?\s+([-+.\deEnaifNI]+)(?:\s+\d+)?\s*$")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
-# Metrics are printed with a float's digits; SGLang rounds to 0.01 GiB.
-_HUNDREDTH_GIB = GIB // 200 + 1
+# What SGLang's plan reads among the options that its server repeats, as it resolved them.
+_SGLANG_COUNTS = (
+    "mem_fraction_static", "chunked_prefill_size", "tp_size", "pp_size", "dp_size", "ep_size", "page_size",
+    "context_length", "max_running_requests", "max_mamba_cache_size", "swa_full_tokens_ratio",
+    "mamba_full_memory_ratio", "speculative_num_draft_tokens",
+)  # fmt: skip
+_SGLANG_SETTINGS = (
+    "kv_cache_dtype", "mamba_ssm_dtype", "speculative_algorithm", "enable_dp_attention",
+    "disable_radix_cache", "disable_cuda_graph",
+)  # fmt: skip
 
 
 def ask(server: Server, model: str = "") -> Readings:
@@ -70,6 +81,10 @@ def _vllm(server: Server, _: str) -> Readings | None:
         dtype = labels.get("cache_dtype")
         if dtype:
             settings["kv_cache_dtype"] = dtype
+        # Either one fixes the pool, whatever the budget.
+        for fixed in ("kv_cache_memory_bytes", "num_gpu_blocks_override"):
+            if labels.get(fixed, "").isdecimal():
+                settings[fixed] = int(labels[fixed])
         if labels.get("enable_prefix_caching") in ("True", "False"):
             settings["enable_prefix_caching"] = labels["enable_prefix_caching"] == "True"
     for name in ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"):
@@ -87,32 +102,53 @@ def _vllm(server: Server, _: str) -> Readings | None:
 
 
 def _sglang(server: Server, _: str) -> Readings | None:
-    info = _mapping(server.json("/get_server_info")) or _mapping(server.json("/server_info"))
-    if "model_path" not in info and "internal_states" not in info:
+    info = _mapping(server.json("/server_info"))
+    if not _is_sglang(info):
+        info = _mapping(server.json("/get_server_info"))
+    if not _is_sglang(info):
         return None
     counts: dict[str, float] = {}
-    settings: dict[str, object] = {}
     state = _first(info.get("internal_states"))
-    for key in ("mem_fraction_static", "chunked_prefill_size", "tp_size", "pp_size", "dp_size", "page_size",
-                "context_length", "max_running_requests"):  # fmt: skip
+    for key in _SGLANG_COUNTS:
         _count(counts, key, info.get(key))
-    tokens = info.get("max_total_num_tokens") or state.get("max_total_num_tokens")
+    settings = {
+        key: info[key]
+        for key in _SGLANG_SETTINGS
+        if isinstance(info.get(key), str | bool) and info[key] != ""
+    }
     memory = _mapping(state.get("memory_usage"))
     amounts: list[Reading] = []
     for key, name in (("weight", "weights"), ("kvcache", "kv_cache"), ("graph", "cuda_graphs")):
-        value = memory.get(key)
-        if _is_number(value):
-            amounts.append(Reading(name, round(value * GIB), _HUNDREDTH_GIB))
+        values = memory.get(key)
+        parts = list(values.values()) if isinstance(values, dict) else [values]
+        printed = [value for value in parts if _is_number(value)]
+        if printed and len(printed) == len(parts):
+            rounding = max(_rounding_bytes(value) for value in printed) * len(printed)
+            amounts.append(Reading(name, round(sum(printed) * GIB), rounding))
     _count(counts, "kv_cache_tokens", memory.get("token_capacity"))
-    _count(counts, "kv_cache_tokens", tokens)
-    dtype = info.get("kv_cache_dtype")
-    if isinstance(dtype, str):
-        settings["kv_cache_dtype"] = dtype
-    usage = metrics_of(server.text("/metrics") or "").get("sglang:token_usage")
+    _count(counts, "kv_cache_tokens", info.get("max_total_num_tokens") or state.get("max_total_num_tokens"))
+    _count(counts, "swa_tokens", memory.get("token_capacity_swa"))
+    metrics = metrics_of(server.text("/metrics") or "")
+    usage = metrics.get("sglang:token_usage")
     if usage:
         counts["cache_used_fraction"] = max(value for _, value in usage)
+    for name, said in (
+        ("sglang:num_running_reqs", "requests_running"),
+        ("sglang:num_queue_reqs", "requests_waiting"),
+    ):
+        if name in metrics:
+            counts[said] = sum(value for _, value in metrics[name])
     model = str(info.get("model_path") or info.get("served_model_name") or "")
     return Readings("sglang", str(info.get("version") or ""), model, tuple(amounts), counts, settings)
+
+
+def _is_sglang(info: Mapping[str, Any]) -> bool:
+    return "model_path" in info or "internal_states" in info
+
+
+def _rounding_bytes(gib: float) -> int:
+    """Return half a unit of the last printed digit: hundredths once, thousandths since 0.5.2x."""
+    return (GIB // 200 if round(gib, 2) == gib else GIB // 2000) + 1
 
 
 def _llama_server(server: Server, _: str) -> Readings | None:
@@ -121,29 +157,31 @@ def _llama_server(server: Server, _: str) -> Readings | None:
     if not generation and "total_slots" not in props:
         return None
     counts: dict[str, float] = {}
+    settings: dict[str, object] = {}
     _count(counts, "n_parallel", props.get("total_slots"))
-    each = generation.get("n_ctx")
+    _count(counts, "n_ctx_seq", generation.get("n_ctx"))
     slots = server.json("/slots")
     slots = [slot for slot in slots if isinstance(slot, dict)] if isinstance(slots, list) else []
-    if _is_number(each):
-        counts["n_ctx_seq"] = float(each)
-        counts["n_ctx"] = float(each) * max(1.0, counts.get("n_parallel", 1.0))
     served = _first(_mapping(server.json("/v1/models")).get("data"))
-    size = _mapping(served.get("meta")).get("size")
+    meta = _mapping(served.get("meta"))
+    size = meta.get("size")
     amounts = (Reading("weights_file", int(size), 0),) if _is_number(size) else ()
-    metrics = metrics_of(server.text("/metrics") or "")
-    usage = metrics.get("llamacpp:kv_cache_usage_ratio")
-    used = [slot["n_past"] for slot in slots if _is_number(slot.get("n_past"))]
+    file_type = props.get("model_ftype") or meta.get("ftype")
+    if isinstance(file_type, str):
+        settings["file_type"] = file_type
+    usage = metrics_of(server.text("/metrics") or "").get("llamacpp:kv_cache_usage_ratio")
+    held = [slot.get("n_prompt_tokens", slot.get("n_past")) for slot in slots]
+    used = [tokens for tokens in held if _is_number(tokens)]
     if usage:
         counts["cache_used_fraction"] = usage[0][1]
-    elif used and counts.get("n_ctx"):
-        counts["cache_used_fraction"] = sum(used) / counts["n_ctx"]
+    elif used:
+        counts["cache_used_tokens"] = float(sum(used))
     if slots:
         counts["requests_running"] = float(sum(bool(slot.get("is_processing")) for slot in slots))
     path = str(props.get("model_path") or "")
     model = PureWindowsPath(path).name if "\\" in path else PurePosixPath(path).name
     build = str(props.get("build_info") or "").split("-")[0]
-    return Readings("llama.cpp", build, model or str(served.get("id") or ""), amounts, counts, {})
+    return Readings("llama.cpp", build, model or str(served.get("id") or ""), amounts, counts, settings)
 
 
 def _ollama(server: Server, model: str) -> Readings | None:

@@ -13,6 +13,7 @@ from kvplan.engines.vllm.kv_dtypes import TURBOQUANT, TURBOQUANT_BOUNDARY_LAYERS
 from kvplan.engines.vllm.pages import LayerSpec, specs_of
 from kvplan.engines.vllm.pool import Group, PoolLayout
 from kvplan.engines.vllm.server import Server, server_of
+from kvplan.engines.vllm.speculative import draft_layers
 from kvplan.engines.vllm.stages import has_states
 from kvplan.errors import CannotTell
 from kvplan.layers import (
@@ -22,10 +23,13 @@ from kvplan.layers import (
     CrossAttention,
     FullAttention,
     LatentAttention,
+    Mamba1State,
     SlidingWindow,
+    expand,
     kind_name,
 )
-from kvplan.model import expand_layers
+from kvplan.model import cache_kinds, expand_layers
+from kvplan.verify import vllm_packed_layout
 from kvplan.verify.cache_layout import CacheLayout, LayoutGroup
 from kvplan.verify.state_tensors import StateTypes, state_tensors
 from kvplan.verify.storage import TensorShape, rows
@@ -38,11 +42,13 @@ LATENT_DTYPES = ("float32", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2"
 def layout(plan: Plan) -> CacheLayout:
     """Return the blocks of the asked load, one rank with every layer on it.
 
-    Raises CannotTell for what is not laid out here: drafts' layers, DeepSeek-V4's packed blocks.
+    Layers that draft (``--speculative-config``) are in the same pool, after the model's own.
     """
     server = _server(plan)
-    members = _members(plan, server)
     pool = server.whole.pool
+    if any(isinstance(cache, CompressedAttention) for cache, _ in cache_kinds(plan.model)):
+        return vllm_packed_layout.layout(plan, server)
+    members = _members(plan, server)
     if not members:
         return CacheLayout(())
     if len(pool.groups) == 1 and len({spec for spec, _, _, _ in members}) > 1:
@@ -51,12 +57,6 @@ def layout(plan: Plan) -> CacheLayout:
 
 
 def _server(plan: Plan) -> Server:
-    if plan.workload.option("speculative_config"):
-        raise CannotTell(
-            "a draft model's layers are not laid out here",
-            why="they share the target's pool of blocks",
-            hint="leave out --speculative-config",
-        )
     major, minor = plan.engine_version.split(".")[:2]
     devices = tuple(device.device for device in plan.devices)
     return server_of((int(major), int(minor)), plan.model, plan.workload, devices, plan.context_tokens)
@@ -69,16 +69,12 @@ def _members(plan: Plan, server: Server) -> list[Member]:
     own = plan.model.dtype if plan.model.dtype in ("float16", "float32") else "bfloat16"
     ends = TURBOQUANT_BOUNDARY_LAYERS if server.dtype in TURBOQUANT and not has_states(plan.model) else 0
     ends = min(ends, len(layers) // 2)
+    drafts = expand(draft_layers(plan.model, settings.speculation))
     counts: dict[tuple[LayerSpec, Cache, str], int] = {}
-    for index, layer in enumerate(layers):
-        dtype = server.dtype if ends <= index < len(layers) - ends else own
+    for index, layer in enumerate((*layers, *drafts)):
+        at_an_end = index < ends or len(layers) - ends <= index < len(layers)
+        dtype = own if at_an_end else server.dtype
         for cache in layer.caches:
-            if isinstance(cache, CompressedAttention):
-                raise CannotTell(
-                    "DeepSeek-V4's packed blocks are not laid out here",
-                    why="vLLM puts rows of several layers into one block",
-                    hint="add --engine transformers",
-                )
             specs = specs_of(cache, 1, dtype, settings.states, settings.pool.num_speculative)
             if specs is None:
                 raise CannotTell(
@@ -188,7 +184,8 @@ def _page(
         state=states.conv if automatic else states.ssm,
         delta="float32" if automatic else states.ssm,
         linear=states.linear,
-        extra_columns=server.settings.pool.num_speculative,
+        # Mamba-1's convolutions keep no columns for drafted tokens (mamba1_state_shape).
+        extra_columns=0 if isinstance(cache, Mamba1State) else server.settings.pool.num_speculative,
     )
     return state_tensors(cache, lead[0], types)
 

@@ -3,6 +3,8 @@
 ``pytest -m gpu`` runs these wherever torch finds one; elsewhere they are skipped with the reason.
 """
 
+import json
+
 import pytest
 from cache_kinds import FORMATS, KINDS, model_of, planned
 
@@ -32,7 +34,7 @@ def test_storage_equals_the_plan(kv, device):
         assert {row.status for row in found.rows} == {"agrees"}
 
 
-@pytest.mark.parametrize("engine", ["vllm", "llama.cpp", "transformers"])
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt-llm", "llama.cpp", "transformers"])
 def test_engines_layouts(engine, device):
     for kind in ("full", "sliding", "latent", "mamba2"):
         for kv in FORMATS[engine]:
@@ -42,19 +44,41 @@ def test_engines_layouts(engine, device):
             except (CannotTell, UnknownFormat):
                 continue
             found = allocate(result, whole, part, used, lambda _: None)
-            assert found.facts["storage_bytes"] == result.cache.total.expected, (kind, kv)
+            assert {row.status for row in found.rows} == {"agrees"}, (kind, kv)
+            assert found.rows[-1].measured == result.cache.total.expected, (kind, kv)
 
 
 def test_the_device_loses_what_is_planned_and_gets_it_back(device):
-    result = planned(model_of(KINDS["sliding"], 30), "vllm", "fp16", tokens=65536, sequences=4)
+    # Every tensor is 64 MiB, so that allocators that hand out whole segments round little.
+    result = planned(model_of(KINDS["full"]), "vllm", "fp16", tokens=65536, sequences=4)
     planned_bytes = result.cache.total.expected
     assert planned_bytes > 256 * MIB
     whole, part, used = prepare(result, device, None)
     found = allocate(result, whole, part, used, lambda _: None)
-    # The caching allocator takes whole segments of 2 or 20 MiB.
-    assert planned_bytes <= found.facts["allocator_bytes"] <= planned_bytes * 1.02 + 20 * MIB
-    assert abs(found.facts["device_lost_bytes"] - planned_bytes) <= planned_bytes * 0.02 + 20 * MIB
+    # CUDA's and XPU's caching allocator rounds large tensors up to 2 MiB; Metal's takes heaps of 1 GiB.
+    num_tensors = sum(group.num_layers * len(group.tensors) for group in part.groups)
+    slack = 1024 * MIB if used == "mps" else 2 * MIB * num_tensors
+    assert planned_bytes <= found.facts["allocator_bytes"] <= planned_bytes + slack
+    assert abs(found.facts["device_lost_bytes"] - planned_bytes) <= planned_bytes * 0.02 + slack
     assert found.facts["left_after_bytes"] <= 32 * MIB
+
+
+def test_what_was_allocated_is_saved_under_the_devices_name(device, torch, answer, monkeypatch, tmp_path):
+    store = tmp_path / "calibration.json"
+    monkeypatch.setenv("KVPLAN_CALIBRATION", str(store))
+    code, said = answer("verify", "llama-3-8b", "--ctx", "1k", "--engine", "vllm", "--save")
+    (kept,) = json.loads(store.read_text())["caches"]
+    assert (code, kept["engine"], kept["model"]) == (0, "vllm", "llama-3-8b")
+    assert kept["measured_bytes"] == said["measured"]["allocator_bytes"]
+    assert kept["usable_bytes"] == device_memory.total_bytes(torch, device)
+    assert kept["driver"]
+    if torch.version.hip or device == "xpu":
+        # --gpu local asks NVIDIA's driver and Metal alone.
+        assert kept["device"] == said["measured"]["device_name"]
+        return
+    _, later = answer("fit", "llama-3-8b", "--ctx", "1k", "--engine", "vllm", "--gpu", "local")
+    assert later["devices"][0]["usable_bytes"] == kept["usable_bytes"]
+    assert "cache-calibrated-on-this-machine" in {warning["code"] for warning in later["warnings"]}
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError])

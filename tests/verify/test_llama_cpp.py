@@ -5,9 +5,9 @@ gives the lines that llama-server prints.
 """
 
 import ctypes
-import struct
 
 import pytest
+from small_gguf import written
 
 from kvplan.engines import engine_named
 from kvplan.plan import plan
@@ -15,74 +15,12 @@ from kvplan.sources import open_model
 from kvplan.verify.logs import read_log
 from kvplan.workload import Workload
 
-llama_cpp = pytest.importorskip(
-    "llama_cpp", reason="llama.cpp is not installed: pip install -e '.[test,llama-cpp]' (builds for minutes)"
-)
-F32, F16 = 0, 1
-BYTES = {F32: 4, F16: 2}
-ALIGNMENT = 32
-NUM_LAYERS, HIDDEN, HEADS, KV_HEADS, FEED_FORWARD, VOCABULARY = 4, 512, 8, 2, 1024, 320
-
-
-def _text(value):
-    data = value.encode()
-    return struct.pack("<Q", len(data)) + data
-
-
-def _value(value):
-    if isinstance(value, float):
-        return struct.pack("<If", 6, value)
-    return struct.pack("<I", 8) + _text(value) if isinstance(value, str) else struct.pack("<II", 4, value)
-
-
-def written(path):
-    """Write a llama of random shape with zero weights and no tokenizer; returns the path."""
-    width = HIDDEN // HEADS
-    metadata = {
-        "general.architecture": "llama",
-        "general.name": "Tiny",
-        "general.file_type": 1,
-        "llama.block_count": NUM_LAYERS,
-        "llama.context_length": 4096,
-        "llama.embedding_length": HIDDEN,
-        "llama.feed_forward_length": FEED_FORWARD,
-        "llama.attention.head_count": HEADS,
-        "llama.attention.head_count_kv": KV_HEADS,
-        "llama.attention.layer_norm_rms_epsilon": 1e-5,
-        "llama.rope.dimension_count": width,
-        "llama.vocab_size": VOCABULARY,
-        "tokenizer.ggml.model": "no_vocab",
-    }
-    tensors = [
-        ("token_embd.weight", (HIDDEN, VOCABULARY), F16),
-        ("output.weight", (HIDDEN, VOCABULARY), F16),
-        ("output_norm.weight", (HIDDEN,), F32),
-    ]
-    for layer in range(NUM_LAYERS):
-        tensors += [
-            (f"blk.{layer}.attn_norm.weight", (HIDDEN,), F32),
-            (f"blk.{layer}.ffn_norm.weight", (HIDDEN,), F32),
-            (f"blk.{layer}.attn_q.weight", (HIDDEN, HIDDEN), F16),
-            (f"blk.{layer}.attn_k.weight", (HIDDEN, KV_HEADS * width), F16),
-            (f"blk.{layer}.attn_v.weight", (HIDDEN, KV_HEADS * width), F16),
-            (f"blk.{layer}.attn_output.weight", (HIDDEN, HIDDEN), F16),
-            (f"blk.{layer}.ffn_gate.weight", (HIDDEN, FEED_FORWARD), F16),
-            (f"blk.{layer}.ffn_up.weight", (HIDDEN, FEED_FORWARD), F16),
-            (f"blk.{layer}.ffn_down.weight", (FEED_FORWARD, HIDDEN), F16),
-        ]
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata))
-    for key, value in metadata.items():
-        head += _text(key) + _value(value)
-    data = 0
-    for name, shape, kind in tensors:
-        head += _text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, data)
-        size = BYTES[kind]
-        for side in shape:
-            size *= side
-        data += -(-size // ALIGNMENT) * ALIGNMENT
-    head += bytes(-len(head) % ALIGNMENT)
-    path.write_bytes(head + bytes(data))
-    return path
+HOW = "pip install -e '.[test,llama-cpp]' (builds for minutes)"
+try:
+    import llama_cpp
+except (ImportError, OSError, RuntimeError) as error:
+    # The package raises the last two when its library was not built.
+    pytest.skip(f"llama.cpp is not installed ({type(error).__name__}): {HOW}", allow_module_level=True)
 
 
 def printed(path, n_ctx, n_parallel, kv_type, flash):

@@ -3,14 +3,17 @@
 import json
 import socket
 import time
+from importlib.resources import files
 
 import pytest
 from engine_server import serving
+from jsonschema import Draft202012Validator
 
 from kvplan.errors import CannotTell, InvalidValue
 from kvplan.verify.http import MAX_ANSWER_BYTES, Server
 from kvplan.verify.server import ask, metrics_of
 
+SCHEMA = json.loads(files("kvplan.report").joinpath("schema-kvplan-1.json").read_text(encoding="utf-8"))
 VLLM_METRICS = """\
 # HELP vllm:cache_config_info Information of the LLMEngine CacheConfig
 # TYPE vllm:cache_config_info gauge
@@ -69,6 +72,14 @@ SGLANG = {
     ),
     "/metrics": (200, 'sglang:token_usage{model_name="m"} 0.5\n'),
 }
+SGLANG_NOW = {
+    "model_path": "meta-llama/Meta-Llama-3-8B", "mem_fraction_static": 0.85, "tp_size": 1, "page_size": 1,
+    "context_length": 8192, "kv_cache_dtype": "auto", "disable_radix_cache": False, "version": "0.5.23",
+    "speculative_algorithm": None, "max_total_num_tokens": 390000,
+    "internal_states": [{"memory_usage": {
+        "weight": 14.981, "kvcache": 47.607, "startup_available": 78.1, "token_capacity": 390000,
+        "token_capacity_swa": None, "graph": {"prefill": 0.125, "decode": 0.25}}}],
+}  # fmt: skip
 LLAMA_SERVER = {
     "/props": (
         200,
@@ -151,8 +162,8 @@ def test_llama_server_is_read():
         "b6900",
         "Meta-Llama-3-8B-Q8_0.gguf",
     )
-    assert (readings.counts["n_ctx"], readings.counts["n_parallel"]) == (16384, 4)
-    assert readings.counts["cache_used_fraction"] == 1024 / 16384
+    assert (readings.counts["n_ctx_seq"], readings.counts["n_parallel"]) == (4096, 4)
+    assert readings.counts["cache_used_tokens"] == 1024
     assert readings.counts["requests_running"] == 1
     assert readings.largest("weights_file").num_bytes == 8529977344
 
@@ -203,6 +214,15 @@ def test_ollama_against_the_plan(answer):
     assert rows["on_gpu"]["planned"]["expected"] > 4 * 2**30
 
 
+@pytest.mark.parametrize("paths", [VLLM, SGLANG, SGLANG_NOW, LLAMA_SERVER, OLLAMA])
+def test_the_json_is_the_schemas(paths, answer):
+    paths = {"/server_info": (200, json.dumps(paths))} if paths is SGLANG_NOW else paths
+    with serving(paths) as url:
+        _, said = answer("verify", "llama-3-8b", "--url", url, "--gpu", "h100")
+    Draft202012Validator(SCHEMA).validate(said)
+    assert said["mode"] == "server"
+
+
 def test_a_closed_port_says_so():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -216,9 +236,126 @@ def test_another_server_says_so():
         ask(Server(url))
 
 
-def test_a_server_that_wants_a_key_says_so():
-    with serving({"/api/version": (401, "no")}) as url, pytest.raises(CannotTell, match="wants a key"):
-        ask(Server(url))
+def guarded(paths, key, prefixes=("/",)):
+    """The same server with a key: as vLLM (``/v1`` alone) or SGLang and llama-server (everything)."""
+
+    def behind(path, status, text):
+        def answer(handler):
+            needs = any(path.startswith(prefix) for prefix in prefixes)
+            if needs and handler.headers.get("Authorization") != f"Bearer {key}":
+                status_, body = 401, b'{"error":"Unauthorized"}'
+            else:
+                status_, body = status, text.encode()
+            handler.send_response(status_)
+            handler.send_header("Content-Length", str(len(body)))
+            handler.end_headers()
+            handler.wfile.write(body)
+
+        return answer
+
+    everything = {"/api/version": (404, "{}"), "/props": (404, "{}"), "/server_info": (404, "{}"), **paths}
+    return {path: behind(path, *answer) for path, answer in everything.items()}
+
+
+GUARDED = [
+    (VLLM, ("/v1",), "vllm"),
+    (SGLANG, ("/props", "/server_info", "/get_server_info"), "sglang"),
+    (LLAMA_SERVER, ("/",), "llama.cpp"),
+]
+
+
+@pytest.mark.parametrize(("paths", "prefixes", "engine"), GUARDED)
+def test_a_key_opens_a_server_and_a_wrong_one_is_said(paths, prefixes, engine):
+    with serving(guarded(paths, "s3cret", prefixes)) as url:
+        assert ask(Server(url, api_key="s3cret")).engine == engine
+        with pytest.raises(CannotTell, match="wants a key"):
+            ask(Server(url))
+        with pytest.raises(CannotTell, match="refuses this key"):
+            ask(Server(url, api_key="other"))
+
+
+def test_the_key_comes_from_the_option_or_the_environment_and_is_never_shown(kvplan):
+    with serving(guarded(LLAMA_SERVER, "s3cret")) as url:
+        words = ("verify", "llama-3-8b", "--weights", "q8_0", "--url", url, "--format", "plain")
+        asked = (kvplan(*words, "--api-key", "s3cret"), kvplan(*words, env={"KVPLAN_API_KEY": "s3cret"}))
+        refused = kvplan(*words)
+    for code, out, err in asked:
+        assert code in (0, 1), err
+        assert "s3cret" not in out + err
+    assert refused[0] == 3
+    assert "KVPLAN_API_KEY" in refused[2]
+
+
+@pytest.mark.parametrize("key", ["a\nb", "schlüssel"])
+def test_a_key_that_no_header_carries_is_refused(key):
+    with pytest.raises(InvalidValue, match="no HTTP header"):
+        Server("http://127.0.0.1", api_key=key)
+
+
+def test_a_password_in_the_address_is_refused():
+    with pytest.raises(InvalidValue, match="user or password"):
+        Server("http://me:secret@127.0.0.1:8000")
+
+
+def test_a_server_that_still_loads_says_so(answer):
+    with serving({"/api/version": (503, '{"error":{"code":503,"message":"Loading model"}}')}) as url:
+        code, said = answer("verify", "--url", url)
+    assert (code, said["error"]["message"].split()[-4:]) == (3, ["is", "not", "ready", "(503)"])
+
+
+def test_four_slots_are_one_cache_unless_the_command_says_otherwise(answer):
+    """Builds since b6924 make four slots of one cache; -np 4 makes four caches."""
+    newer = json.loads(LLAMA_SERVER["/props"][1]) | {"build_info": "b10488-0c1e57098"}
+    paths = LLAMA_SERVER | {
+        "/props": (200, json.dumps(newer)),
+        "/slots": (200, json.dumps([{"id": 0, "is_processing": True, "n_prompt_tokens": 1024}])),
+    }
+    with serving(paths) as url:
+        words = ("verify", "llama-3-8b", "--weights", "q8_0", "--url", url)
+        _, shared = answer(*words)
+        _, apart = answer(*words, "--", "-np", "4")
+        _, three = answer(*words, "--", "-np", "4", "--kv-unified")
+    assert shared["measured"]["cache_bytes"] == 4096 * 131072
+    assert shared["measured"]["cache_used_percent"] == 25
+    assert "slots-may-be-apart" in {warning["code"] for warning in shared["warnings"]}
+    assert apart["measured"]["cache_bytes"] == 16384 * 131072
+    assert "slots-may-be-apart" not in {warning["code"] for warning in apart["warnings"]}
+    assert three["measured"]["cache_bytes"] == 4096 * 131072
+
+
+def test_sglang_as_it_answers_now_is_read():
+    """0.5.23: /server_info, GiB to three decimals, graphs by phase."""
+    metrics = 'sglang:token_usage{m="x"} 0.25\nsglang:num_running_reqs{m="x"} 7\n'
+    paths = {"/server_info": (200, json.dumps(SGLANG_NOW)), "/metrics": (200, metrics)}
+    with serving(paths) as url:
+        readings = ask(Server(url))
+    assert readings.version == "0.5.23"
+    assert readings.largest("cuda_graphs").num_bytes == round(0.375 * 2**30)
+    # Half a thousandth of a GiB.
+    assert readings.largest("weights").rounding_bytes == 2**30 // 2000 + 1
+    assert readings.counts["requests_running"] == 7
+    assert "swa_tokens" not in readings.counts
+    assert readings.settings == {"kv_cache_dtype": "auto", "disable_radix_cache": False}
+
+
+def test_sglangs_pool_against_the_plan(answer):
+    with serving({"/server_info": (200, json.dumps(SGLANG_NOW))}) as url:
+        code, said = answer("verify", "--url", url, "--gpu", "h100")
+    rows = {row["name"]: row for row in said["comparisons"]}
+    # 390,000 tokens of 131,072 bytes are 47.607 GiB.
+    assert rows["kv_cache"]["status"] == "agrees"
+    assert code == 0
+
+
+def test_a_vllm_pool_that_a_flag_fixes_is_planned_so(answer):
+    metrics = VLLM_METRICS.replace(
+        'num_gpu_blocks="27851"', 'num_gpu_blocks="1024",kv_cache_memory_bytes="2147483648"'
+    )
+    with serving(VLLM | {"/metrics": (200, metrics)}) as url:
+        code, said = answer("verify", "--url", url)
+    # 2 GiB in blocks of 2 MiB, whatever the card.
+    (row,) = said["comparisons"]
+    assert (code, row["name"], row["planned"]["expected"], row["measured"]) == (0, "num_blocks", 1024, 1024)
 
 
 def test_a_silent_server_times_out():
@@ -260,8 +397,8 @@ def test_a_redirect_is_not_followed():
         handler.end_headers()
 
     answers = {"/api/version": elsewhere, "/secret": secret}
-    with serving(answers) as url, pytest.raises(CannotTell, match="no engine"):
-        ask(Server(url))
+    with serving(answers) as url, pytest.raises(CannotTell, match="sends elsewhere"):
+        ask(Server(url, api_key="s3cret"))
     assert asked == []
 
 

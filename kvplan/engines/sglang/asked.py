@@ -3,7 +3,7 @@
 from math import ceil
 
 from kvplan.engines.sglang.cells import Cells
-from kvplan.engines.sglang.compressed import CompressedLayout, full_token_bytes
+from kvplan.engines.sglang.compressed import CompressedLayout, full_token_bytes, pages_bytes
 from kvplan.engines.sglang.pools import EVICTION_INTERVAL, caps_by_requests, request_cap_tokens
 from kvplan.engines.sglang.settings import Settings
 from kvplan.frozen import dataclass
@@ -61,6 +61,24 @@ def asked_bytes(
         return main, cells.draft_full_bytes * tokens.full + ceil(
             ratio * cells.draft_window_bytes * tokens.full
         )
+    return held_bytes(cells, compressed, settings, context_tokens, num_sequences)
+
+
+def held_bytes(
+    cells: Cells,
+    compressed: CompressedLayout | None,
+    settings: Settings,
+    context_tokens: int,
+    num_sequences: int,
+) -> tuple[int, int]:
+    """Return what the same pools hold: the model's, and a draft head's; padding pages left out.
+
+    A window pool has whole pages, while the budget charges its exact share of the full tokens.
+    """
+    has_windows = compressed is not None or bool(cells.window_bytes)
+    tokens = asked_tokens(settings, context_tokens, num_sequences, has_windows=has_windows)
+    if compressed is not None:
+        return pages_bytes(compressed, settings, tokens.full), 0
     main = cells.full_bytes * tokens.full + cells.window_bytes * tokens.window
     return main, cells.draft_full_bytes * tokens.full + cells.draft_window_bytes * tokens.window
 

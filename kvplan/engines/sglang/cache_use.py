@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from kvplan.engines.base import CacheGroup, CacheUse
-from kvplan.engines.sglang.asked import asked_bytes, states_for
+from kvplan.engines.sglang.asked import held_bytes, states_for
 from kvplan.engines.sglang.cells import Cells, cells_of, is_compressed, is_window, row_of, state_bytes
 from kvplan.engines.sglang.compressed import (
     CompressedLayout,
@@ -79,10 +79,10 @@ def cache_use(
     else:
         row = _token_bytes(cells, settings)
         states = cells.state_bytes * (states_for(settings, 1) - 1)
-    one, draft = asked_bytes(cells, compressed, settings, context_tokens, 1)
+    one, draft = held_bytes(cells, compressed, settings, context_tokens, 1)
     every, every_draft = one, draft
     if num_sequences > 1:
-        every, every_draft = asked_bytes(cells, compressed, settings, context_tokens, num_sequences)
+        every, every_draft = held_bytes(cells, compressed, settings, context_tokens, num_sequences)
     known = every + every_draft + states * num_sequences
     total = exact(known)
     if unmodelled.high:

@@ -108,7 +108,7 @@ def cells_of(groups: tuple[LayerGroup, ...], layout: Layout) -> Cells:
                 full_keys += row.key_bytes * group.count
                 full_elements += row.num_elements * group.count
                 num_full += group.count
-                workspace = max(workspace, _fp4_workspace(cache, layout))
+                workspace = max(workspace, fp4_workspace(cache, layout))
     if layout.kv_dtype == "mxfp8":
         # One exponent a block of 32, rounded down once for all layers together.
         full += full_elements // MXFP8_BLOCK
@@ -195,13 +195,13 @@ def _head_row(cache: HeadCache, layout: Layout) -> Row:
     if layout.kv_dtype in FP4_NAMES and not layout.hybrid_windows:
         # The recipe takes keys and values for equally wide; pools with windows are sized at a byte a
         # value (HybridSWAPoolConfigurator).
-        keys = heads * (cache.head_dim // 2 + cache.head_dim // FP4_BLOCK * _fp4_scale_layouts(layout))
+        keys = heads * (cache.head_dim // 2 + cache.head_dim // FP4_BLOCK * fp4_scale_layouts(layout))
         return Row(2 * keys, keys, elements)
     each = element_bytes(layout.kv_dtype)
     keys = heads * cache.head_dim * each
     index = 0
     if isinstance(cache, FullAttention) and cache.index_head_dim:
-        index = cache.index_head_dim * _sparse_index_bytes(layout)
+        index = cache.index_head_dim * sparse_index_bytes(layout)
     return Row(elements * each + index, keys + index, elements)
 
 
@@ -210,14 +210,14 @@ def element_bytes(kv_dtype: str) -> int:
     return ELEMENT_BYTES.get(kv_dtype, 1)
 
 
-def _fp4_scale_layouts(layout: Layout) -> int:
+def fp4_scale_layouts(layout: Layout) -> int:
     """Return how many copies of the scales nvfp4 keeps: TRT-LLM's order, and a linear one for others."""
     if layout.kv_dtype != "nvfp4" or not layout.platform.is_sm100:
         return 1
     return 1 if {layout.kernels.prefill, layout.kernels.decode} == {"trtllm_mha"} else 2
 
 
-def _fp4_workspace(cache: Cache, layout: Layout) -> int:
+def fp4_workspace(cache: Cache, layout: Layout) -> int:
     """Return the fp8 workspace a token that prefill unpacks 4-bit rows into, once for all layers."""
     if layout.kv_dtype not in FP4_NAMES or layout.hybrid_windows or not isinstance(cache, FullAttention):
         return 0
@@ -226,7 +226,7 @@ def _fp4_workspace(cache: Cache, layout: Layout) -> int:
     return num_heads_of(cache, layout) * cache.head_dim * 2
 
 
-def _sparse_index_bytes(layout: Layout) -> int:
+def sparse_index_bytes(layout: Layout) -> int:
     """Return the bytes of an index value (MiniMax-M3): fp8 on Hopper and under TRT-LLM's fp8 kernels."""
     kernels = (layout.kernels.prefill, layout.kernels.decode)
     fp8_kernels = layout.platform.is_sm100 and "trtllm_mha" in kernels
@@ -238,7 +238,7 @@ def _latent_bytes(cache: LatentAttention, layout: Layout) -> int:
     values = cache.kv_lora_rank + cache.qk_rope_head_dim
     if layout.kv_dtype in FP4_NAMES:
         row = values // 2 + values // FP4_BLOCK
-    elif layout.kv_dtype == "fp8_e4m3" and _packs_scales(layout):
+    elif layout.kv_dtype == "fp8_e4m3" and packs_scales(layout):
         scales = cache.kv_lora_rank // SPARSE_SCALE_BLOCK * 4
         row = cache.kv_lora_rank + scales + cache.qk_rope_head_dim * 2
     else:
@@ -248,7 +248,7 @@ def _latent_bytes(cache: LatentAttention, layout: Layout) -> int:
     return row
 
 
-def _packs_scales(layout: Layout) -> bool:
+def packs_scales(layout: Layout) -> bool:
     """Tell whether sparse latent rows carry their own scales (calculate_mla_kv_cache_dim)."""
     prefill, decode = layout.kernels.sparse
     if not prefill or "trtllm" in (prefill, decode):

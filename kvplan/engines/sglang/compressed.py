@@ -6,6 +6,8 @@ kernels/ops/attention/dsv4/kv_layout.py (rows in pages). The window pool is a sh
 tokens; the states of the 128-to-1 layers are a ring per request and come off the budget first.
 """
 
+from math import ceil
+
 from kvplan.engines.sglang.pools import (
     Pools,
     Refused,
@@ -146,6 +148,24 @@ def window_tokens(settings: Settings, full_tokens: int) -> int:
     """Return the window slots beside ``full_tokens``."""
     page = settings.page_size
     return int(full_tokens * settings.swa_full_tokens_ratio) // page * page
+
+
+def pages_bytes(layout: CompressedLayout, settings: Settings, full_tokens: int) -> int:
+    """Return what the pages of ``full_tokens`` take with the 4-to-1 states, nothing added for padding.
+
+    With speculation as the budget charges it: a draft layer has no pages of a size that is known.
+    """
+    if settings.speculative_algorithm:
+        return ceil(full_token_bytes(layout, settings) * full_tokens)
+    page = settings.page_size
+    num_pages, num_windows = full_tokens // page, window_tokens(settings, full_tokens) // page
+    indexer = layout.index_head_dim + layout.index_head_dim // 128 * 4
+    state = 4 * (layout.head_dim + layout.index_head_dim) * STATE_ELEMENT_BYTES
+    four = num_pages * (page_bytes(layout, page // 4) + page // 4 * indexer)
+    four += num_windows * _rings(settings)[4] * state
+    many = num_pages * page_bytes(layout, page // 128)
+    windows = num_windows * page_bytes(layout, page)
+    return windows * layout.num_layers + four * layout.num_four + many * layout.num_many
 
 
 def allocated_bytes(
