@@ -450,3 +450,42 @@ def test_what_a_deployment_names_is_never_read_here(kvplan, tmp_path):
     assert all(
         "a path of the server's own" in row["why"] or row["why"] == "no model is named" for row in rows
     )
+
+
+def pair(first, second):
+    return (
+        "services:\n"
+        f"  first:\n    image: {first[0]}\n    command: {first[1]}\n"
+        f"  second:\n    image: {second[0]}\n    depends_on: [first]\n    command: {second[1]}\n"
+    )
+
+
+ON_TGI = (
+    "ghcr.io/huggingface/text-generation-inference:3.3",
+    "--model-id qwen2.5-7b --max-total-tokens 8192",
+)
+ON_LMDEPLOY = (
+    "openmmlab/lmdeploy:v0.18.0",
+    "lmdeploy serve api_server qwen2.5-7b --cache-max-entry-count 0.5",
+)
+ON_VLLM = ("vllm/vllm-openai:v0.20.0", "--model qwen2.5-7b --max-model-len 8192 --gpu-memory-utilization 0.4")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "verdict"),
+    [
+        # TGI takes what the card has; what comes after it finds next to nothing.
+        (ON_TGI, ON_VLLM, "does_not_fit"),
+        (ON_TGI, ON_LMDEPLOY, "does_not_fit"),
+        # A share of what is free is taken of what the first left.
+        (ON_VLLM, ON_LMDEPLOY, "fits"),
+        (ON_VLLM, ON_VLLM, "fits"),
+        # How much LMDeploy leaves is known between bounds, and vLLM's share lies between them.
+        (ON_LMDEPLOY, ON_VLLM, "unknown"),
+    ],
+)
+def test_pools_of_what_is_free_are_added_up_in_order(check, first, second, verdict):
+    _, data = check({"a.yml": pair(first, second)}, "a.yml", "--gpu", "a100-80gb")
+    (shared,) = data["shared_gpus"]
+    assert {row["verdict"] for row in data["deployments"]} <= {"fits", "tight"}
+    assert shared["verdict"] == verdict, shared["why"]

@@ -208,8 +208,26 @@ EXPECTED = {
         ("ktransformers", "ktransformers", "", None, None, (), None, {}),
     ],
     "compose-tgi.yml": [
-        ("tgi", "tgi", "", "meta-llama/Llama-3.1-8B-Instruct", 5, (), 2, {}),
-        ("lmdeploy", "lmdeploy", "", "internlm/internlm2_5-7b-chat", 13, (), None, {}),
+        (
+            "tgi",
+            "tgi",
+            "3.0.1",
+            "meta-llama/Llama-3.1-8B-Instruct",
+            5,
+            (),
+            2,
+            {"num_shard": 2, "max_input_tokens": 4096, "max_total_tokens": 8192, "quantize": "eetq"},
+        ),
+        (
+            "lmdeploy",
+            "lmdeploy",
+            "0.6.4",
+            "internlm/internlm2_5-7b-chat",
+            13,
+            (),
+            None,
+            {"cache_max_entry_count": 0.5, "tp": 1},
+        ),
     ],
     "configmap-env.yaml": [
         (
@@ -300,7 +318,7 @@ EXPECTED = {
             None,
             {"max_model_len": 16384, "tensor_parallel_size": 1},
         ),
-        ("text-gen", "tgi", "", "Qwen/Qwen2.5-7B-Instruct", 0, (), None, {}),
+        ("text-gen", "tgi", "", "Qwen/Qwen2.5-7B-Instruct", 0, (), None, {"max_total_tokens": 8192}),
     ],
     "gguf-compose.yml": [
         (
@@ -618,7 +636,7 @@ EXPECTED = {
         ),
         ("Qwen/Qwen3-4B", "vllm", "", "Qwen/Qwen3-4B", 6, (), None, {"gpu_memory_utilization": 0.3}),
         ("Qwen/Qwen3-8B", "sglang", "", "Qwen/Qwen3-8B", 7, (), 1, {}),
-        ("Qwen/Qwen2.5-7B-Instruct", "tgi", "", "Qwen/Qwen2.5-7B-Instruct", 8, (), 1, {}),
+        ("Qwen/Qwen2.5-7B-Instruct", "tgi", "2.4.0", "Qwen/Qwen2.5-7B-Instruct", 8, (), 1, {}),
         ("Qwen/Qwen3-8B", "sglang", "0.5.0", "Qwen/Qwen3-8B", 9, (), None, {}),
         ("Qwen/Qwen3-8B", "vllm", "0.10.0", "Qwen/Qwen3-8B", 10, (), None, {}),
         (
