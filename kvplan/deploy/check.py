@@ -15,7 +15,7 @@ from kvplan.deploy.launch import Launch
 from kvplan.deploy.model_names import Models, Resolved, Unresolved
 from kvplan.deploy.planning import Command, engine_of, planned, read_command, workload_of
 from kvplan.deploy.ranks_on_gpus import devices_of, gpu_text, idle, too_few_gpus
-from kvplan.deploy.reasons import decisive, explained
+from kvplan.deploy.reasons import decisive, explained, unproven
 from kvplan.deploy.rows import SEVERITY, Place, Row
 from kvplan.deploy.settings import Settings
 from kvplan.engines.base import Engine, Plan
@@ -167,6 +167,9 @@ def judged(row: Row, command: Command, result: Plan, settings: Settings, engine:
     if left_out and verdict.status == "fits":
         # What has a part missing may fit, and is not certain to.
         verdict = replace(verdict, status="tight")
+    open_fact = unproven(result, verdict)
+    if open_fact is not None:
+        return _unknown(row, settings, open_fact, f"--model {draft_named(command.options.items())}=ID")
     code = exit_code(verdict.status, rules)
     broken = broken_budgets(result, verdict, settings.budget)
     why, fix = explained(result, verdict, engine)

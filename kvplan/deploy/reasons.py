@@ -16,6 +16,9 @@ DECISIVE: dict[str, tuple[str, ...]] = {
     "host_memory": ("n_cpu_moe", "cpu_moe", "n_gpu_layers"),
 }
 
+# Notices of what was not read and stands as an interval.
+OPEN_FACTS = ("draft-assumed",)
+
 
 def decisive(result: Plan, verdict: Verdict, fix: str) -> tuple[str, ...]:
     """Return the options to point at, the first that was given counts."""
@@ -56,3 +59,20 @@ def explained(result: Plan, verdict: Verdict, engine: Engine) -> tuple[str, str]
     if result.devices and weights > result.devices[0].budget_bytes:
         why = "the weights alone exceed the budget"
     return why, ""
+
+
+def unproven(result: Plan, verdict: Verdict) -> str | None:
+    """Return the fact that a failure hangs on and that the file leaves open, None for a proven one.
+
+    A draft that was not read is an interval: what fails only above its lower bound may run.
+    """
+    if verdict.status != "does_not_fit" or result.refusals:
+        return None
+    fails_anyway = any(
+        check.required.low > check.limit_bytes for device in result.devices for check in device.checks
+    )
+    # What to type is another thing here than in fit.
+    open_facts = [
+        notice.message.partition("; --")[0] for notice in result.warnings if notice.code in OPEN_FACTS
+    ]
+    return None if fails_anyway or not open_facts else open_facts[0]

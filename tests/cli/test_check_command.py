@@ -489,3 +489,17 @@ def test_pools_of_what_is_free_are_added_up_in_order(check, first, second, verdi
     (shared,) = data["shared_gpus"]
     assert {row["verdict"] for row in data["deployments"]} <= {"fits", "tight"}
     assert shared["verdict"] == verdict, shared["why"]
+
+
+def test_a_draft_that_is_not_known_leaves_a_failure_open(check):
+    """What fails only with the most that a draft may take cannot be told; what fails anyway fails."""
+    draft = '{"model":"/models/draft","num_speculative_tokens":3}'
+    text = compose(model="qwen2.5-14b", flags=f"--speculative-config '{draft}' --max-model-len 24576")
+    code, data = check({"a.yml": text}, "--gpu", "40GB")
+    (row,) = data["deployments"]
+    assert (code, row["verdict"], row["headroom_bytes"]) == (3, "unknown", None)
+    assert row["why"].startswith("the draft /models/draft was not read")
+    assert row["fix"] == "--model /models/draft=ID"
+    _, data = check({"a.yml": text}, "--gpu", "40GB", "--model", "/models/draft=qwen2.5-1.5b")
+    assert data["deployments"][0]["verdict"] in ("fits", "tight")
+    assert check({"a.yml": text}, "--gpu", "24GB")[0] == 1

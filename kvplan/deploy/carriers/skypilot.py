@@ -83,7 +83,9 @@ def _read(value: Value) -> list[tuple[str, int, int]]:
         return found
     if isinstance(value, Listing):
         return [entry for item in value if isinstance(item, Text) for entry in _one(str(item), item.line)]
-    return _one(str(value), value.line) if isinstance(value, Text) else []
+    if isinstance(value, Text):
+        return [entry for part in value.strip("{} ").split(",") for entry in _one(part, value.line)]
+    return []
 
 
 def _one(written: str, line: int) -> list[tuple[str, int, int]]:
