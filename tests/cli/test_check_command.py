@@ -500,6 +500,8 @@ def test_a_draft_that_is_not_known_leaves_a_failure_open(check):
     assert (code, row["verdict"], row["headroom_bytes"]) == (3, "unknown", None)
     assert row["why"].startswith("the draft /models/draft was not read")
     assert row["fix"] == "--model /models/draft=ID"
-    _, data = check({"a.yml": text}, "--gpu", "40GB", "--model", "/models/draft=qwen2.5-1.5b")
-    assert data["deployments"][0]["verdict"] in ("fits", "tight")
+    for name, verdict in (("qwen2.5-7b", "does_not_fit"), ("qwen2.5-1.5b", "refused")):
+        # The larger draft is too much; the smaller one has another vocabulary.
+        _, data = check({"a.yml": text}, "--gpu", "40GB", "--model", f"/models/draft={name}")
+        assert data["deployments"][0]["verdict"] == verdict
     assert check({"a.yml": text}, "--gpu", "24GB")[0] == 1
