@@ -38,7 +38,7 @@ from kvplan.deploy.carriers.context import Context
 from kvplan.deploy.files import SourceFile
 from kvplan.deploy.images import pinned_version
 from kvplan.deploy.launch import Launch
-from kvplan.deploy.programs import MENTIONS
+from kvplan.deploy.program_names import MENTIONS
 from kvplan.deploy.words import Word
 from kvplan.deploy.yaml_values import Table, Value, load_documents
 from kvplan.errors import UnreadableDeployment

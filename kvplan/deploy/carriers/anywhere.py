@@ -6,7 +6,8 @@ from kvplan.deploy.carriers.containers import container_launches, whole
 from kvplan.deploy.carriers.context import Context, launches_of
 from kvplan.deploy.images import engine_of_flags
 from kvplan.deploy.launch import GpuHint, Launch
-from kvplan.deploy.programs import MENTIONS, follow
+from kvplan.deploy.program_names import MENTIONS
+from kvplan.deploy.programs import follow
 from kvplan.deploy.shell_lexer import ShellError
 from kvplan.deploy.yaml_values import Listing, Table, Text, Value, listing, text
 

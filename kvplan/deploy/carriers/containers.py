@@ -14,7 +14,8 @@ from kvplan.deploy.carriers.helm_release import yaml_in
 from kvplan.deploy.carriers.settings_file import with_settings
 from kvplan.deploy.launch import GpuHint, Launch
 from kvplan.deploy.parameters import expand, kubernetes_expand, lookup_in
-from kvplan.deploy.programs import SHELLS, Started, container, follow, of_image, started_by
+from kvplan.deploy.program_names import SHELLS
+from kvplan.deploy.programs import Started, container, follow, of_image, started_by
 from kvplan.deploy.shell_lexer import ShellError
 from kvplan.deploy.splitting import interpolated, piecewise, split_words
 from kvplan.deploy.words import Word

@@ -4,7 +4,8 @@ import re
 
 from kvplan.deploy.carriers.context import Context, launches_of
 from kvplan.deploy.launch import GpuHint, Launch
-from kvplan.deploy.programs import MENTIONS, follow
+from kvplan.deploy.program_names import MENTIONS
+from kvplan.deploy.programs import follow
 from kvplan.deploy.shell_lexer import ShellError
 from kvplan.deploy.words import Word
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from kvplan.deploy.carriers.context import Context, launches_of
 from kvplan.deploy.launch import GpuHint, Launch
-from kvplan.deploy.programs import MENTIONS, Started, started_by
+from kvplan.deploy.program_names import MENTIONS
+from kvplan.deploy.programs import Started, started_by
 from kvplan.deploy.shell_lexer import ShellError
 from kvplan.deploy.words import Word
 
