@@ -67,30 +67,36 @@ class CacheMeasurement:
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """Everything that was measured on this machine."""
+    """Everything that was measured on this machine.
+
+    ``unreadable`` says why it could not be read: every plan then carries that as a warning.
+    """
 
     overheads: tuple[Measurement, ...] = ()
     caches: tuple[CacheMeasurement, ...] = ()
+    unreadable: str = ""
 
     def __bool__(self) -> bool:
-        return bool(self.overheads or self.caches)
+        return bool(self.overheads or self.caches or self.unreadable)
 
 
 class CalibratedEngine(Engine):
-    """An engine that was measured on this machine.
+    """An engine that was measured on this machine."""
 
-    ``unreadable`` says why the measurements could not be read: every plan then carries it as a warning.
-    """
-
-    def __init__(self, inner: Engine, measurements: Measurements, unreadable: str = "") -> None:
+    def __init__(self, inner: Engine, measurements: Measurements) -> None:
         self.uncalibrated = inner
         self._overheads = tuple(one for one in measurements.overheads if _is_same_engine(one, inner))
         self._caches = measurements.caches
-        self._unreadable = unreadable
+        self._unreadable = measurements.unreadable
         self.name, self.version, self.versions = inner.name, inner.version, inner.versions
         self.kv_formats, self.weight_families = inner.kv_formats, inner.weight_families
         self.about, self.runs_on_cpu = inner.about, inner.runs_on_cpu
-        self.spills_by_itself = inner.spills_by_itself
+        self.spills_by_itself, self.loads_beside = inner.spills_by_itself, inner.loads_beside
+        self.takes_what_fits = inner.takes_what_fits
+
+    def most_spare_bytes(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> int | None:
+        """Return the engine's own bound, which counts no overhead."""
+        return self.uncalibrated.most_spare_bytes(model, workload, devices)
 
     def spilled(self, plan: Plan, devices: Sequence[Device]) -> Plan | None:
         """Spill as the engine does."""

@@ -36,3 +36,7 @@ class Device:
     larger_sibling: str = ""
     larger_sibling_bytes: int = 0
     used_bytes: int = 0
+
+    def __hash__(self) -> int:
+        # Cheap, since plans look up by it: these tell nearly all devices apart, equality the rest.
+        return hash((self.name, self.usable_bytes, self.used_bytes))

@@ -15,6 +15,8 @@ DISPLAY: dict[str, str] = {
     "vllm": "vLLM",
     "sglang": "SGLang",
     "tensorrt-llm": "TensorRT-LLM",
+    "lmdeploy": "LMDeploy",
+    "tgi": "TGI",
     "ollama": "Ollama",
 }
 # What each engine's budget is a share of, and the option that sets it.
@@ -22,6 +24,8 @@ BUDGET_BASES: dict[str, tuple[str, str]] = {
     "vllm": ("gpu_memory_utilization", "of the card's total, graphs and activations inside"),
     "sglang": ("mem_fraction_static", "of what is free before the weights, graphs and activations beside"),
     "tensorrt-llm": ("free_gpu_memory_fraction", "of what is free after weights and activations"),
+    "lmdeploy": ("cache_max_entry_count", "of what is free once the model is loaded"),
+    "tgi": ("wiggle_room", "of the card's total, the warm-up's activations inside"),
     "llama.cpp": ("", "all that is free"),
     "ollama": ("", "all that is free, less its reserve"),
     "transformers": ("", "all that is free"),
@@ -260,7 +264,7 @@ def _copies(plan: Plan) -> float:
 
 
 def _null_block(a: Plan, b: Plan, names: Names) -> Iterator[Reason]:
-    """Name the block that vLLM never hands out (since 0.23) where only one of the two keeps one."""
+    """Name the block that vLLM never hands out (since 0.29) where only one of the two keeps one."""
     kept = _null_bytes(a), _null_bytes(b)
     if bool(kept[0]) != bool(kept[1]):
         name = names[0] if kept[0] else names[1]

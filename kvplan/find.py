@@ -6,20 +6,19 @@ loss of the format. A model that is published in few bits is never unpacked into
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 from kvplan.device import Device
 from kvplan.dtypes import weight_format
 from kvplan.engines.base import Engine, Plan
 from kvplan.errors import KvplanError
-from kvplan.frozen import dataclass
+from kvplan.frozen import dataclass, replace
 from kvplan.judge import DEFAULT_RULES, Rules, Verdict, exit_code, judge
 from kvplan.model import ModelSpec, num_active_parameters
 from kvplan.plan import default_engine, plan
 from kvplan.quality import Loss, weight_loss
 from kvplan.speed import Rate, decode_rate
-from kvplan.weights import format_name_of, least_bits, num_model_parameters, weights_exceed
+from kvplan.weights import format_name_of, least_bits, num_model_parameters, weight_bytes
 from kvplan.workload import Workload
 
 # What is tried beside the published format: one of each width that people use.
@@ -69,16 +68,25 @@ def candidates(
     """
     every = tuple(models)
     memory = sum(device.memory_bytes for device in devices)
-    originals = {_shape(model) for model in every if least_bits(format_name_of(model, None)) >= 16}
+    originals: frozenset[Shape] = frozenset()
+    if formats is None and not published_only:
+        originals = frozenset(
+            _shape(model) for model in every if least_bits(format_name_of(model, None)) >= 16
+        )
+    names = None if formats is None else tuple(weight_format(name).name for name in formats)
+    families = None if engine is None else engine.weight_families
+    asked: dict[str, Workload] = {}
     for model in every:
         limit = model.context_limit_tokens
         if limit and workload.context_tokens > limit:
             continue
         as_published = published_only or _is_requantized(model, originals)
-        for name in _formats_of(model, formats, engine, as_published=as_published):
-            if weights_exceed(model, name, memory):
+        for choice in _choices(model, names, families, as_published):
+            if choice.least_bytes >= memory or weight_bytes(model, choice.name).low >= memory:
                 continue
-            found = _planned(model, name, workload, devices, engine, rules, rates=rates)
+            if choice.name not in asked:
+                asked[choice.name] = replace(workload, weights_format=choice.name)
+            found = _planned(model, choice, asked[choice.name], devices, engine, rules, rates=rates)
             if found is not None:
                 yield found
 
@@ -88,37 +96,53 @@ def _num_active_parameters(model: ModelSpec) -> int:
     return num_active_parameters(model.structure)
 
 
-def _shape(model: ModelSpec) -> tuple[str, int, int]:
+Shape = tuple[str, int, int]
+
+
+def _shape(model: ModelSpec) -> Shape:
     return model.model_type, num_model_parameters(model), model.context_limit_tokens
 
 
-def _is_requantized(model: ModelSpec, originals: set[tuple[str, int, int]]) -> bool:
+def _is_requantized(model: ModelSpec, originals: frozenset[Shape]) -> bool:
     """Tell whether this is a quantized release of a model that is bundled in 16 bits as well.
 
     Its other formats are listed there.
     """
-    return least_bits(format_name_of(model, None)) < 16 and _shape(model) in originals
+    return bool(originals) and least_bits(format_name_of(model, None)) < 16 and _shape(model) in originals
 
 
-def _formats_of(
-    model: ModelSpec, asked: Sequence[str] | None, engine: Engine | None, *, as_published: bool
-) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A format to try: its name, a lower bound on the weights' bytes, what it loses."""
+
+    name: str
+    least_bytes: int
+    loss: Loss
+
+
+@lru_cache(maxsize=4096)
+def _choices(
+    model: ModelSpec, asked: tuple[str, ...] | None, families: tuple[str, ...] | None, as_published: bool
+) -> tuple[_Choice, ...]:
+    """Return the formats of a model to try, of ``families`` that an engine loads."""
     published = format_name_of(model, None)
     bits = least_bits(published)
     if asked is not None:
-        names = tuple(weight_format(name).name for name in asked)
+        names = asked
     elif as_published:
         names = (published,)
     else:
         names = (published, *(name for name in FORMATS if least_bits(name) < bits))
-    for name in dict.fromkeys(names):
-        if engine is None or weight_format(name).family in engine.weight_families:
-            yield name
+    return tuple(
+        _Choice(name, num_model_parameters(model) * least_bits(name) // 8, weight_loss(name))
+        for name in dict.fromkeys(names)
+        if families is None or weight_format(name).family in families
+    )
 
 
 def _planned(
     model: ModelSpec,
-    name: str,
+    choice: _Choice,
     workload: Workload,
     devices: Sequence[Device],
     engine: Engine | None,
@@ -127,14 +151,14 @@ def _planned(
     rates: bool,
 ) -> Candidate | None:
     try:
-        policy = engine or default_engine(model, name, has_gpu=bool(devices))
-        result = plan(model, replace(workload, weights_format=name), devices, policy)
+        policy = engine or default_engine(model, choice.name, has_gpu=bool(devices))
+        result = plan(model, workload, devices, policy)
     except KvplanError:
         return None
     verdict = judge(result, rules)
     if exit_code(verdict.status, rules) != 0 or verdict.status == "unknown":
         return None
-    return Candidate(result, verdict, decode_rate(result) if rates else None, weight_loss(name))
+    return Candidate(result, verdict, decode_rate(result) if rates else None, choice.loss)
 
 
 def ranked(found: Iterable[Candidate], *, every_format: bool = False) -> tuple[Candidate, ...]:

@@ -6,9 +6,11 @@ Where a file's own header was read its tensors are the answer.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import field, replace
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Literal
 
 from kvplan.dtypes import GGML_TYPES
@@ -22,7 +24,7 @@ from kvplan.gguf_names import (
     num_gqa,
 )
 from kvplan.gguf_stored import stored_tensors
-from kvplan.gguf_types import State, stored_type
+from kvplan.gguf_types import State, is_counted, smallest_type, stored_type
 from kvplan.model import ModelSpec, num_layers
 from kvplan.tensors import Tensor
 from kvplan.units import round_up
@@ -36,17 +38,24 @@ LAYERS_OF_70B: dict[str, int] = {"llama": 80, "qwen2": 80, "deci": 80, "olmo": 8
 INPUT_TABLES = frozenset(("position_embd", "token_types", "per_layer_token_embd"))
 
 
-def tensors_of(model: ModelSpec) -> tuple[tuple[int, GgufTensor], ...]:
-    """Return (layer, tensor) in the quantizer's order: the file's own where one was read."""
-    if model.gguf_metadata and model.stored:
-        return tuple(stored_tensors(model))
-    return tuple(gguf_tensors(model))
+def tensors_of(model: ModelSpec) -> Iterator[tuple[int, tuple[GgufTensor, ...]]]:
+    """Yield (layer, some of its tensors) in the quantizer's order: the file's own where one was read."""
+    if not (model.gguf_metadata and model.stored):
+        yield from gguf_tensors(model)
+        return
+    for layer, tensors in groupby(stored_tensors(model), itemgetter(0)):
+        yield layer, tuple(tensor for _, tensor in tensors)
+
+
+Row = tuple[GgufTensor, str, int]
+"""A tensor of a file, its block type and its bytes."""
 
 
 @lru_cache(maxsize=64)
-def _contents(model: ModelSpec) -> tuple[tuple[tuple[int, GgufTensor], ...], State]:
+def _contents(model: ModelSpec) -> tuple[tuple[tuple[int, tuple[GgufTensor, ...]], ...], State]:
     """Return the file's tensors in order and what the rules need to know before they start."""
-    tensors = tensors_of(model)
+    groups = tuple(tensors_of(model))
+    categories = Counter(tensor.category for _, tensors in groups for tensor in tensors)
     arch = llama_cpp_arch(model)
     layers = num_layers(model.structure)
     state = State(
@@ -56,29 +65,47 @@ def _contents(model: ModelSpec) -> tuple[tuple[tuple[int, GgufTensor], ...], Sta
         num_experts=max(1, num_experts_of(model)),
         num_gqa=num_gqa(model),
         is_70b=layers == LAYERS_OF_70B.get(arch) and not (arch == "llama" and num_gqa(model) == 1),
-        is_tied=not any(tensor.category == "output" for _, tensor in tensors),
-        num_attention_v=sum(tensor.category in ("attn_v", "attn_qkv") for _, tensor in tensors),
+        is_tied=not categories["output"],
+        num_attention_v=categories["attn_v"] + categories["attn_qkv"],
     )
-    return tensors, state
+    return groups, state
 
 
 @lru_cache(maxsize=1024)
-def _sized(model: ModelSpec, mix: str) -> tuple[tuple[int, GgufTensor, str, int], ...]:
-    """Return every tensor of the file in order: its layer, itself, its type and its bytes."""
-    tensors, before = _contents(model)
+def _layered(model: ModelSpec, mix: str) -> tuple[tuple[int, tuple[Row, ...]], ...]:
+    """Return every layer's tensors with their types and bytes, in the file's order.
+
+    Layers of which all tensors are alike are one and the same tuple, so that they are added up once.
+    """
+    groups, before = _contents(model)
     state = replace(before, mix=mix)
-    sized = []
-    # Layers of a kind share their tensor objects, which live as long as ``tensors``.
-    sizes: dict[tuple[int, str], int] = {}
-    for layer, tensor in tensors:
-        stored = stored_type(tensor, layer, state)
-        key = (id(tensor), stored)
-        num_bytes = sizes.get(key)
-        if num_bytes is None:
-            row_bytes = GGML_TYPES[stored].row_bytes(tensor.num_columns)
-            num_bytes = sizes[key] = row_bytes * tensor.num_rows * tensor.num_matrices
-        sized.append((layer, tensor, stored, num_bytes))
-    return tuple(sized)
+    # Layers of a kind share their tensors, which live as long as ``groups``.
+    kinds: dict[int, tuple[list[Row], list[int]]] = {}
+    alike: dict[tuple[object, ...], tuple[Row, ...]] = {}
+    layered = []
+    for layer, tensors in groups:
+        kind = kinds.get(id(tensors))
+        if kind is None:
+            uncounted = replace(state)
+            rows = [_row(tensor, stored_type(tensor, layer, uncounted)) for tensor in tensors]
+            counted = [at for at, tensor in enumerate(tensors) if is_counted(tensor.category, mix)]
+            kind = kinds[id(tensors)] = (rows, counted)
+        rows, counted = kind
+        types = [stored_type(tensors[at], layer, state) for at in counted]
+        key = (id(tensors), *types)
+        found = alike.get(key)
+        if found is None:
+            own = rows.copy()
+            for at, stored in zip(counted, types, strict=True):
+                own[at] = _row(tensors[at], stored)
+            found = alike[key] = tuple(own)
+        layered.append((layer, found))
+    return tuple(layered)
+
+
+def _row(tensor: GgufTensor, stored: str) -> Row:
+    row_bytes = GGML_TYPES[stored].row_bytes(tensor.num_columns)
+    return tensor, stored, row_bytes * tensor.num_rows * tensor.num_matrices
 
 
 Layout = Literal["file", "cpu", "cuda"]
@@ -118,21 +145,47 @@ def mix_bytes(model: ModelSpec, mix: str, layout: Layout = "file") -> MixBytes:
         return _stored_bytes(model, layout)
     count = num_layers(model.structure)
     places = _Places([0] * count, [0] * count)
-    sizes: dict[tuple[int, str], int] = {}
-    for layer, tensor, stored, file_bytes in _sized(model, mix):
-        num_bytes = file_bytes
-        if layout != "file":
-            key = (id(tensor), stored)
-            num_bytes = sizes.get(key, -1)
-            if num_bytes < 0:
-                num_bytes = sizes[key] = allocated_bytes(stored, tensor.num_columns, file_bytes, layout)
-        if layer >= 0:
-            places.layers[layer] += num_bytes
-            if tensor.is_expert and (tensor.num_matrices > 1 or tensor.kept_type):
-                places.experts[layer] += num_bytes
-        else:
-            places.add(_place_outside(tensor), num_bytes)
+    sums: dict[int, tuple[int, int]] = {}
+    for layer, rows in _layered(model, mix):
+        if layer < 0:
+            for tensor, stored, num_bytes in rows:
+                held = allocated_bytes(stored, tensor.num_columns, num_bytes, layout)
+                places.add(_place_outside(tensor), held)
+            continue
+        found = sums.get(id(rows))
+        if found is None:
+            found = sums[id(rows)] = _added(rows, layout)
+        places.layers[layer] += found[0]
+        places.experts[layer] += found[1]
     return places.summed()
+
+
+def _added(rows: Sequence[Row], layout: Layout) -> tuple[int, int]:
+    """Return the bytes of all tensors and those of the routed experts."""
+    every = experts = 0
+    for tensor, stored, num_bytes in rows:
+        held = allocated_bytes(stored, tensor.num_columns, num_bytes, layout)
+        every += held
+        if tensor.is_expert and (tensor.num_matrices > 1 or tensor.kept_type):
+            experts += held
+    return every, experts
+
+
+@lru_cache(maxsize=2048)
+def least_mix_bytes(model: ModelSpec, mix: str) -> int:
+    """Return a lower bound on a file's bytes: every tensor it packs in the mix's smallest type."""
+    block = GGML_TYPES[smallest_type(mix)]
+    return _num_packed(model) * block.block_bytes // block.block_size
+
+
+@lru_cache(maxsize=256)
+def _num_packed(model: ModelSpec) -> int:
+    return sum(
+        tensor.num_columns * tensor.num_rows * tensor.num_matrices
+        for _, tensors in _contents(model)[0]
+        for tensor in tensors
+        if tensor.is_quantizable
+    )
 
 
 def allocated_bytes(type_name: str, num_columns: int, num_bytes: int, layout: Layout) -> int:
@@ -167,7 +220,7 @@ def named_bytes(model: ModelSpec, mix: str, layout: Layout) -> tuple[tuple[str, 
             allocated_bytes(stored, each.num_columns, num_bytes, layout),
             each.is_expert and (each.num_matrices > 1 or bool(each.kept_type)),
         )
-        for layer, each, stored, num_bytes in _sized(model, mix)
+        for layer, each, stored, num_bytes in sized_tensors(model, mix)
         if layer >= 0
     )
 
@@ -213,7 +266,7 @@ def _place_outside(tensor: GgufTensor) -> Place:
     if tensor.origin.name.startswith("model.per_layer_"):
         # Gemma 3n's projection to per-layer inputs belongs to layer 0 (src/llama-arch.cpp).
         return "first"
-    return "shared" if tensor.origin.name.startswith("rope_freqs") else "norm"
+    return "shared" if tensor.origin.name.startswith(("rope_freqs", "rope_factors")) else "norm"
 
 
 def _stored_bytes(model: ModelSpec, layout: Layout) -> MixBytes:
@@ -237,7 +290,7 @@ def _stored_bytes(model: ModelSpec, layout: Layout) -> MixBytes:
 _STORED_PLACES: dict[str, Place] = {
     "token_embd": "embedding",
     "output": "output",
-    "rope_freqs": "shared",
+    **dict.fromkeys(("rope_freqs", "rope_factors_long", "rope_factors_short"), "shared"),
     **dict.fromkeys(("per_layer_model_proj", "per_layer_proj_norm"), "first"),
     **dict.fromkeys(INPUT_TABLES, "input"),
 }
@@ -245,13 +298,13 @@ _STORED_PLACES: dict[str, Place] = {
 
 def sized_tensors(model: ModelSpec, mix: str) -> tuple[tuple[int, GgufTensor, str, int], ...]:
     """Return (layer, tensor, block type, bytes) for every tensor of the file, in its order."""
-    return _sized(model, mix)
+    return tuple((layer, *row) for layer, rows in _layered(model, mix) for row in rows)
 
 
 def types_of(model: ModelSpec, mix: str) -> dict[str, int]:
     """Return the file's bytes by block type."""
     counts: Counter[str] = Counter()
-    for _, _, stored, num_bytes in _sized(model, mix):
+    for _, _, stored, num_bytes in sized_tensors(model, mix):
         counts[stored] += num_bytes
     return dict(counts)
 
@@ -262,10 +315,14 @@ def mix_tensor_bytes(model: ModelSpec, mix: str) -> tuple[tuple[Tensor, int, int
 
 
 def _entries(model: ModelSpec, mix: str) -> Iterator[tuple[Tensor, int, int]]:
-    for _, tensor, _, num_bytes in _sized(model, mix):
+    for _, tensor, _, num_bytes in sized_tensors(model, mix):
         yield tensor.origin, 1, num_bytes
 
 
 def num_stored_elements(model: ModelSpec) -> int:
     """Return the number of elements in the file, as its header would add up."""
-    return sum(tensor.num_columns * tensor.num_rows * tensor.num_matrices for _, tensor in tensors_of(model))
+    return sum(
+        tensor.num_columns * tensor.num_rows * tensor.num_matrices
+        for _, tensors in tensors_of(model)
+        for tensor in tensors
+    )

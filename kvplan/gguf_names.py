@@ -12,7 +12,8 @@ from math import prod
 from typing import Literal
 
 from kvplan.frozen import dataclass
-from kvplan.layers import FullAttention, GatedDeltaState, LatentAttention, Layer, SharedCache
+from kvplan.gguf_rope import rope_tables
+from kvplan.layers import GatedDeltaState, LatentAttention, Layer, SharedCache
 from kvplan.model import ModelSpec
 from kvplan.tensors import Tensor
 
@@ -217,21 +218,20 @@ def layer_tensors(layer: Layer, *, score_corrected: bool) -> tuple[GgufTensor, .
     return tuple(made)
 
 
-def gguf_tensors(model: ModelSpec) -> Iterator[tuple[int, GgufTensor]]:
-    """Yield (layer, tensor) in the quantizer's order: by layer, those outside (layer -1) last."""
+def gguf_tensors(model: ModelSpec) -> Iterator[tuple[int, tuple[GgufTensor, ...]]]:
+    """Yield (layer, its tensors) in the quantizer's order: those outside the layers (layer -1) last.
+
+    Layers of a kind share one tuple.
+    """
     corrected = model.model_type in SCORE_CORRECTED
     index = 0
     for group in model.layers:
         tensors = layer_tensors(group.layer, score_corrected=corrected)
         for _ in range(group.count):
-            for tensor in tensors:
-                yield index, tensor
+            yield index, tensors
             index += 1
-    for outside in model.structure.tensors:
-        if outside.role not in NOT_IN_FILE_ROLES:
-            yield -1, _plain(outside)
-    for frequencies in _rope_frequencies(model):
-        yield -1, frequencies
+    outside = [_plain(tensor) for tensor in model.structure.tensors if tensor.role not in NOT_IN_FILE_ROLES]
+    yield -1, (*outside, *_rope_frequencies(model))
 
 
 def _in_layer(tensor: Tensor, layer: Layer) -> Iterator[GgufTensor]:
@@ -318,21 +318,6 @@ def _score_correction(layer: Layer) -> Iterator[GgufTensor]:
 
 
 def _rope_frequencies(model: ModelSpec) -> Iterator[GgufTensor]:
-    """Yield the table that llama3's rotary scaling needs: half a head of fp32."""
-    if model.config is None or not _has_llama3_scaling(model):
-        return
-    for group in model.layers:
-        for cache in group.layer.caches:
-            if isinstance(cache, FullAttention):
-                origin = Tensor("rope_freqs.weight", (cache.head_dim // 2,), "other")
-                yield GgufTensor(origin, "other", cache.head_dim // 2, 1, 1, is_quantizable=False)
-                return
-
-
-def _has_llama3_scaling(model: ModelSpec) -> bool:
-    config = model.config or {}
-    for key in ("rope_scaling", "rope_parameters"):
-        section = config.get(key)
-        if isinstance(section, dict) and (section.get("rope_type") or section.get("type")) == "llama3":
-            return True
-    return False
+    """Yield the tables that scaled rotations need: fp32, a factor each two elements of a head."""
+    for name, count in rope_tables(model):
+        yield GgufTensor(Tensor(name, (count,), "other"), "other", count, 1, 1, is_quantizable=False)

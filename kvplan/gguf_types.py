@@ -18,6 +18,8 @@ BASE: dict[str, str] = {
     "iq2_s": "iq2_xs", "iq2_m": "iq2_s", "iq3_xs": "iq3_s", "iq3_m": "iq3_s", "mxfp4_moe": "mxfp4",
     "gguf-f16": "f16", "gguf-bf16": "bf16", "gguf-f32": "f32",
 }  # fmt: skip
+# What some mixes give queries and keys: the only types below a mix's base.
+BELOW_BASE: dict[str, str] = {"iq3_xs": "iq3_xxs", "iq3_xxs": "iq2_s"}
 LOW_BIT = frozenset(("iq2_xxs", "iq2_xs", "iq1_s", "iq2_s", "iq2_m", "iq1_m"))
 OUTPUT_Q5 = LOW_BIT | {"iq3_xxs"}
 # Where a row is not a multiple of the block: tensor_type_fallback.
@@ -48,6 +50,18 @@ class State:
     seen_up: int = 0
 
 
+def smallest_type(mix: str) -> str:
+    """Return the smallest block type that a mix gives a tensor it quantizes; fallbacks are larger."""
+    return BELOW_BASE.get(mix, BASE.get(mix, mix))
+
+
+def is_counted(category: Category, mix: str) -> bool:
+    """Tell whether a mix gives tensors of a category types by their order or layer; others have one type."""
+    if category in ("ffn_gate", "ffn_up"):
+        return mix == "iq3_xs"
+    return category in ("attn_v", "attn_qkv", "ffn_down")
+
+
 def _more_bits(index: int, count: int) -> bool:
     return index < count // 8 or index >= 7 * count // 8 or (index - count // 8) % 3 == 2
 
@@ -70,7 +84,7 @@ def _type_of(tensor: GgufTensor, layer: int, state: State) -> str:
         case "attn_k":
             return _attention_k_type(state, base)
         case "attn_q":
-            return {"iq3_xs": "iq3_xxs", "iq3_xxs": "iq2_s"}.get(mix, base)
+            return BELOW_BASE.get(mix, base)
         case "attn_output":
             return _attention_output_type(state, base)
         case "ffn_down":
@@ -155,7 +169,7 @@ def _attention_v_type(state: State, base: str) -> str:
 def _attention_k_type(state: State, base: str) -> str:
     if state.num_experts == 8:
         return "q8_0"
-    return {"iq3_xs": "iq3_xxs", "iq3_xxs": "iq2_s"}.get(state.mix, base)
+    return BELOW_BASE.get(state.mix, base)
 
 
 def _attention_output_type(state: State, base: str) -> str:

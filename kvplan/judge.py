@@ -9,7 +9,7 @@ from typing import Literal
 
 from kvplan.engines.base import Check, DevicePlan, Plan
 from kvplan.frozen import dataclass
-from kvplan.quantity import total
+from kvplan.quantity import Quantity, total
 
 Status = Literal["fits", "tight", "offload", "does_not_fit", "refused", "unknown"]
 
@@ -48,8 +48,7 @@ DEFAULT_RULES = Rules()
 
 def judge(plan: Plan, rules: Rules = DEFAULT_RULES) -> Verdict:
     """Judge a plan against every check on every device and in system memory."""
-    index, device = _tightest(plan)
-    headroom_bytes = device.headroom_bytes if device else _host_headroom(plan)
+    index, device, headroom_bytes = _tightest(plan)
     if plan.refusals:
         return Verdict("refused", headroom_bytes, index, "engine", plan.refusals[0].message)
     if device is None and not plan.host:
@@ -60,23 +59,30 @@ def judge(plan: Plan, rules: Rules = DEFAULT_RULES) -> Verdict:
         return Verdict("unknown", 0, -1, "host_memory", why)
     status: Status = "fits"
     decided: tuple[int, Check | None] = (index, None)
+    judged: DevicePlan | None = None
     for position, candidate in enumerate(plan.devices):
+        if candidate is judged:
+            # Equal ranks share one plan.
+            continue
+        judged = candidate
         for check in candidate.checks:
-            outcome = _outcome(check, rules.min_headroom_bytes)
+            room = check.limit_bytes - (rules.min_headroom_bytes if check.name == "budget" else 0)
+            if check.required.high <= room and check.required.expected <= room:
+                continue
+            outcome = _outcome(check.required, room)
             if _WORSE[outcome] > _WORSE[status]:
                 status, decided = outcome, (position, check)
-    host = total(component.bytes for component in plan.host)
     if plan.host and plan.workload.cpu_memory_bytes is not None:
-        check = Check("host_memory", host, plan.workload.cpu_memory_bytes)
-        outcome = _outcome(check, 0)
+        host = total(component.bytes for component in plan.host)
+        outcome = _outcome(host, plan.workload.cpu_memory_bytes)
         if _WORSE[outcome] > _WORSE[status]:
-            status, decided = outcome, (-1, check)
+            status, decided = outcome, (-1, Check("host_memory", host, plan.workload.cpu_memory_bytes))
     if status == "fits" and (plan.cache.total.basis == "assumed" or plan.model.assumptions):
         status = "tight"
     if plan.offloaded and status in ("fits", "tight"):
         status = "offload"
     position, decisive = decided
-    if status == "does_not_fit" and position >= 0:
+    if status == "does_not_fit" and position >= 0 and position != index:
         headroom_bytes = plan.devices[position].headroom_bytes
     name = decisive.name if decisive else (device.binding if device else "host_memory")
     return Verdict(status, headroom_bytes, position, name, decisive.note if decisive else "")
@@ -125,18 +131,26 @@ _WORSE: dict[Status, int] = {
 }
 
 
-def _outcome(check: Check, min_headroom_bytes: int) -> Status:
-    room = check.limit_bytes - (min_headroom_bytes if check.name == "budget" else 0)
-    if check.required.expected > room:
+def _outcome(required: Quantity, room: int) -> Status:
+    if required.expected > room:
         return "does_not_fit"
-    return "tight" if check.required.high > room else "fits"
+    return "tight" if required.high > room else "fits"
 
 
-def _tightest(plan: Plan) -> tuple[int, DevicePlan | None]:
+def _tightest(plan: Plan) -> tuple[int, DevicePlan | None, int]:
+    """Return the device with the least headroom, its position and the headroom; the machine's without."""
     if not plan.devices:
-        return -1, None
-    index = min(range(len(plan.devices)), key=lambda i: plan.devices[i].headroom_bytes)
-    return index, plan.devices[index]
+        return -1, None, _host_headroom(plan)
+    tightest, least = 0, plan.devices[0].headroom_bytes
+    seen = plan.devices[0]
+    for index, device in enumerate(plan.devices):
+        if device is seen:
+            continue
+        seen = device
+        headroom_bytes = device.headroom_bytes
+        if headroom_bytes < least:
+            tightest, least = index, headroom_bytes
+    return tightest, plan.devices[tightest], least
 
 
 def _host_headroom(plan: Plan) -> int:

@@ -70,7 +70,8 @@ class ModelSpec:
     published in. ``published_total`` is the parameter count its publisher shows and
     ``published_relation`` why it differs from ours. ``stored`` is the checkpoint's tensor table
     where a header was read. ``longer_context`` names a model of the same shape with a larger limit.
-    ``config`` is the config it was built from.
+    ``config`` is the config it was built from. ``draft`` is a separate model that guesses its next
+    tokens (speculative decoding), loaded beside it.
     Compared by identity, so that what is derived from a model can be cached cheaply.
     """
 
@@ -93,6 +94,7 @@ class ModelSpec:
     notes: tuple[str, ...] = ()
     config: Mapping[str, object] | None = None
     provenance: tuple[tuple[str, str], ...] = field(default=())
+    draft: "ModelSpec | None" = None
 
     @property
     def layers(self) -> tuple[LayerGroup, ...]:

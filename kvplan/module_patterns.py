@@ -14,6 +14,8 @@ from functools import lru_cache
 _PREFIX = re.compile(r"^(?:(?:model|language_model|transformer|text_model|thinker)\\?\.)+")
 _LAYER = re.compile(r"layers\.(\d+)(?:\.|$)")
 _GLOB = re.compile(r"[*?\[]")
+# What may tell one layer's number from another's in an expression that names no layer outright.
+_NUMBER = re.compile(r"layers|\d|\\d")
 
 
 class ModulePatterns:
@@ -22,7 +24,7 @@ class ModulePatterns:
     ``differ_by_layer`` tells whether any may mean some layers and not others.
     """
 
-    __slots__ = ("_expressions", "_names", "differ_by_layer")
+    __slots__ = ("_alike", "_expressions", "_names", "differ_by_layer")
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
         # Under None stand those that may mean any layer.
@@ -36,23 +38,42 @@ class ModulePatterns:
                 self._names.setdefault(key, set()).add(name)
             else:
                 self._expressions.setdefault(key, []).append(_compiled(pattern))
+        plain = self._names.get(None, set())
         anywhere = [expression.pattern for expression in self._expressions.get(None, ())]
         self.differ_by_layer = any(key is not None for key in (*self._names, *self._expressions)) or any(
-            "layers" in text for text in (*self._names.get(None, ()), *anywhere)
+            "layers" in text for text in (*plain, *anywhere)
         )
+        self._alike = not (
+            any(word == "layers" or word.isdigit() for name in plain for word in name.split("."))
+            or any(_NUMBER.search(text) for text in anywhere)
+        )
+
+    def meaning(self, layer: int) -> object:
+        """Return a key that layers share in which every pattern means the same modules."""
+        if not self._alike or layer in self._expressions:
+            return layer
+        own = f"layers.{layer}"
+        return frozenset(name.removeprefix(own) for name in self._names.get(layer, ()))
 
     def match(self, tensor_name: str, layer: int | None) -> bool:
         """Tell whether a tensor's module is meant; ``layer`` is None outside the layers."""
-        module = _PREFIX.sub("", tensor_name.removesuffix(".weight"))
-        name = module if layer is None else f"layers.{layer}.{module}"
-        names = {name, name.replace("self_attn.", "attn.").replace("mlp.", "ffn.")}
         keys = (None,) if layer is None else (layer, None)
-        return any(
-            not _parts(candidate).isdisjoint(self._names.get(key, ()))
-            or any(pattern.search(candidate) for pattern in self._expressions.get(key, ()))
-            for candidate in names
-            for key in keys
-        )
+        for name in _spellings(tensor_name, layer):
+            for key in keys:
+                names = self._names.get(key)
+                if names and not _parts(name).isdisjoint(names):
+                    return True
+                if any(pattern.search(name) for pattern in self._expressions.get(key, ())):
+                    return True
+        return False
+
+
+def _spellings(tensor_name: str, layer: int | None) -> tuple[str, ...]:
+    """Return the path of a tensor's module, and DeepSeek's spelling where it is another."""
+    module = _PREFIX.sub("", tensor_name.removesuffix(".weight"))
+    name = module if layer is None else f"layers.{layer}.{module}"
+    other = name.replace("self_attn.", "attn.").replace("mlp.", "ffn.")
+    return (name,) if other == name else (name, other)
 
 
 @lru_cache(maxsize=65_536)

@@ -6,14 +6,16 @@ one the model was trained for.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+from kvplan.adapters import adapters_bytes
 from kvplan.device import Device
 from kvplan.dtypes import weight_format
 from kvplan.engines import engine_named
-from kvplan.engines.base import Engine, Notice, Plan
+from kvplan.engines.base import Component, DevicePlan, Engine, Notice, Plan
 from kvplan.errors import OptionClash
+from kvplan.frozen import replace
 from kvplan.model import ModelSpec
+from kvplan.quantity import total
 from kvplan.units import format_tokens
 from kvplan.weights import format_name_of
 from kvplan.workload import Workload
@@ -23,10 +25,15 @@ BEYOND_LIMIT: dict[str, str] = {
     "vllm": "vLLM refuses {asked} without VLLM_ALLOW_LONG_MAX_MODEL_LEN=1",
     "sglang": "SGLang refuses {asked} without SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN=1",
     "tensorrt-llm": "TensorRT-LLM refuses {asked} above max_position_embeddings",
+    "lmdeploy": "LMDeploy runs {asked} with degraded positions",
+    "tgi": "TGI runs {asked} with degraded positions",
     "llama.cpp": "llama.cpp runs {asked} with a warning",
     "ollama": "Ollama cuts {asked} to the model's limit",
     "transformers": "transformers runs {asked} with degraded positions",
 }
+
+# What a draft model adds to a device; the runtime is there already.
+DRAFT_PARTS = ("weights", "kv_cache", "recurrent_state", "activations")
 
 # The engine of last resort for weights that neither vLLM nor llama.cpp loads.
 _ENGINE_OF_FAMILY: dict[str, str] = {"gguf": "llama.cpp", "mlx": "ideal", "exl": "ideal"}
@@ -91,6 +98,12 @@ def plan(model: ModelSpec, workload: Workload, devices: Sequence[Device], engine
     if not devices and workload.cpu_memory_bytes is not None and engine.runs_on_cpu:
         devices = (cpu_device(workload.cpu_memory_bytes),)
     result = engine.plan(model, workload, devices)
+    if model.draft is not None and engine.loads_beside:
+        own = replace(workload, weights_format=None, engine_options=(), overhead_bytes=None)
+        result = _with_draft(result, engine.plan(model.draft, own, devices))
+    if workload.adapters and engine.loads_beside:
+        part = Component("adapters", adapters_bytes(model, workload.adapters), "LoRA")
+        result = replace(result, devices=tuple(_with_part(device, part) for device in result.devices))
     warnings = list(result.warnings)
     limit = model.context_limit_tokens
     if limit and result.context_tokens > limit:
@@ -98,6 +111,22 @@ def plan(model: ModelSpec, workload: Workload, devices: Sequence[Device], engine
     if not model.assumptions and len(warnings) == len(result.warnings):
         return result
     return replace(result, warnings=tuple(warnings), assumptions=(*model.assumptions, *result.assumptions))
+
+
+def _with_draft(result: Plan, draft: Plan) -> Plan:
+    """Return the plan with a draft model's weights, cache and activations on the same devices."""
+    note = f"{draft.model.name} {draft.weights_format}: weights, cache, activations"
+    devices = []
+    for device, other in zip(result.devices, draft.devices, strict=True):
+        amount = total(part.bytes for part in other.components if part.name in DRAFT_PARTS)
+        devices.append(_with_part(device, Component("draft_model", amount, note)))
+    return replace(result, devices=tuple(devices))
+
+
+def _with_part(device: DevicePlan, part: Component) -> DevicePlan:
+    """Return a device that holds one part more, which every test counts."""
+    checks = tuple(replace(check, required=check.required + part.bytes) for check in device.checks)
+    return replace(device, components=(*device.components, part), checks=checks)
 
 
 def _beyond(model: ModelSpec, result: Plan) -> str:

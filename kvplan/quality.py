@@ -98,6 +98,8 @@ KV: dict[str, dict[str, Loss]] = {
         ),
     },
     "tensorrt-llm": {"fp8": Loss(2)},
+    "lmdeploy": {"int8": Loss(2), "int4": Loss(9)},
+    "tgi": {"fp8_e4m3fn": Loss(2)},
     "llama.cpp": {
         "q8_0": Loss(1, "+0.0046 perplexity", "llama.cpp PR 7412, Llama-3-8B"),
         "q5_1": Loss(3),

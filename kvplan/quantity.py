@@ -29,7 +29,7 @@ class Quantity:
             self.low + other.low,
             self.expected + other.expected,
             self.high + other.high,
-            worse_basis(self.basis, other.basis),
+            self.basis if self.basis == other.basis else worse_basis(self.basis, other.basis),
         )
 
 
@@ -49,7 +49,8 @@ def total(quantities: Iterable[Quantity]) -> Quantity:
         low += quantity.low
         expected += quantity.expected
         high += quantity.high
-        basis = worse_basis(basis, quantity.basis)
+        if quantity.basis != basis:
+            basis = worse_basis(basis, quantity.basis)
     return Quantity(low, expected, high, basis)
 
 

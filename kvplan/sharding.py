@@ -90,17 +90,28 @@ def stage_weight_bytes(
         return weight_bytes(model, format_name).expected
     return sum(
         each * times
-        for _, each, times in stage_tensors(model, format_name, tensor_ranks, pipeline, expert_ranks, stage)
+        for _, each, times in stage_tensors(
+            model, format_name, tensor_ranks, pipeline, expert_ranks, stage, sizes
+        )
     )
 
 
 @lru_cache(maxsize=1024)
 def stage_tensors(
-    model: ModelSpec, format_name: str, tensor_ranks: int, pipeline: int, expert_ranks: int, stage: int
+    model: ModelSpec,
+    format_name: str,
+    tensor_ranks: int,
+    pipeline: int,
+    expert_ranks: int,
+    stage: int,
+    sizes: tuple[int, ...] = (),
 ) -> tuple[tuple[Tensor, int, int], ...]:
-    """Return (tensor, bytes on one rank, how often) of every tensor that a rank of ``stage`` holds."""
+    """Return (tensor, bytes on one rank, how often) of every tensor that a rank of ``stage`` holds.
+
+    ``sizes`` as for ``stage_weight_bytes``.
+    """
     weight = weight_format(format_name)
-    sizes = pipeline_split(num_layers(model.structure), pipeline)
+    sizes = sizes or pipeline_split(num_layers(model.structure), pipeline)
     first = sum(sizes[:stage])
     held: list[tuple[Tensor, int, int]] = []
     for group in stage_groups(model.layers, first, sizes[stage]):

@@ -6,12 +6,11 @@ grow with what is searched, which it does under every policy.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import cycle
 
 from kvplan.device import Device
 from kvplan.engines.base import Engine, Plan
-from kvplan.frozen import dataclass
+from kvplan.frozen import dataclass, replace
 from kvplan.judge import DEFAULT_RULES, Rules, spare_bytes, succeeds
 from kvplan.model import ModelSpec
 from kvplan.offload import plan_or_offload
@@ -41,26 +40,28 @@ class Limits:
 Attempt = Callable[[int], tuple[bool, int]]
 
 
-def largest(attempt: Attempt, ceiling: int, step: int = 1) -> int:
-    """Return the largest n in 1..ceiling that succeeds, 0 if none does.
+def largest(attempt: Attempt, ceiling: int, step: int = 1, least: int = 1) -> int:
+    """Return the largest n in least..ceiling that succeeds, 0 if none does.
 
     ``attempt`` says whether n succeeds and how many bytes are to spare (negative when short); it must
     succeed up to some n and fail beyond. Whole blocks of ``step`` are searched first, then within one.
     """
-    if ceiling < 1:
+    if ceiling < least:
         return 0
-    succeeded, room = attempt(1)
-    if not succeeded or ceiling == 1:
-        return int(succeeded)
+    succeeded, room = attempt(least)
+    if not succeeded or ceiling == least:
+        return least if succeeded else 0
     succeeded, short = attempt(ceiling)
     if succeeded:
         return ceiling
 
     def position(num_blocks: int) -> int:
-        return min(num_blocks * step, ceiling) if num_blocks else 1
+        return max(least, min(num_blocks * step, ceiling))
 
     low, room, high, short = _narrowed(
-        lambda num_blocks: attempt(position(num_blocks)), (0, room, -(-ceiling // step), short), "line"
+        lambda num_blocks: attempt(position(num_blocks)),
+        (least // step, room, -(-ceiling // step), short),
+        "line",
     )
     return _narrowed(attempt, (position(low), room, position(high), short), "next")[0]
 
@@ -100,15 +101,19 @@ def max_context(
     devices: Sequence[Device],
     engine: Engine,
     rules: Rules = DEFAULT_RULES,
+    least: int = 1,
 ) -> int:
-    """Return the longest context that succeeds for ``workload.num_sequences``; 0 if none does."""
+    """Return the longest context that succeeds for ``workload.num_sequences``.
+
+    0 where not even ``least`` tokens do.
+    """
 
     def attempt(context_tokens: int) -> tuple[bool, int]:
         asked = replace(workload, context_tokens=context_tokens, context_source="flag")
-        return _outcome(_planned(model, asked, devices, engine, rules), rules)
+        return _outcome(model, asked, devices, engine, rules)
 
     block_size = plan(model, workload, devices, engine).cache.block_size or 1
-    return largest(attempt, context_ceiling(model, workload), block_size)
+    return largest(attempt, context_ceiling(model, workload), block_size, least)
 
 
 def max_sequences(
@@ -123,22 +128,31 @@ def max_sequences(
 
     def attempt(num_sequences: int) -> tuple[bool, int]:
         asked = replace(workload, num_sequences=num_sequences)
-        return _outcome(_planned(model, asked, devices, engine, rules), rules)
+        return _outcome(model, asked, devices, engine, rules)
 
     return largest(attempt, MAX_SEQUENCES if ceiling is None else ceiling)
 
 
-def _planned(
+def is_short(model: ModelSpec, workload: Workload, devices: Sequence[Device], engine: Engine) -> bool:
+    """Tell, where that is cheaper than a plan, that the workload fits on no account. Raises as ``plan``."""
+    spare_bytes = engine.most_spare_bytes(model, workload, devices)
+    return spare_bytes is not None and spare_bytes < 0
+
+
+def _outcome(
     model: ModelSpec, workload: Workload, devices: Sequence[Device], engine: Engine, rules: Rules
-) -> Plan:
-    """Plan, and where spilling is allowed, with what does not fit in system memory."""
+) -> tuple[bool, int]:
+    """Return whether the workload succeeds and the bytes to spare in its closest check.
+
+    Where spilling is allowed, with what does not fit in system memory.
+    """
     if rules.allow_offload:
-        return plan_or_offload(model, workload, devices, engine, rules)
-    return plan(model, workload, devices, engine)
-
-
-def _outcome(result: Plan, rules: Rules) -> tuple[bool, int]:
-    """Return whether a plan succeeds and the bytes to spare in its closest check."""
+        result = plan_or_offload(model, workload, devices, engine, rules)
+    else:
+        spare = engine.most_spare_bytes(model, workload, devices)
+        if spare is not None and spare < 0:
+            return False, spare
+        result = plan(model, workload, devices, engine)
     return succeeds(result, rules), spare_bytes(result, rules)
 
 
@@ -157,7 +171,8 @@ def fewest_gpus(
     asked = replace(workload, tensor_parallel=0, pipeline_parallel=0)
     count = 1
     while count <= at_most:
-        if succeeds(plan(model, asked, (device,) * count, engine), rules):
+        cards = (device,) * count
+        if not is_short(model, asked, cards, engine) and succeeds(plan(model, asked, cards, engine), rules):
             return count
         count *= 2
     return 0

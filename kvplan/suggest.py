@@ -21,7 +21,7 @@ from kvplan.model import ModelSpec
 from kvplan.offload import plan_or_offload
 from kvplan.plan import default_engine, plan
 from kvplan.quality import KV, kv_loss, weight_loss
-from kvplan.solve import fewest_gpus, max_context, max_sequences
+from kvplan.solve import fewest_gpus, is_short, max_context, max_sequences
 from kvplan.weights import format_name_of, least_bits, weight_bytes, weights_exceed
 from kvplan.workload import Workload
 
@@ -107,12 +107,18 @@ def suggestions(base: Plan, situation: Situation) -> tuple[Suggestion, ...]:
         return ()
     found: list[Suggestion] = []
     failed: list[Option] = []
+    fitting: dict[str, list[tuple[int, int]]] = {}
     for option in _singles(base, situation):
+        if any(option.loss >= loss and option.cost >= cost for loss, cost in fitting.get(option.key, ())):
+            # One of each sort is shown, and this would lose more.
+            continue
         suggestion = attempt(situation, (option,))
         if suggestion is None:
             failed.append(option)
-        else:
-            found.append(suggestion)
+            continue
+        found.append(suggestion)
+        if suggestion.verdict.status == "fits":
+            fitting.setdefault(option.key, []).append((option.loss, option.cost))
     found += _reduced(situation, ())
     is_tight = judge(base, situation.rules).status == "tight"
     picked = _diverse(sorted(found, key=_rank))
@@ -238,13 +244,16 @@ def attempt(situation: Situation, options: Sequence[Option], rules: Rules | None
     """
     judged_by = rules or situation.rules
     workload, devices, engine = _apply(situation, options)
-    if engine.name != situation.engine.name and situation.workload.engine_options:
-        return None
-    if not judged_by.allow_offload and _weights_exceed(situation.model, workload, devices):
+    if engine.name != situation.engine.name and workload.engine_options:
+        # Flags of one engine mean nothing to another.
         return None
     try:
         if judged_by.allow_offload:
             result = plan_or_offload(situation.model, workload, devices, engine, judged_by)
+        elif _weights_exceed(situation.model, workload, devices) or is_short(
+            situation.model, workload, devices, engine
+        ):
+            return None
         else:
             result = plan(situation.model, workload, devices, engine)
     except KvplanError:
@@ -308,10 +317,10 @@ def _reduced(situation: Situation, options: tuple[Option, ...]) -> Iterator[Sugg
     workload, devices, engine = _apply(situation, options)
     if engine.name != situation.engine.name and workload.engine_options:
         return
-    if not situation.rules.allow_offload and _weights_exceed(situation.model, workload, devices):
-        return
     try:
-        longest = max_context(situation.model, workload, devices, engine, situation.rules)
+        if not situation.rules.allow_offload and _weights_exceed(situation.model, workload, devices):
+            return
+        longest = max_context(situation.model, workload, devices, engine, situation.rules, MIN_CONTEXT_TOKENS)
         most = 0
         if workload.num_sequences > 1:
             most = max_sequences(

@@ -14,7 +14,7 @@ from kvplan.errors import InvalidValue, KvplanError
 from kvplan.frozen import dataclass
 from kvplan.judge import DEFAULT_RULES, Rules, Status, judge
 from kvplan.model import ModelSpec
-from kvplan.plan import plan
+from kvplan.offload import plan_or_offload
 from kvplan.workload import Workload
 
 MAX_POINTS = 100_000
@@ -78,7 +78,7 @@ def points(
             yield _refused(case)
             continue
         try:
-            result = plan(model, case.workload, case.devices, case.engine)
+            result = plan_or_offload(model, case.workload, case.devices, case.engine, rules)
         except KvplanError as error:
             yield _refused(error)
             continue

@@ -11,7 +11,7 @@ from functools import lru_cache
 from math import prod
 
 from kvplan.dtypes import DTYPE_BYTES, WeightFormat, weight_format
-from kvplan.gguf_mix import mix_bytes, mix_tensor_bytes
+from kvplan.gguf_mix import least_mix_bytes, mix_bytes, mix_tensor_bytes
 from kvplan.model import ModelSpec, Quantization, num_parameters
 from kvplan.module_patterns import patterns_of
 from kvplan.quantity import Quantity
@@ -99,50 +99,79 @@ def _span(
     model: ModelSpec, weight: WeightFormat, tensor: Tensor, first: int | None, count: int
 ) -> tuple[tuple[WeightFormat, int], ...]:
     """Return the formats of a tensor over some layers and in how many of them it has each."""
-    quantization = model.quantization
-    if quantization is None or quantization.weights_format != weight.name:
+    packing = _packing(model)
+    if packing is None or packing.quantization.weights_format != weight.name:
         return ((weight, count),)
-    if not (quantization.unquantized or quantization.formats or quantization.only_listed):
-        return ((weight, count),)
-    if first is None:
-        return ((_format_at(quantization, weight, tensor, None), count),)
-    if not _differs_by_layer(quantization):
-        return ((_format_at(quantization, weight, tensor, first), count),)
+    if first is None or not packing.differs_by_layer:
+        return ((packing.format_of(weight, tensor, first), count),)
     counts: dict[WeightFormat, int] = {}
-    for layer in range(first, first + count):
-        found = _format_at(quantization, weight, tensor, layer)
-        counts[found] = counts.get(found, 0) + 1
+    for layer, times in packing.alike(first, count):
+        found = packing.format_of(weight, tensor, layer)
+        counts[found] = counts.get(found, 0) + times
     return tuple(counts.items())
 
 
-def _differs_by_layer(quantization: Quantization) -> bool:
-    patterns = (quantization.unquantized, *((pattern,) for pattern, _ in quantization.formats))
-    return any(patterns_of(some).differ_by_layer for some in patterns)
+class _Packing:
+    """A quantized checkpoint's patterns made ready: which tensors it packs, and how.
 
+    ``differs_by_layer`` tells whether the same tensor may be packed in some layers and not in others.
+    """
 
-@lru_cache(maxsize=65_536)
-def _format_at(
-    quantization: Quantization, weight: WeightFormat, tensor: Tensor, layer: int | None
-) -> WeightFormat:
-    """Return the format of one tensor in one layer."""
-    if patterns_of(quantization.unquantized).match(tensor.name, layer):
-        return NOT_PACKED
-    for name, patterns in _by_format(quantization).items():
-        if patterns_of(patterns).match(tensor.name, layer):
-            if tensor.role == "embedding":
+    __slots__ = ("_formats", "_found", "_spans", "_unquantized", "differs_by_layer", "quantization")
+
+    def __init__(self, quantization: Quantization) -> None:
+        self.quantization = quantization
+        self._unquantized = patterns_of(quantization.unquantized)
+        merged: dict[str, tuple[str, ...]] = {}
+        for pattern, name in quantization.formats:
+            merged[name] = (*merged.get(name, ()), pattern)
+        # Named outright, a module is packed whatever the format covers by itself.
+        self._formats = tuple(
+            (patterns_of(patterns), replace(weight_format(name), coverage="linears+embeddings"))
+            for name, patterns in merged.items()
+        )
+        every = (self._unquantized, *(patterns for patterns, _ in self._formats))
+        self.differs_by_layer = any(patterns.differ_by_layer for patterns in every)
+        self._spans: dict[tuple[int, int], tuple[tuple[int, int], ...]] = {}
+        self._found: dict[tuple[str, str, int | None], WeightFormat] = {}
+
+    def alike(self, first: int, count: int) -> tuple[tuple[int, int], ...]:
+        """Return the ``count`` layers from ``first`` on: one for all packed like it, and how many."""
+        found = self._spans.get((first, count))
+        if found is None:
+            every = (self._unquantized, *(patterns for patterns, _ in self._formats))
+            layers: dict[tuple[object, ...], list[int]] = {}
+            for layer in range(first, first + count):
+                layers.setdefault(tuple(patterns.meaning(layer) for patterns in every), []).append(layer)
+            found = tuple((some[0], len(some)) for some in layers.values())
+            self._spans[first, count] = found
+        return found
+
+    def format_of(self, weight: WeightFormat, tensor: Tensor, layer: int | None) -> WeightFormat:
+        """Return the format of one tensor in one layer, or outside the layers (None)."""
+        key = (tensor.name, tensor.role, layer)
+        found = self._found.get(key)
+        if found is None:
+            found = self._found[key] = self._decided(weight, tensor, layer)
+        return found
+
+    def _decided(self, weight: WeightFormat, tensor: Tensor, layer: int | None) -> WeightFormat:
+        if self._unquantized.match(tensor.name, layer):
+            return NOT_PACKED
+        for patterns, packed in self._formats:
+            if patterns.match(tensor.name, layer):
                 # Schemes are for linear layers, which the head is and the embedding is not.
-                return NOT_PACKED
-            # Named outright, a module is packed whatever the format covers by itself.
-            return replace(weight_format(name), coverage="linears+embeddings")
-    return NOT_PACKED if quantization.only_listed else weight
+                return NOT_PACKED if tensor.role == "embedding" else packed
+        return NOT_PACKED if self.quantization.only_listed else weight
 
 
-@lru_cache(maxsize=256)
-def _by_format(quantization: Quantization) -> dict[str, tuple[str, ...]]:
-    merged: dict[str, tuple[str, ...]] = {}
-    for pattern, name in quantization.formats:
-        merged[name] = (*merged.get(name, ()), pattern)
-    return merged
+@lru_cache(maxsize=1024)
+def _packing(model: ModelSpec) -> _Packing | None:
+    """Return the model's patterns, None where all of it is packed alike."""
+    found = model.quantization
+    if found is None or not (found.unquantized or found.formats or found.only_listed):
+        return None
+    return _Packing(found)
 
 
 def format_name_of(model: ModelSpec, requested: str | None) -> str:
@@ -198,9 +227,16 @@ def least_bits(name: str) -> int:
 
 def weights_exceed(model: ModelSpec, name: str, num_bytes: int) -> bool:
     """Tell whether the weights alone are more than ``num_bytes``, by a bound where that is enough."""
-    if num_model_parameters(model) * least_bits(name) // 8 >= num_bytes:
-        return True
-    return weight_bytes(model, name).low >= num_bytes
+    return _least_bytes(model, name) >= num_bytes or weight_bytes(model, name).low >= num_bytes
+
+
+def _least_bytes(model: ModelSpec, name: str) -> int:
+    """Return a lower bound on the weights that needs no look at each tensor."""
+    weight = weight_format(name)
+    if weight.family != "gguf":
+        return num_model_parameters(model) * least_bits(name) // 8
+    # What was read from a file may have been made by any rule.
+    return 0 if model.stored and weight.name == model.weights_format else least_mix_bytes(model, weight.name)
 
 
 @lru_cache(maxsize=4096)

@@ -17,7 +17,8 @@ class Workload:
     ``pipeline_parallel`` 0 mean the engine chooses. ``reserve_bytes`` is memory that others hold on
     each device; ``overhead_bytes`` replaces the engine's estimate of runtime memory
     (vLLM: of all that is measured beside weights and cache).
-    ``engine_options`` are the engine's own flags, by its own names.
+    ``adapters`` are the ranks of LoRA adapters loaded beside the model, for engines without slots of
+    their own. ``engine_options`` are the engine's own flags, by its own names.
     """
 
     context_tokens: int = 0
@@ -32,6 +33,7 @@ class Workload:
     overhead_bytes: int | None = None
     cpu_memory_bytes: int | None = None
     encoder_tokens: int = 0
+    adapters: tuple[int, ...] = ()
     engine_options: tuple[tuple[str, object], ...] = ()
 
     def option(self, name: str, default: object = None) -> object:

@@ -114,7 +114,45 @@ def test_a_default_is_made_anew_where_a_factory_is_given():
     assert Listed([2]).all == [2]
 
 
+def test_a_frozen_class_can_be_derived_from_as_one():
+    @dataclasses.dataclass(frozen=True)
+    class Longer(Pair):
+        third: int = 3
+
+    assert Longer(1) == Longer(1, 2, "", 3)
+    assert dataclasses.is_dataclass(Pair(1))
+    with pytest.raises(TypeError, match="non-frozen"):
+
+        @dataclasses.dataclass
+        class Open(Pair):
+            third: int = 3
+
+
+def test_factories_stand_among_other_defaults():
+    @dataclass(frozen=True, slots=True)
+    class Mixed:
+        first: int
+        all: list = dataclasses.field(default_factory=list)
+        last: int = dataclasses.field(default=7)
+
+    assert (Mixed(1).all, Mixed(1).last) == ([], 7)
+    assert (Mixed(1, last=2).all, Mixed(1, [3], 4).all, Mixed(1, [3], 4).last) == ([], [3], 4)
+
+
 def test_what_is_not_built_is_refused_when_the_class_is_defined():
+    with pytest.raises(TypeError, match="needs a factory"):
+
+        @dataclass(frozen=True, slots=True)
+        class Shared:
+            first: list = []  # noqa: RUF012
+
+    with pytest.raises(TypeError, match="needs a default"):
+
+        @dataclass(frozen=True, slots=True)
+        class Late:
+            first: int = 1
+            second: int
+
     with pytest.raises(TypeError, match="plain fields only"):
 
         @dataclass(frozen=True, slots=True)

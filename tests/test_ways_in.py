@@ -109,14 +109,46 @@ def test_the_hook_names_a_command_that_runs(kvplan, tmp_path):
     assert not pattern.search("main.py")
 
 
-@pytest.mark.skipif(shutil.which("pre-commit") is None, reason="pre-commit is not installed")
-def test_pre_commit_accepts_the_hook():
+def git(*words, cwd):
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", *who, *words], cwd=cwd, check=True, capture_output=True)
+
+
+@pytest.mark.skipif(shutil.which("pre-commit") is None, reason="pre-commit is not installed: kvplan[dev]")
+def test_pre_commit_builds_the_hook_and_runs_it(tmp_path):
+    """As somebody's repository would: pre-commit clones, installs by pip, and hands over the files."""
+    hook = tmp_path / "kvplan"
+    hook.mkdir()
+    for name in ("kvplan", "model_specs"):
+        shutil.copytree(ROOT / name, hook / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".pre-commit-hooks.yaml"):
+        shutil.copy(ROOT / name, hook / name)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "fits.yaml").write_text(SHAPES["deployment.yaml"])
+    (theirs / "fails.yaml").write_text(SHAPES["deployment.yaml"].replace("size=2", "size=4"))
+    (theirs / "main.py").write_text("print()\n")
+    for place in (hook, theirs):
+        git("init", "-q", cwd=place)
+        git("add", "-A", cwd=place)
+        git("commit", "-qm", "x", cwd=place)
+    # Its modules are used once: compiling all of them would take longer than the check.
+    env = {**os.environ, "PRE_COMMIT_HOME": str(tmp_path / "home"), "PIP_NO_COMPILE": "1"}
     done = subprocess.run(
-        ["pre-commit", "validate-manifest", str(ROOT / ".pre-commit-hooks.yaml")],
+        ["pre-commit", "try-repo", str(hook), "kvplan-check", "--all-files", "--verbose"],
+        cwd=theirs,
+        env=env,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout
+    if re.search(
+        r"No matching distribution|Connection(Error| refused|\w* failed)", done.stdout + done.stderr
+    ):
+        pytest.skip("the package index cannot be reached")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "2 engines found: 1 tight, 1 refused" in done.stdout
+    assert "fails.yaml:22: llm: --tensor-parallel-size: it needs 4 GPUs and is given 2" in done.stdout
+    assert "main.py" not in done.stdout
 
 
 def test_the_readmes_snippets_are_yaml_of_their_kind():

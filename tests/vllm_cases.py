@@ -1,5 +1,7 @@
 """A run of vLLM's planner as a plan: from its config, through the engine, back to its results."""
 
+from dataclasses import replace
+
 from kvplan.engines import engine_named
 from kvplan.plan import plan
 from kvplan.sources.config_model import model_from_config
@@ -28,6 +30,8 @@ def options_of(row):
 def planned(row, config):
     """Return the plan of a run's settings."""
     model = model_from_config(config, name=row["model"], source="oracle")
+    if "draft" in row:
+        model = replace(model, draft=model_from_config(row["draft"], name="draft", source="oracle"))
     workload = Workload(
         context_tokens=row["max_model_len"],
         context_source="flag",

@@ -23,7 +23,7 @@ from kvplan.workload import Workload
 GPUS_PER_NODE = 8
 MAX_GPUS_PER_REPLICA = 64
 # Engines that split heads over ranks; the others hand out layers.
-SPLITS_HEADS = ("vllm", "sglang", "tensorrt-llm")
+SPLITS_HEADS = ("vllm", "sglang", "tensorrt-llm", "lmdeploy", "tgi")
 # Kinds of cache that grow by the same bytes with every token.
 GROWING = ("full_attention", "latent_attention")
 

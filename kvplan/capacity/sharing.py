@@ -13,6 +13,7 @@ SHARES_PREFIXES: dict[str, str] = {
     "vllm": "automatic prefix caching, on by default",
     "sglang": "radix cache, on by default",
     "tensorrt-llm": "block reuse, on by default",
+    "tgi": "prefix caching, on by default",
 }
 SHAREABLE = ("full_attention", "latent_attention")
 
@@ -45,6 +46,8 @@ def sharing(result: Plan, num_sessions: int, prefix_tokens: int, fraction: float
     if result.engine_name == "vllm" and result.workload.option("enable_prefix_caching", True) is False:
         support = ""
     if result.engine_name == "sglang" and result.workload.option("disable_radix_cache"):
+        support = ""
+    if result.engine_name == "tgi" and dict(result.engine_options).get("attention") == "paged":
         support = ""
     saved = each * whole * max(0, num_sharing - 1) if support else 0
     return Sharing(

@@ -14,7 +14,8 @@ import typer
 
 from kvplan import __version__
 from kvplan.cli.outcome import Outcome
-from kvplan.errors import InputError, did_you_mean
+from kvplan.cli.settings import told, with_origin, with_settings
+from kvplan.errors import InputError, KvplanError, did_you_mean
 
 COMMANDS: dict[str, str] = {
     "fit": "fit",
@@ -46,7 +47,15 @@ def outcome_of(words: Sequence[str]) -> Outcome:
 
     The job receives the engine's own words, those behind the first bare ``--``.
     """
-    own, engine_words = _cut(list(words))
+    typed, engine_words = _cut(list(words))
+    own, settings = with_settings(typed, engine_words)
+    try:
+        return told(_run(own, engine_words), settings)
+    except KvplanError as error:
+        raise with_origin(error, settings) from None
+
+
+def _run(own: list[str], engine_words: Sequence[str]) -> Outcome:
     _jobs.clear()
     complaints = StringIO()
     try:

@@ -7,42 +7,19 @@ import typer
 from kvplan.cli import options as opt
 from kvplan.cli.app import submit
 from kvplan.cli.outcome import Outcome, Output
-from kvplan.frozen import dataclass
 
 if TYPE_CHECKING:
-    from kvplan.capacity.estimate import Demand, Estimate
-    from kvplan.capacity.fleet import Fleet, Site
-    from kvplan.capacity.lengths import Lengths
+    from kvplan.capacity.fleet import Site
+    from kvplan.cli.capacity_demand import Traffic
     from kvplan.cli.question import Asked, Question
-    from kvplan.hardware.cloud import Instance, Offer
-    from kvplan.report.capacity_answer import Cheapest
+    from kvplan.hardware.cloud import Instance
 
 MAX_SESSIONS = 10**7
-CHEAPEST_SHOWN = 5
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("capacity")(capacity)
-
-
-@dataclass(frozen=True, slots=True)
-class _Traffic:
-    """What was typed about requests and prices."""
-
-    sessions: int | None
-    trace: str | None
-    mean_in: float | None
-    mean_out: float | None
-    tokens: str | None
-    seed: int
-    block_size: int | None
-    prefix: str | None
-    prefix_fraction: float
-    evict: tuple[str, ...]
-    gpus_per_node: int
-    instance: str | None
-    prices: str | None
 
 
 def capacity(
@@ -98,6 +75,8 @@ def capacity(
     prices: Annotated[
         str | None, typer.Option("--prices", metavar="FILE", help="A price table of your own (YAML).")
     ] = None,
+    draft: opt.DraftOption = None,
+    lora: opt.LoraOption = None,
     reserve: opt.ReserveOption = None,
     overhead: opt.OverheadOption = None,
     min_headroom: opt.MinHeadroomOption = None,
@@ -116,7 +95,8 @@ def capacity(
     """
 
     def job(engine_words: tuple[str, ...]) -> Outcome:
-        from kvplan.cli.question import Asked
+        from kvplan.cli.capacity_demand import Traffic
+        from kvplan.cli.question import Asked, number_of_sequences
         from kvplan.errors import OptionClash
 
         if batch is not None and sessions is not None:
@@ -139,6 +119,8 @@ def capacity(
             kv=kv,
             engine=engine,
             tp=tp,
+            draft=draft,
+            lora=lora,
             reserve=reserve,
             overhead=overhead,
             min_headroom=min_headroom,
@@ -147,9 +129,7 @@ def capacity(
             assume=assume,
             engine_words=engine_words,
         )
-        from kvplan.cli.question import number_of_sequences
-
-        traffic = _Traffic(
+        traffic = Traffic(
             sessions if batch is None else number_of_sequences(batch),
             trace,
             mean_in,
@@ -169,15 +149,17 @@ def capacity(
     submit(job)
 
 
-def _answer(asked: "Asked", traffic: _Traffic, output: Output) -> Outcome:
+def _answer(asked: "Asked", traffic: "Traffic", output: Output) -> Outcome:
     from kvplan.capacity.estimate import estimate
+    from kvplan.cli.capacity_demand import demand_of
+    from kvplan.cli.capacity_offers import cheapest_instances, dollars_per_million, offer_for
     from kvplan.engines.base import context_or_limit
     from kvplan.hardware.cloud import instance_named, instances
-    from kvplan.report.capacity_answer import CapacityAnswer
+    from kvplan.report.capacity_answer import CapacityAnswer, Cheapest
 
     asking = _question(asked)
     limit, _ = context_or_limit(asking.model, asking.workload)
-    demand = _demand(traffic, limit)
+    demand = demand_of(traffic, limit)
     table = instances(traffic.prices)
     chosen = instance_named(traffic.instance, table) if traffic.instance else None
     site = _site(asking, traffic, chosen)
@@ -185,8 +167,10 @@ def _answer(asked: "Asked", traffic: _Traffic, output: Output) -> Outcome:
     fleets = found.fleets
     reserved = fleets.reserved if fleets else None
     paged = fleets.paged if fleets else None
-    offers = tuple(_offer(site, fleet, table, chosen) for fleet in (reserved, paged))
-    listed = _cheapest(asking, demand, table, traffic) if site is None and traffic.sessions else ()
+    offers = tuple(offer_for(site, fleet, table, chosen) for fleet in (reserved, paged))
+    listed: tuple[Cheapest, ...] = ()
+    if site is None and traffic.sessions:
+        listed = cheapest_instances(asking, demand, table, traffic.sessions)
     none_holds = fleets is not None and fleets.paged is None
     answer = CapacityAnswer(
         _asked_text(asked, traffic),
@@ -195,7 +179,7 @@ def _answer(asked: "Asked", traffic: _Traffic, output: Output) -> Outcome:
         found,
         offers[0],
         offers[1],
-        _per_million(offers[1], found, paged),
+        dollars_per_million(offers[1], found, paged),
         listed,
         1 if none_holds else 0,
     )
@@ -217,151 +201,19 @@ def _question(asked: "Asked") -> "Question":
     return asking
 
 
-def _demand(traffic: _Traffic, limit_tokens: int) -> "Demand":
-    from kvplan.capacity.allocation import DEFAULT_BLOCK_SIZE
-    from kvplan.capacity.estimate import Demand
-    from kvplan.capacity.eviction import parse_eviction
-    from kvplan.units import parse_tokens
-
-    prefix = None
-    if traffic.prefix is not None:
-        prefix = parse_tokens(traffic.prefix, "prefix"), traffic.prefix_fraction
-    return Demand(
-        traffic.sessions,
-        _lengths(traffic, limit_tokens),
-        traffic.block_size or DEFAULT_BLOCK_SIZE,
-        prefix,
-        tuple(parse_eviction(text) for text in traffic.evict),
-    )
-
-
-def _lengths(traffic: _Traffic, limit_tokens: int) -> "Lengths | None":
-    from kvplan.capacity.lengths import constant, drawn
-    from kvplan.errors import OptionClash
-    from kvplan.units import parse_tokens
-
-    means = traffic.mean_in is not None or traffic.mean_out is not None
-    if (traffic.trace is not None) + means + (traffic.tokens is not None) > 1:
-        raise OptionClash(
-            "request lengths are given twice",
-            why="--trace, --mean-in with --mean-out, and --tokens each say how long requests are",
-            hint="keep one of them",
-        )
-    if traffic.trace is not None:
-        from kvplan.sources.traces import read_trace
-
-        return read_trace(traffic.trace)
-    if means:
-        if traffic.mean_in is None or traffic.mean_out is None:
-            raise OptionClash(
-                "only one of --mean-in and --mean-out is given",
-                why="a request has a prompt and an output",
-                hint="write it like --mean-in 161.31 --mean-out 337.99",
-            )
-        return drawn(traffic.mean_in, traffic.mean_out, limit_tokens, traffic.seed)
-    return constant(parse_tokens(traffic.tokens, "session")) if traffic.tokens is not None else None
-
-
-def _site(asking: "Question", traffic: _Traffic, chosen: "Instance | None") -> "Site | None":
+def _site(asking: "Question", traffic: "Traffic", chosen: "Instance | None") -> "Site | None":
     from kvplan.capacity.fleet import Site
+    from kvplan.cli.capacity_offers import on_instance
 
     if chosen is not None:
-        return _on_instance(asking, chosen)
+        return on_instance(asking, chosen)
     if not asking.devices:
         return None
-    return Site(
-        asking.model,
-        asking.workload,
-        asking.devices[0],
-        asking.engine,
-        asking.rules,
-        traffic.gpus_per_node,
-    )
+    device, per_node = asking.devices[0], traffic.gpus_per_node
+    return Site(asking.model, asking.workload, device, asking.engine, asking.rules, per_node)
 
 
-def _on_instance(asking: "Question", instance: "Instance") -> "Site":
-    from kvplan.capacity.fleet import MAX_GPUS_PER_REPLICA, Site
-    from kvplan.hardware.cloud import device_of
-
-    return Site(
-        asking.model,
-        asking.workload,
-        device_of(instance),
-        asking.engine,
-        asking.rules,
-        instance.num_gpus,
-        1 if instance.is_fraction else MAX_GPUS_PER_REPLICA,
-    )
-
-
-def _offer(
-    site: "Site | None", fleet: "Fleet | None", table: tuple["Instance", ...], chosen: "Instance | None"
-) -> "Offer | None":
-    from kvplan.hardware.cloud import Offer, cheapest
-
-    if site is None or fleet is None:
-        return None
-    if chosen is not None:
-        return Offer(chosen, fleet.num_nodes)
-    return cheapest(site.device, fleet.num_gpus, fleet.shape.tensor, table)
-
-
-def _per_million(offer: "Offer | None", found: "Estimate", paged: "Fleet | None") -> float | None:
-    from kvplan.pricing import usd_per_million_tokens
-
-    rate = found.fleets.rate if found.fleets else None
-    price = offer.price_usd_per_hour if offer else None
-    if rate is None or price is None or paged is None:
-        return None
-    return usd_per_million_tokens(price, rate.expected * paged.replicas)
-
-
-def _cheapest(
-    asking: "Question", demand: "Demand", table: tuple["Instance", ...], traffic: _Traffic
-) -> tuple["Cheapest", ...]:
-    """Return the priced instances that serve the sessions for least, one a kind of card."""
-    from kvplan.capacity.allocation import shares
-    from kvplan.capacity.estimate import CHAT_TOKENS, fleets_of
-    from kvplan.capacity.lengths import within
-    from kvplan.engines.base import context_or_limit
-    from kvplan.errors import KvplanError
-    from kvplan.hardware.cloud import Offer
-    from kvplan.pricing import usd_per_million_tokens
-    from kvplan.report.capacity_answer import Cheapest
-
-    limit, _ = context_or_limit(asking.model, asking.workload)
-    live = float(min(CHAT_TOKENS, limit))
-    if demand.lengths is not None:
-        live = shares(within(demand.lengths, limit), limit, demand.block_size)[-1].mean_reserved_tokens
-    best: dict[str, Cheapest] = {}
-    # Of instances with the same cards only the cheapest counts.
-    cheapest_of: dict[tuple[str, int, int], Instance] = {}
-    for instance in table:
-        if instance.price_usd_per_hour is None:
-            continue
-        key = (instance.gpu, instance.count, instance.gpu_memory_mib if instance.is_fraction else 0)
-        kept = cheapest_of.get(key)
-        if kept is None or (kept.price_usd_per_hour or 0) > instance.price_usd_per_hour:
-            cheapest_of[key] = instance
-    for instance in cheapest_of.values():
-        try:
-            site = _on_instance(asking, instance)
-            fleets = fleets_of(site, traffic.sessions or 1, live)
-        except KvplanError:
-            continue
-        if fleets.paged is None:
-            continue
-        offer = Offer(instance, fleets.paged.num_nodes)
-        price = offer.price_usd_per_hour or 0.0
-        rate = fleets.rate
-        per_million = usd_per_million_tokens(price, rate.expected * fleets.paged.replicas) if rate else None
-        row = Cheapest(offer, instance.gpu, fleets.paged.num_gpus, fleets.paged.layout, price, per_million)
-        if instance.gpu not in best or best[instance.gpu].usd_per_hour > price:
-            best[instance.gpu] = row
-    return tuple(sorted(best.values(), key=lambda row: row.usd_per_hour)[:CHEAPEST_SHOWN])
-
-
-def _asked_text(asked: "Asked", traffic: _Traffic) -> str:
+def _asked_text(asked: "Asked", traffic: "Traffic") -> str:
     parts = [asked.model]
     if traffic.sessions:
         parts.append(f"{traffic.sessions:,} sessions")

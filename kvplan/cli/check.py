@@ -44,10 +44,10 @@ def check(
     max_kv_gib: chk.MaxKvOption = None,
     min_concurrency: chk.MinConcurrencyOption = None,
     min_context: chk.MinContextOption = None,
-    strict: opt.StrictOption = False,
-    allow_offload: opt.AllowOffloadOption = False,
-    allow_unknown: opt.AllowUnknownOption = False,
-    offline: opt.OfflineOption = False,
+    strict: opt.StrictChoice = None,
+    allow_offload: opt.AllowOffloadChoice = None,
+    allow_unknown: opt.AllowUnknownChoice = None,
+    offline: opt.OfflineChoice = None,
     format_: CheckFormatOption = "auto",
     json_: opt.JsonOption = False,
     output: opt.OutputOption = None,
@@ -68,7 +68,7 @@ def check(
         from kvplan.report.check_answer import CheckAnswer
 
         asked = CheckAsked(
-            gpus=tuple(gpu or ()),
+            gpu=tuple(gpu or ()),
             models=tuple(model or ()),
             env=tuple(env or ()),
             env_files=tuple(env_file or ()),
@@ -101,9 +101,8 @@ def check(
         results.append(check_paths(paths, ready.settings_of, ready.models, ready.variables))
         result = merged(results)
         answer = CheckAnswer(result, result.exit_code)
-        return Outcome(
-            result.exit_code, answer, Output("json" if json_ else format_, output, tuple(export or ()), quiet)
-        )
+        where = Output("json" if json_ else format_, output, tuple(export or ()), quiet)
+        return Outcome(result.exit_code, answer, where, settings=ready.said)
 
     submit(job)
 

@@ -1,27 +1,26 @@
 """What ``check`` and ``diff`` share: their options as settings, and the policy that applies."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kvplan.deploy.check import SettingsOf
 from kvplan.deploy.env_files import read_env
 from kvplan.deploy.model_names import Models
-from kvplan.deploy.policy_place import find_policy
-from kvplan.deploy.settings import Budget, Settings, parse_model_choice
-from kvplan.deploy.typed_settings import typed_over
+from kvplan.deploy.policy_place import find_policy, shown
+from kvplan.deploy.settings import Settings, parse_model_choice
+from kvplan.deploy.typed_settings import Typed
 from kvplan.deploy.words import Word
 from kvplan.errors import InputError, InvalidValue
 from kvplan.frozen import dataclass
-from kvplan.judge import Rules
 from kvplan.units import GIB, parse_size, parse_tokens
 
 if TYPE_CHECKING:
     from kvplan.deploy.policy import Loaded
+    from kvplan.report.answer import Setting
 
 ModelMapping = Annotated[
     list[str] | None,
@@ -52,12 +51,18 @@ MinContextOption = Annotated[
     str | None, typer.Option("--min-context", metavar="TOKENS", help="Tokens that must be configured.")
 ]
 
+# The options that a policy's general keys say as well.
+OF_A_FILE = (
+    "gpu", "engine", "batch", "reserve", "cpu_memory", "min_headroom", "max_kv_gib", "min_concurrency",
+    "min_context", "strict", "allow_offload", "allow_unknown", "offline",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class CheckAsked:
     """The options of a check as typed."""
 
-    gpus: tuple[str, ...] = ()
+    gpu: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     env_files: tuple[str, ...] = ()
@@ -70,75 +75,56 @@ class CheckAsked:
     max_kv_gib: float | None = None
     min_concurrency: float | None = None
     min_context: str | None = None
-    strict: bool = False
-    allow_offload: bool = False
-    allow_unknown: bool = False
-    offline: bool = False
+    strict: bool | None = None
+    allow_offload: bool | None = None
+    allow_unknown: bool | None = None
+    offline: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Checker:
-    """Everything a check needs beside its files."""
+    """Everything a check needs beside its files; ``said`` are the general keys of its policy."""
 
     settings_of: SettingsOf
     models: Models
     variables: dict[str, Word] = field(default_factory=dict)
     loaded: "Loaded | None" = None
-
-
-def with_environment(asked: CheckAsked) -> CheckAsked:
-    """Return the options with ``KVPLAN_*`` variables where nothing was typed."""
-    changes: dict[str, object] = {}
-    for name in ("gpus", "engine", "policy", "batch", "reserve", "cpu_memory", "min_headroom", "min_context"):
-        value = os.environ.get(f"KVPLAN_{name.removesuffix('s').upper()}", "").strip()
-        if value and not getattr(asked, name):
-            changes[name] = tuple(value.split(",")) if name == "gpus" else value
-    for name in ("max_kv_gib", "min_concurrency"):
-        value = os.environ.get(f"KVPLAN_{name.upper()}", "").strip()
-        if value and getattr(asked, name) is None:
-            changes[name] = _number(name, value)
-    for name in ("strict", "allow_offload", "allow_unknown", "offline"):
-        if os.environ.get(f"KVPLAN_{name.upper()}", "").casefold() in ("1", "true", "yes", "on"):
-            changes[name] = True
-    return replace(asked, **changes)  # type: ignore[arg-type]
-
-
-def _number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InvalidValue(
-            f"KVPLAN_{name.upper()}={text} is not a number",
-            why="it is a budget",
-            hint=f"write it like KVPLAN_{name.upper()}=8",
-        ) from None
+    said: tuple["Setting", ...] = ()
 
 
 def checker(asked: CheckAsked, paths: Sequence[str]) -> Checker:
     """Read the options and the policy. Raises KvplanError for what cannot be read."""
     from kvplan.sources import open_model
+    from kvplan.verify.calibration import saved_or_why
 
-    asked = with_environment(asked)
-    settings = settings_from(asked)
+    measurements = saved_or_why()
+    typed = _typed(asked)
     loaded = _policy(asked.policy, paths)
     models = Models(lambda ref, offline: open_model(ref, offline=offline))
     if loaded is None:
+        settings = typed.over(Settings(measurements=measurements))
         return Checker(lambda _: settings, models, _variables(asked))
+    from kvplan.cli.settings import file_settings
     from kvplan.deploy.policy_settings import layered
 
+    said = file_settings(loaded, [name for name in OF_A_FILE if getattr(asked, name) in (None, ())])
     return Checker(
-        lambda launch: typed_over(layered(launch, loaded), settings), models, _variables(asked), loaded
+        lambda launch: typed.over(replace(layered(launch, loaded), measurements=measurements)),
+        models,
+        _variables(asked),
+        loaded,
+        tuple(setting for each in said.values() for setting in each),
     )
 
 
-def settings_from(asked: CheckAsked) -> Settings:
-    """Return the options as settings. Raises KvplanError naming the one that cannot be read."""
+def _typed(asked: CheckAsked) -> Typed:
+    """Return what the options say. Raises KvplanError naming the one that cannot be read."""
     from kvplan.cli.question import number_of_sequences
 
-    if asked.gpus:
+    if asked.gpu:
         from kvplan.hardware.parse import parse_gpus
 
-        parse_gpus(asked.gpus)
+        parse_gpus(asked.gpu)
     if asked.engine is not None:
         from kvplan.engines import engine_named
 
@@ -150,22 +136,30 @@ def settings_from(asked: CheckAsked) -> Settings:
                 why="it takes a number above 0",
                 hint=f"write it like {name} 8",
             )
-    return Settings(
-        gpus=asked.gpus,
+    return Typed(
+        settings=_given(
+            gpus=asked.gpu or None,
+            engine=asked.engine,
+            offline=asked.offline,
+            reserve_bytes=_size(asked.reserve),
+            cpu_memory_bytes=_size(asked.cpu_memory),
+            num_sequences=number_of_sequences(asked.batch) if asked.batch is not None else None,
+        ),
         models=dict(parse_model_choice(text) for text in asked.models),
-        engine=asked.engine,
-        offline=asked.offline,
-        rules=Rules(asked.strict, asked.allow_offload, asked.allow_unknown),
-        budget=Budget(
+        rules=_given(
+            strict=asked.strict, allow_offload=asked.allow_offload, allow_unknown=asked.allow_unknown
+        ),
+        budget=_given(
             min_headroom_bytes=_size(asked.min_headroom),
             max_kv_bytes=int(asked.max_kv_gib * GIB) if asked.max_kv_gib is not None else None,
             min_concurrency=asked.min_concurrency,
             min_context_tokens=parse_tokens(asked.min_context) if asked.min_context else None,
         ),
-        reserve_bytes=_size(asked.reserve) or 0,
-        cpu_memory_bytes=_size(asked.cpu_memory),
-        num_sequences=number_of_sequences(asked.batch) if asked.batch is not None else None,
     )
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _size(text: str | None) -> int | None:
@@ -182,20 +176,14 @@ def _policy(given: str | None, paths: Sequence[str]) -> "Loaded | None":
     first = next((Path(path) for path in paths if path != "-"), Path())
     start = first if first.is_dir() else first.parent
     found = find_policy(start)
-    if found is None:
-        return None
-    try:
-        shown = str(found.relative_to(Path.cwd()))
-    except ValueError:
-        shown = str(found)
-    return _loaded(found, shown)
+    return None if found is None else _loaded(found, shown(found))
 
 
-def _loaded(path: Path, shown: str) -> "Loaded":
+def _loaded(path: Path, name: str) -> "Loaded":
     # pydantic is imported only where there is a policy to check.
     from kvplan.deploy.policy import load_policy
 
-    return load_policy(path, shown)
+    return load_policy(path, name)
 
 
 def _variables(asked: CheckAsked) -> dict[str, Word]:

@@ -45,6 +45,8 @@ def compare(
     ] = None,
     tp: opt.TensorOption = None,
     pp: opt.PipelineOption = None,
+    draft: opt.DraftOption = None,
+    lora: opt.LoraOption = None,
     reserve: opt.ReserveOption = None,
     cpu_memory: opt.CpuMemoryOption = None,
     overhead: opt.OverheadOption = None,
@@ -91,6 +93,8 @@ def compare(
                 kv=kept,
                 tp=tp,
                 pp=pp,
+                draft=draft,
+                lora=lora,
                 reserve=reserve,
                 cpu_memory=cpu_memory,
                 overhead=overhead,
@@ -138,7 +142,7 @@ def _subject(asked: "Asked", varied: list[str], opened: dict[str, "ModelSpec"]) 
     from kvplan.cli.question import question
     from kvplan.errors import KvplanError
     from kvplan.judge import judge
-    from kvplan.plan import plan
+    from kvplan.offload import plan_or_offload
     from kvplan.report.compare_answer import Subject
     from kvplan.solve import limits
 
@@ -156,7 +160,7 @@ def _subject(asked: "Asked", varied: list[str], opened: dict[str, "ModelSpec"]) 
     try:
         asking = question(asked, opened.get(asked.model))
         opened[asked.model] = asking.model
-        result = plan(asking.model, asking.workload, asking.devices, asking.engine)
+        result = plan_or_offload(asking.model, asking.workload, asking.devices, asking.engine, asking.rules)
         verdict = judge(result, asking.rules)
         reach = limits(result, asking.devices, asking.engine, asking.rules)
     except KvplanError as problem:

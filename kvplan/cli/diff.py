@@ -1,5 +1,6 @@
 """``kvplan diff``: what a change of deployment files costs."""
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,8 +53,8 @@ def diff(
     max_kv_gib: chk.MaxKvOption = None,
     min_concurrency: chk.MinConcurrencyOption = None,
     min_context: chk.MinContextOption = None,
-    allow_unknown: opt.AllowUnknownOption = False,
-    offline: opt.OfflineOption = False,
+    allow_unknown: opt.AllowUnknownChoice = None,
+    offline: opt.OfflineChoice = None,
     format_: DiffFormatOption = "auto",
     json_: opt.JsonOption = False,
     output: opt.OutputOption = None,
@@ -72,7 +73,9 @@ def diff(
         from kvplan.report.diff_answer import DiffAnswer
 
         asked = CheckAsked(
-            gpus=tuple(gpu or ()),
+            # Its own --engine takes two, so that this one variable does not become the flag.
+            engine=os.environ.get("KVPLAN_ENGINE", "").strip() or None,
+            gpu=tuple(gpu or ()),
             models=tuple(model or ()),
             env=tuple(env or ()),
             env_files=tuple(env_file or ()),
@@ -89,14 +92,15 @@ def diff(
         )
         if engine is not None:
             before, after = engine
-            ready = [checker(replace(asked, engine=name), sides) for name in (before, after)]
-            result, names = _two_engines(sides, ready), (before, after)
+            ready = checker(replace(asked, engine=before), sides)
+            both = (ready, checker(replace(asked, engine=after), sides))
+            result, names = _two_engines(sides, both), (before, after)
         else:
-            result, names = _two_sides(sides, checker(asked, [side for side in sides if ".." not in side]))
+            ready = checker(asked, [side for side in sides if ".." not in side])
+            result, names = _two_sides(sides, ready)
         answer = DiffAnswer(result, *names, result.exit_code)
-        return Outcome(
-            result.exit_code, answer, Output("json" if json_ else format_, output, tuple(export or ()), quiet)
-        )
+        where = Output("json" if json_ else format_, output, tuple(export or ()), quiet)
+        return Outcome(result.exit_code, answer, where, settings=ready.said)
 
     submit(job)
 

@@ -46,7 +46,9 @@ KvValueOption = Annotated[
 EngineOption = Annotated[
     str | None,
     typer.Option(
-        "--engine", metavar="NAME[@VERSION]", help="vllm, sglang, llama.cpp, ollama, transformers, ideal."
+        "--engine",
+        metavar="NAME[@VERSION]",
+        help="vllm, sglang, tensorrt-llm, lmdeploy, tgi, llama.cpp, ollama, transformers, ideal.",
     ),
 ]
 TensorOption = Annotated[
@@ -70,13 +72,28 @@ MinHeadroomOption = Annotated[
 EncoderCtxOption = Annotated[
     str | None, typer.Option("--encoder-ctx", metavar="TOKENS", help="Length of the encoder's input.")
 ]
+DraftOption = Annotated[
+    str | None, typer.Option("--draft", metavar="MODEL", help="A model that drafts: speculative decoding.")
+]
+LoraOption = Annotated[
+    str | None,
+    typer.Option("--lora", metavar="[Nx]RANK", help="LoRA adapters loaded at once: 16, or 4x16 for four."),
+]
 PriceOption = Annotated[
     bool, typer.Option("--price", help="Show what cloud instances cost, with source and date.")
 ]
-StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 1 on 'tight' as well.")]
-AllowOffloadOption = Annotated[bool, typer.Option("--allow-offload", help="Exit 0 when it runs by spilling.")]
-AllowUnknownOption = Annotated[bool, typer.Option("--allow-unknown", help="Exit 0 when it cannot tell.")]
-OfflineOption = Annotated[bool, typer.Option("--offline", help="Never ask the Hub.")]
+_STRICT = typer.Option("--strict/--no-strict", help="Exit 1 on 'tight' as well.")
+StrictOption = Annotated[bool, _STRICT]
+StrictChoice = Annotated[bool | None, _STRICT]
+_ALLOW_OFFLOAD = typer.Option("--allow-offload/--no-allow-offload", help="Exit 0 when it runs by spilling.")
+AllowOffloadOption = Annotated[bool, _ALLOW_OFFLOAD]
+AllowOffloadChoice = Annotated[bool | None, _ALLOW_OFFLOAD]
+_ALLOW_UNKNOWN = typer.Option("--allow-unknown/--no-allow-unknown", help="Exit 0 when it cannot tell.")
+AllowUnknownOption = Annotated[bool, _ALLOW_UNKNOWN]
+AllowUnknownChoice = Annotated[bool | None, _ALLOW_UNKNOWN]
+_OFFLINE = typer.Option("--offline/--no-offline", help="Never ask the Hub.")
+OfflineOption = Annotated[bool, _OFFLINE]
+OfflineChoice = Annotated[bool | None, _OFFLINE]
 AssumeOption = Annotated[
     str | None,
     typer.Option(

@@ -9,7 +9,7 @@ from shutil import get_terminal_size
 from kvplan.errors import InvalidValue, OutputError
 from kvplan.frozen import dataclass
 from kvplan.report import Answer, render
-from kvplan.report.answer import Screen
+from kvplan.report.answer import Screen, Setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,16 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """An exit code and the answer to write; ``text`` where it is ready made."""
+    """An exit code and the answer to write; ``text`` where it is ready made.
+
+    ``settings`` are the options that nobody typed; the answer says where they came from.
+    """
 
     exit_code: int
     answer: Answer | None = None
     output: Output = Output()
     text: str = ""
+    settings: tuple[Setting, ...] = ()
 
     def write(self) -> int:
         """Write the report where it belongs and return the exit code, closed pipes included."""
@@ -43,14 +47,17 @@ class Outcome:
                         why="an export names a format and a file",
                         hint="write it like --export json=plan.json",
                     )
-                write_file(path, render(self.answer, format_name, Screen()))
+                write_file(path, render(self.answer, format_name, Screen(), self.settings))
             file_screen = self.output.path is not None
-            text = render(self.answer, self.output.format_name, Screen() if file_screen else screen())
+            seen = Screen() if file_screen else screen()
+            text = render(self.answer, self.output.format_name, seen, self.settings)
             if self.output.path is not None:
                 write_file(self.output.path, text)
+                self._tell_aside()
                 return self.exit_code
         if self.output.quiet:
             return self.exit_code
+        self._tell_aside()
         try:
             sys.stdout.write(text)
             sys.stdout.flush()
@@ -59,6 +66,15 @@ class Outcome:
         except UnicodeEncodeError:
             sys.stdout.write(text.encode("ascii", "replace").decode("ascii"))
         return self.exit_code
+
+    def _tell_aside(self) -> None:
+        """Name on standard error the settings that a format has no room for."""
+        if not self.settings:
+            return
+        from kvplan.report.settings import ROOMY, setting_texts
+
+        if self.output.format_name not in ROOMY:
+            sys.stderr.write(f"with {', '.join(setting_texts(self.settings))}\n")
 
 
 def screen() -> Screen:

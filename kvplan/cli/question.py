@@ -8,7 +8,7 @@ from kvplan.device import Device
 from kvplan.dtypes import weight_format
 from kvplan.engines import engine_named
 from kvplan.engines.base import Engine
-from kvplan.errors import InvalidValue, KvplanError, OptionClash
+from kvplan.errors import InvalidValue, OptionClash
 from kvplan.frozen import dataclass
 from kvplan.judge import Rules
 from kvplan.model import ModelSpec
@@ -41,6 +41,8 @@ class Asked:
     overhead: str | None = None
     min_headroom: str | None = None
     encoder_ctx: str | None = None
+    draft: str | None = None
+    lora: str | None = None
     strict: bool = False
     allow_offload: bool = False
     allow_unknown: bool = False
@@ -74,6 +76,8 @@ class Asked:
             ("--overhead", self.overhead),
             ("--min-headroom", self.min_headroom),
             ("--encoder-ctx", self.encoder_ctx),
+            ("--draft", self.draft),
+            ("--lora", self.lora),
             ("--assume", self.assume),
         ):
             if value is not None:
@@ -154,8 +158,35 @@ def question(asked: Asked, model: ModelSpec | None = None) -> Question:
     has_gpu = bool(devices) or not asked.gpus
     chosen = calibrated(engine or default_engine(model, asked.weights, has_gpu=has_gpu))
     workload, unknown = with_engine_flags(asked, workload, chosen)
+    model, workload = _drafted(asked, model, workload, chosen)
+    if asked.lora is not None:
+        from kvplan.deploy.adapters import ranks_of, with_adapters
+
+        workload = with_adapters(workload, chosen.name, ranks_of(asked.lora))
     devices = spread(devices, workload.tensor_parallel, workload.pipeline_parallel, multiplied=gpu_is_many)
     return Question(asked, model, workload, devices, chosen, rules_of(asked), unknown)
+
+
+def _drafted(
+    asked: Asked, model: ModelSpec, workload: Workload, engine: Engine
+) -> tuple[ModelSpec, Workload]:
+    """Return the model with its draft, named by ``--draft`` or the engine's own flags."""
+    if asked.draft is None and not workload.engine_options:
+        return model, workload
+    from kvplan.deploy.drafting import draft_named, draft_options
+
+    if asked.draft is not None:
+        from kvplan.sources.drafts import with_draft
+
+        options = draft_options(engine.name, asked.draft, workload.engine_options)
+        model = with_draft(model, asked.draft, offline=asked.offline)
+        return model, replace(workload, engine_options=options)
+    named = draft_named(workload.engine_options)
+    if not named:
+        return model, workload
+    from kvplan.sources.drafts import with_known_draft
+
+    return with_known_draft(model, named), workload
 
 
 def calibrated(engine: Engine) -> Engine:
@@ -167,16 +198,11 @@ def calibrated(engine: Engine) -> Engine:
 
     if not is_there():
         return engine
-    from kvplan.calibration import CalibratedEngine, Measurements
-    from kvplan.verify.calibration import saved
+    from kvplan.calibration import CalibratedEngine
+    from kvplan.verify.calibration import saved_or_why
 
-    try:
-        measurements, unreadable = saved(), ""
-    except KvplanError as error:
-        measurements, unreadable = Measurements(), f"{error.message} ({error.why}): not used; {error.hint}"
-    if not measurements and not unreadable:
-        return engine
-    return CalibratedEngine(engine, measurements, unreadable)
+    measurements = saved_or_why()
+    return CalibratedEngine(engine, measurements) if measurements else engine
 
 
 def rules_of(asked: Asked) -> Rules:

@@ -50,6 +50,8 @@ def sweep(
     engine: Annotated[list[str] | None, _axis("--engine", "NAME,...", "Engines: vllm,llama.cpp.")] = None,
     tp: opt.TensorOption = None,
     pp: opt.PipelineOption = None,
+    draft: opt.DraftOption = None,
+    lora: opt.LoraOption = None,
     reserve: opt.ReserveOption = None,
     cpu_memory: opt.CpuMemoryOption = None,
     overhead: opt.OverheadOption = None,
@@ -86,6 +88,8 @@ def sweep(
             model=model,
             tp=tp,
             pp=pp,
+            draft=draft,
+            lora=lora,
             reserve=reserve,
             cpu_memory=cpu_memory,
             overhead=overhead,
@@ -170,7 +174,7 @@ class _Reader:
         from dataclasses import replace
         from functools import cache
 
-        from kvplan.cli.question import number_of_sequences, with_engine_flags, workload_of
+        from kvplan.cli.question import calibrated, number_of_sequences, with_engine_flags, workload_of
         from kvplan.dtypes import weight_format
         from kvplan.engines import engine_named
         from kvplan.errors import KvplanError
@@ -194,7 +198,7 @@ class _Reader:
             word = "auto" if kv is None else kv.casefold()
             if kv is not None or not self.asked.engine_words:
                 workload = replace(workload, kv_cache_dtype_k=word, kv_cache_dtype_v=word)
-            return Case(replace(workload, weights_format=weights), devices, policy)
+            return Case(replace(workload, weights_format=weights), devices, calibrated(policy))
 
         for values in product(*(axis.values for axis in axes)):
             given = dict(zip(names, values, strict=True))

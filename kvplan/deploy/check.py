@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from kvplan.deploy.budgets import broken_budgets
 from kvplan.deploy.devices import Choice, Choices, choices_for, taken
+from kvplan.deploy.drafting import draft_named
 from kvplan.deploy.launch import Launch
 from kvplan.deploy.model_names import Models, Resolved, Unresolved
 from kvplan.deploy.planning import (
@@ -99,6 +100,8 @@ def _checked(launch: Launch, settings: Settings, models: Models) -> Row:
         return _unknown(row, settings, _both(why, choices), f"--env {undefined[0]}=VALUE")
     if launch.missing:
         return _unknown(row, settings, _both(launch.missing[0], choices), "")
+    draft = draft_named(command.options.items())
+    resolved = models.drafted(resolved, draft, launch, settings) if draft else resolved
     if not choices.choices:
         refused = _refused_anywhere(row, command, resolved, settings, engine)
         return refused or _unknown(row, settings, choices.why, choices.fix)

@@ -70,8 +70,9 @@ def check_launches(launches: Iterable[Launch], settings_of: SettingsOf, models: 
     """Check launches that are known already."""
     checked: list[Checked] = []
     for launch in launches:
-        row = check_launch(launch, settings_of(launch), models)
-        checked.append(Checked(launch, read_command(launch), row))
+        settings = settings_of(launch)
+        row = check_launch(launch, settings, models)
+        checked.append(Checked(launch, read_command(launch), row, settings))
     rows: tuple[Row, ...] = tuple(item.row for item in checked)
     return CheckResult(rows=rows, shared=shared_gpus(checked))
 

@@ -9,6 +9,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
+from errno import ELOOP
 from pathlib import Path
 
 from kvplan.errors import UnreadableDeployment
@@ -20,6 +21,7 @@ SKIPPED_FOLDERS = frozenset(
     ("node_modules", "__pycache__", "venv", "site-packages", "dist", "build", "target", "vendor")
 )
 SUFFIXES = frozenset((".yaml", ".yml", ".sh", ".bash", ".md", ".markdown", ".ini", ".modelfile"))
+LOOP = "a link that leads to itself"
 CONFLICT = ("<<<<<<< ", ">>>>>>> ")
 
 
@@ -78,7 +80,7 @@ def gather(paths: Sequence[str]) -> Iterator[Found]:
             try:
                 real = item.path.resolve()
             except (OSError, RuntimeError):
-                raise UnreadableDeployment(item.name, 0, "a link that leads to itself") from None
+                raise UnreadableDeployment(item.name, 0, LOOP) from None
             if real not in seen:
                 seen.add(real)
                 yield item
@@ -129,9 +131,11 @@ def read(path: Path, name: str) -> str:
         with path.open("rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except RuntimeError:
-        raise UnreadableDeployment(name, 0, "a link that leads to itself") from None
+        raise UnreadableDeployment(name, 0, LOOP) from None
     except OSError as error:
-        raise UnreadableDeployment(name, 0, (error.strerror or str(error)).lower()) from None
+        # From Python 3.13 on a path that leads to itself resolves, and only opening it fails.
+        why = LOOP if error.errno == ELOOP else (error.strerror or str(error)).lower()
+        raise UnreadableDeployment(name, 0, why) from None
     return decoded(data, name)
 
 

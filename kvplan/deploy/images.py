@@ -23,7 +23,11 @@ _VERSIONS: dict[str, str] = {
     "llama.cpp": r"(?:.*-)?(b\d{4,6})",
     "ollama": r"v?(0\.\d+(?:\.\d+)?)(?!\d)",
     "tensorrt-llm": r"v?(\d\.\d+(?:\.\d+)?)(?!\d)",
+    "lmdeploy": r"v?(0\.\d+(?:\.\d+)?)(?!\d)",
+    "tgi": r"v?(\d\.\d+(?:\.\d+)?)(?!\d)",
 }
+# Hugging Face's containers name TGI's version in the image: …-inference-cu124.2-3.ubuntu2204.py311.
+_TGI_CONTAINER = re.compile(r"text-generation-inference-cu\d+\.(\d+)-(\d+)\b")
 # What tells engines apart when only their flags are there.
 _SIGNATURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("sglang", ("--mem-fraction-static", "--model-path", "--context-length", "--chunked-prefill-size")),
@@ -64,6 +68,9 @@ def engine_of_flags(words: list[str]) -> str:
 def version_of_image(image: str, engine: str) -> str:
     """Return the engine's version that a tag names, empty where it names none."""
     name = image.split("@", maxsplit=1)[0].casefold()
+    container = _TGI_CONTAINER.search(name) if engine == "tgi" else None
+    if container is not None:
+        return ".".join(container.groups())
     repository, colon, tag = name.rpartition(":")
     if not colon or "/" in tag or engine not in _VERSIONS or _OWN_NUMBERS.search(repository):
         return ""

@@ -7,7 +7,7 @@ mapping is proposed, not made.
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import field
+from dataclasses import field, replace
 
 from kvplan.deploy.launch import Launch
 from kvplan.deploy.settings import ModelChoice, Settings
@@ -93,6 +93,17 @@ class Models:
         if launch.engine == "ollama":
             return self._tagged(word.text, launch, settings)
         return self._opened(ModelChoice(_hub_name(word.text)), launch, settings)
+
+    def drafted(self, resolved: Resolved, draft: str, launch: Launch, settings: Settings) -> Resolved:
+        """Return the model with the draft its flags name; as it is where that draft is not known."""
+        choice = settings.models.get(draft)
+        if not draft or (choice is None and is_local(draft, launch.engine)):
+            return resolved
+        try:
+            found = self.open(choice.ref if choice else _hub_name(draft), offline=settings.offline)
+        except KvplanError:
+            return resolved
+        return replace(resolved, model=replace(resolved.model, draft=found))
 
     def _tagged(self, tag: str, launch: Launch, settings: Settings) -> Resolved | Unresolved:
         """Return the model of an Ollama tag, in the format that the tag names or Ollama ships."""

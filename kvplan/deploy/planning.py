@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from kvplan.calibration import CalibratedEngine
 from kvplan.deploy.flags import TABLES, Scan, scan
 from kvplan.deploy.flags.environment import options_of_environment
 from kvplan.deploy.launch import Launch
@@ -25,13 +26,17 @@ RANKS: dict[str, tuple[str, str, str]] = {
     "vllm": ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"),
     "sglang": ("tp_size", "pp_size", "dp_size"),
     "tensorrt-llm": ("tp_size", "pp_size", ""),
+    "lmdeploy": ("tp", "", ""),
+    "tgi": ("num_shard", "", ""),
 }
 # The variable that lets an engine go beyond the model's limit.
 BEYOND: dict[str, str] = {
     "vllm": "VLLM_ALLOW_LONG_MAX_MODEL_LEN",
     "sglang": "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN",
 }
-CONTEXT_OPTIONS = ("max_model_len", "context_length", "max_seq_len", "ctx_size")
+CONTEXT_OPTIONS = ("max_model_len", "context_length", "max_seq_len", "ctx_size", "session_len")
+# Options that fix the length of engines that otherwise take what their pool holds.
+LENGTH_OPTIONS = ("session_len", "max_total_tokens")
 # Flags that change the model's limit itself; what comes out is not worked out.
 STRETCHING = ("--rope-scaling", "--hf-overrides", "--json-model-override-args", "--rope-theta")
 TRUE = ("1", "true", "yes", "on")
@@ -90,11 +95,17 @@ class Command:
             shares = [part for part in split.replace("/", ",").split(",") if part.strip() not in ("", "0")]
             return max(1, len(shares)), max(1, len(shares))
         tensor, pipeline, data = (_count(self.options.get(name)) for name in names)
+        if self.launch.engine == "tgi" and not self.options.get("num_shard"):
+            tensor = self._all_gpus()
         if self.launch.engine == "sglang" and self.options.get("enable_dp_attention"):
             data = 1
         local = _count(_flag_value(self.launch, "--data-parallel-size-local")) if data > 1 else data
         per_replica = tensor * pipeline
         return per_replica * data, per_replica * (local if local > 1 else data)
+
+    def _all_gpus(self) -> int:
+        """Return the GPUs that TGI shards over by itself: all it sees, unless told not to."""
+        return 1 if self.options.get("sharded") is False else max(1, self.launch.gpus.count or 1)
 
 
 def read_command(launch: Launch) -> Command:
@@ -132,6 +143,16 @@ def engine_of(launch: Launch, settings: Settings) -> tuple[Engine, tuple[str, ..
 
     Raises UnknownEngine for an engine without rules.
     """
+    engine, notes = _policy_of(launch, settings)
+    return with_measurements(engine, settings), notes
+
+
+def with_measurements(engine: Engine, settings: Settings) -> Engine:
+    """Return the engine with what was measured on this machine, itself where nothing was."""
+    return CalibratedEngine(engine, settings.measurements) if settings.measurements else engine
+
+
+def _policy_of(launch: Launch, settings: Settings) -> tuple[Engine, tuple[str, ...]]:
     asked = settings.engine
     if asked is not None and asked.partition("@")[0].casefold() == launch.engine:
         return engine_named(asked), ()
@@ -181,8 +202,8 @@ def workload_of(command: Command, resolved: Resolved, settings: Settings) -> Wor
             )
             workload = replace(workload, context_tokens=max(1, per_slot), num_sequences=slots)
     if command.launch.engine in RANKS and not command.launch.spreads:
-        # What is not said is 1: an engine does not spread by itself.
-        tensor = workload.tensor_parallel or 1
+        # What is not said is 1: an engine does not spread by itself, but for TGI.
+        tensor = workload.tensor_parallel or (command.ranks()[0] if command.launch.engine == "tgi" else 1)
         workload = replace(
             workload, tensor_parallel=tensor, pipeline_parallel=workload.pipeline_parallel or 1
         )
@@ -199,10 +220,10 @@ def planned(
 ) -> Plan:
     """Plan a launch as its engine would start it.
 
-    A length left to vLLM (``--max-model-len auto``) is the longest that fits.
+    A length left to the engine (vLLM's ``--max-model-len auto``) is the longest that fits.
     """
     result = plan_or_offload(resolved.model, workload, devices, engine, rules)
-    if command.options.get("max_model_len") == -1 and command.launch.engine == "vllm":
+    if _length_is_open(command, engine):
         longest = limits(result, devices, engine).max_context_tokens
         if 0 < longest < result.context_tokens:
             shorter = replace(workload, context_tokens=longest, context_source="engine")
@@ -212,6 +233,12 @@ def planned(
         result = replace(result, refusals=(*result.refusals, refusal))
     notes = _stretched(command)
     return replace(result, warnings=(*result.warnings, *notes)) if notes else result
+
+
+def _length_is_open(command: Command, engine: Engine) -> bool:
+    if command.launch.engine == "vllm":
+        return command.options.get("max_model_len") == -1
+    return engine.takes_what_fits and not any(command.options.get(name) for name in LENGTH_OPTIONS)
 
 
 def _beyond_limit(command: Command, result: Plan) -> Refusal | None:

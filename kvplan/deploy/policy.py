@@ -102,12 +102,13 @@ class Policy(Machine):
 
 
 class Loaded:
-    """A policy, the file it is from, and the lines of its deployments."""
+    """A policy, the file it is from, and the lines of its deployments and of its general keys."""
 
-    def __init__(self, policy: Policy, origin: str, lines: dict[str, int]) -> None:
+    def __init__(self, policy: Policy, origin: str, lines: dict[str, int], key_lines: dict[str, int]) -> None:
         self.policy = policy
         self.origin = origin
         self.lines = lines
+        self.key_lines = key_lines
 
 
 def load_policy(path: Path, name: str | None = None) -> Loaded:
@@ -134,12 +135,12 @@ def policy_of(document: Value, origin: str) -> Loaded:
     except ValidationError as error:
         raise _invalid(error, origin, lambda path: _line_of(document, path)) from None
     deployments = document.get("deployments")
-    lines = (
-        {str(key): key.line for key in deployments if isinstance(key, Text)}
-        if isinstance(deployments, Table)
-        else {}
-    )
-    return Loaded(policy, origin, lines)
+    lines = _key_lines(deployments) if isinstance(deployments, Table) else {}
+    return Loaded(policy, origin, lines, _key_lines(document))
+
+
+def _key_lines(table: Table) -> dict[str, int]:
+    return {str(key): key.line for key in table if isinstance(key, Text)}
 
 
 def _from_toml(text: str, origin: str) -> Loaded:
@@ -156,7 +157,8 @@ def _from_toml(text: str, origin: str) -> Loaded:
         return 0
 
     try:
-        return Loaded(Policy.model_validate(data), origin, {})
+        policy = Policy.model_validate(data)
+        return Loaded(policy, origin, {}, {key: line_of((key,)) for key in data})
     except ValidationError as error:
         raise _invalid(error, origin, line_of) from None
 

@@ -1,29 +1,58 @@
-"""Where the policy is: the nearest kvplan.yaml, or pyproject.toml with [tool.kvplan], going up."""
+"""Where the policy is: the nearest kvplan.yaml, or pyproject.toml with [tool.kvplan], going up.
 
+Every command asks for it, so what is imported to read one is imported where one is found.
+"""
+
+import os
 from pathlib import Path
 
-from kvplan.deploy.files import decoded
 from kvplan.errors import InvalidSpec
 
 NAMES = ("kvplan.yaml", "kvplan.yml", ".kvplan.yaml")
+SECTION = b"[tool.kvplan"
 MAX_PARENTS = 64
 
 
 def find_policy(start: Path) -> Path | None:
     """Return the nearest kvplan.yaml, or pyproject.toml with [tool.kvplan], from a folder upwards."""
-    folder = start.resolve()
-    for place in [folder, *folder.parents][:MAX_PARENTS]:
+    try:
+        folder = os.path.realpath(start)
+    except OSError:
+        # The folder we stand in has been removed.
+        return None
+    for _ in range(MAX_PARENTS):
         for name in NAMES:
-            if (place / name).is_file():
-                return place / name
-        project = place / "pyproject.toml"
-        if project.is_file() and "[tool.kvplan" in policy_text(project, str(project)):
+            place = os.path.join(folder, name)  # noqa: PTH118 - a Path for each would cost most of this
+            if os.path.isfile(place):  # noqa: PTH113
+                return Path(place)
+        project = Path(folder, "pyproject.toml")
+        if _has_section(project):
             return project
+        folder, below = os.path.dirname(folder), folder  # noqa: PTH120
+        if folder == below:
+            break
     return None
+
+
+def _has_section(project: Path) -> bool:
+    try:
+        return SECTION in project.read_bytes()
+    except OSError:
+        return False
+
+
+def shown(path: Path) -> str:
+    """Return a policy's path as people write it from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (OSError, ValueError):
+        return str(path)
 
 
 def policy_text(path: Path, origin: str) -> str:
     """Return a policy file's text. Raises InvalidSpec for one that cannot be read."""
+    from kvplan.deploy.files import decoded
+
     try:
         return decoded(path.read_bytes(), origin)
     except OSError as error:

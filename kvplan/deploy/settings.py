@@ -1,8 +1,9 @@
 """How to check: GPUs, what names stand for, budgets. From flags, kvplan.yaml, or both."""
 
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import field
 
+from kvplan.calibration import Measurements
 from kvplan.errors import InvalidValue
 from kvplan.frozen import dataclass
 from kvplan.judge import DEFAULT_RULES, Rules
@@ -32,7 +33,8 @@ class Settings:
 
     ``gpus`` are the machine's, as ``--gpu`` takes them, in place of what the file says;
     ``default_gpus`` hold where the file names none. ``gpu_names``
-    and ``models`` say what names in files stand for; ``engine`` replaces the engine's version.
+    and ``models`` say what names in files stand for; ``engine`` replaces the engine's version;
+    ``measurements`` are what servers of this machine showed.
     """
 
     gpus: tuple[str, ...] = ()
@@ -46,6 +48,7 @@ class Settings:
     reserve_bytes: int = 0
     cpu_memory_bytes: int | None = None
     num_sequences: int | None = None
+    measurements: Measurements = Measurements()
 
 
 def parse_model_choice(text: str) -> tuple[str, ModelChoice]:
@@ -69,8 +72,3 @@ def parse_model_choice(text: str) -> tuple[str, ModelChoice]:
             hint="write it like --model /model=qwen3-32b",
         )
     return name.strip(), ModelChoice(ref.strip(), weights)
-
-
-def with_models(settings: Settings, more: Mapping[str, ModelChoice]) -> Settings:
-    """Return the settings with further names of models, which win."""
-    return replace(settings, models={**settings.models, **more})

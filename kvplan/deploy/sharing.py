@@ -8,13 +8,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from kvplan.deploy.launch import Launch
-from kvplan.deploy.planning import TAKES_ALL, Command
+from kvplan.deploy.planning import TAKES_ALL, Command, with_measurements
 from kvplan.deploy.rows import Place, Row, SharedGpu
+from kvplan.deploy.settings import Settings
 from kvplan.engines import engine_named
 from kvplan.engines.base import Plan
 from kvplan.frozen import dataclass
 from kvplan.judge import exit_code, judge
-from kvplan.plan import plan
+from kvplan.offload import plan_or_offload
 from kvplan.units import format_gib
 
 # Engines that take a fixed share of the card, whatever they need of it.
@@ -23,11 +24,12 @@ SHARES = ("vllm", "sglang")
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A launch with its flags and its row."""
+    """A launch with its flags, its row and what it was checked with."""
 
     launch: Launch
     command: Command
     row: Row
+    settings: Settings
 
 
 def shared_gpus(checked: Sequence[Checked]) -> tuple[SharedGpu, ...]:
@@ -97,13 +99,14 @@ def _in_order(blank: SharedGpu, together: Sequence[Checked], plans: Sequence[Pla
     limit = plans[0].devices[0].device.usable_bytes
     worst: SharedGpu | None = None
     for item, alone in zip(together, plans, strict=True):
-        after = _again(alone, taken)
-        verdict = judge(after)
+        after = _again(item, alone, taken)
+        rules = item.settings.rules
+        verdict = judge(after, rules)
         if taken and verdict.status in ("does_not_fit", "refused", "offload") and worst is None:
             earlier = ", ".join(other.row.name for other in together[: together.index(item)])
             left = format_gib(max(0, limit - taken))
             why = f"{item.row.name} starts after {earlier}, which leaves it {left}"
-            worst = replace(blank, status=verdict.status, exit_code=exit_code(verdict.status), why=why)
+            worst = replace(blank, status=verdict.status, exit_code=exit_code(verdict.status, rules), why=why)
         taken += _used(alone)
     if worst is not None:
         return replace(worst, required_bytes=taken, limit_bytes=limit)
@@ -115,12 +118,14 @@ def _in_order(blank: SharedGpu, together: Sequence[Checked], plans: Sequence[Pla
     return replace(blank, status="fits", exit_code=0, required_bytes=taken, limit_bytes=limit)
 
 
-def _again(alone: Plan, taken: int) -> Plan:
+def _again(item: Checked, alone: Plan, taken: int) -> Plan:
+    """Plan an engine once more, where others have taken so much before it."""
     if not taken:
         return alone
-    engine = engine_named(f"{alone.engine_name}@{alone.engine_version}")
+    engine = with_measurements(engine_named(f"{alone.engine_name}@{alone.engine_version}"), item.settings)
     workload = replace(alone.workload, reserve_bytes=alone.workload.reserve_bytes + taken)
-    return plan(alone.model, workload, [part.device for part in alone.devices], engine)
+    devices = [part.device for part in alone.devices]
+    return plan_or_offload(alone.model, workload, devices, engine, item.settings.rules)
 
 
 def _used(alone: Plan) -> int:

@@ -4,6 +4,7 @@
 printed. Generic or common spellings are aliases.
 """
 
+from functools import lru_cache
 from importlib import import_module
 
 from kvplan.engines.base import Engine
@@ -13,6 +14,8 @@ ENGINES: dict[str, str] = {
     "vllm": "vllm",
     "sglang": "sglang",
     "tensorrt-llm": "tensorrt_llm",
+    "lmdeploy": "lmdeploy",
+    "tgi": "tgi",
     "llama.cpp": "llama_cpp",
     "ollama": "ollama",
     "transformers": "transformers",
@@ -27,9 +30,11 @@ ALIASES: dict[str, str] = {
     "trtllm": "tensorrt-llm",
     "trt-llm": "tensorrt-llm",
     "tensorrt_llm": "tensorrt-llm",
+    "text-generation-inference": "tgi",
 }
 
 
+@lru_cache(maxsize=64)
 def engine_named(text: str) -> Engine:
     """Return the policy of ``NAME`` or ``NAME@VERSION``.
 

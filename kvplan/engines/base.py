@@ -90,7 +90,7 @@ class DevicePlan:
     @property
     def headroom_bytes(self) -> int:
         """Budget less the expected requirement; negative when short."""
-        return self.budget_bytes - self.required.expected
+        return self.budget_bytes - sum(component.bytes.expected for component in self.components)
 
     @property
     def binding(self) -> CheckName:
@@ -210,7 +210,9 @@ class Engine(ABC):
     ``name`` and ``version`` are what ``--engine NAME@VERSION`` selects; ``versions`` are the known
     ones, oldest first. ``kv_formats`` are the names ``--kv`` takes here, generic ones included.
     ``about`` is one line for ``kvplan list engines``. ``runs_on_cpu`` says that system memory may
-    stand in for a device, ``spills_by_itself`` that what does not fit goes to system memory unasked.
+    stand in for a device, ``spills_by_itself`` that what does not fit goes to system memory unasked,
+    ``loads_beside`` that draft models and adapters are loaded beside the model, with nothing reserved,
+    ``takes_what_fits`` that a length left open is the longest that its pool holds.
     """
 
     name: str
@@ -221,6 +223,8 @@ class Engine(ABC):
     about: str
     runs_on_cpu: bool = False
     spills_by_itself: bool = False
+    loads_beside: bool = False
+    takes_what_fits: bool = False
 
     @abstractmethod
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
@@ -229,6 +233,19 @@ class Engine(ABC):
         ``devices`` are the GPUs in order (empty: CPU only). Raises KvplanError for input that no
         engine could accept; what only this engine refuses is a Refusal in the plan.
         """
+
+    def most_spare_bytes(
+        self,
+        model: ModelSpec,  # noqa: ARG002
+        workload: Workload,  # noqa: ARG002
+        devices: Sequence[Device],  # noqa: ARG002
+    ) -> int | None:
+        """Return an upper bound on the room in the fullest device that costs far less than a plan.
+
+        Negative where no plan can fit. None where the engine knows no such bound, or its plans are
+        as cheap. Raises what ``plan`` raises.
+        """
+        return None
 
     def spilled(self, plan: Plan, devices: Sequence[Device]) -> Plan | None:  # noqa: ARG002
         """Return ``plan``'s workload with as little as possible in system memory, so that it fits.

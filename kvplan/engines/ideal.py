@@ -39,6 +39,7 @@ class IdealEngine(Engine):
     kv_formats = kv_format_names()
     weight_families = ("plain", "fp8", "int8", "int4", "bnb", "fp4", "gguf", "mlx", "exl")
     runs_on_cpu = True
+    loads_beside = True
     about = "the textbook formula: exact tokens, no blocks, no overhead"
 
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:

@@ -26,6 +26,7 @@ from kvplan.engines.base import (
 from kvplan.engines.llama_cpp_commands import server_command, startup_lines
 from kvplan.engines.llama_cpp_compute import compute_buffers
 from kvplan.engines.llama_cpp_devices import one_memory_check, runtime_of
+from kvplan.engines.llama_cpp_draft import drafting
 from kvplan.engines.llama_cpp_extras import extra_components
 from kvplan.engines.llama_cpp_offload import least_spilled
 from kvplan.engines.llama_cpp_placement import Holding, Placed, layout_of, place, shares_of
@@ -67,11 +68,8 @@ class LlamaCppEngine(Engine):
 
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
         """Price one server. Raises UnknownFormat for weights or caches llama.cpp does not take."""
-        workload, notices = self.resolved(model, workload, devices)
-        type_k, type_v, mapped = cache_types(workload)
-        context_tokens, _ = context_or_limit(model, workload)
-        settings = settings_of(workload, context_tokens, type_k, type_v)
-        result = self._priced(model, workload, devices, settings, (*notices, *mapped))
+        workload, settings, notices = self._settled(model, workload, devices)
+        result = self._priced(model, workload, devices, settings, notices)
         if result.offloaded:
             whole = replace(settings, n_gpu_layers=ALL_LAYERS, n_cpu_moe=0, overrides=(), kv_offload=True)
             return replace(result, on_devices=self._priced(model, workload, devices, whole, ()))
@@ -102,6 +100,29 @@ class LlamaCppEngine(Engine):
                 return replace(result, on_devices=plan)
         return None
 
+    def most_spare_bytes(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> int | None:
+        """Return what weights and caches leave of the fullest card: compute buffers are simulated."""
+        on_gpu = _gpus(devices)
+        if not on_gpu:
+            return None
+        workload, settings, _ = self._settled(model, workload, devices)
+        format_name = _format_of(model, workload)
+        placed = place(model, format_name, settings, shares_of(settings, on_gpu), layout_of(on_gpu[0]))
+        if placed.unmodelled:
+            return None
+        return min(
+            self.budget_bytes(device, workload) - held.weight_bytes - held.cache_bytes - held.state_bytes
+            for device, held in zip(on_gpu, placed.devices, strict=True)
+        )
+
+    def _settled(
+        self, model: ModelSpec, workload: Workload, devices: Sequence[Device]
+    ) -> tuple[Workload, Settings, tuple[Notice, ...]]:
+        workload, notices = self.resolved(model, workload, devices)
+        type_k, type_v, mapped = cache_types(workload)
+        context_tokens, _ = context_or_limit(model, workload)
+        return workload, settings_of(workload, context_tokens, type_k, type_v), (*notices, *mapped)
+
     def resolved(
         self,
         model: ModelSpec,  # noqa: ARG002 - Ollama's defaults depend on model and devices
@@ -131,11 +152,10 @@ class LlamaCppEngine(Engine):
         settings: Settings,
         notices: tuple[Notice, ...],
     ) -> Plan:
-        asked = format_name_of(model, workload.weights_format)
-        format_name = gguf_format(asked, explicit=workload.weights_format is not None)
+        asked, format_name = format_name_of(model, workload.weights_format), _format_of(model, workload)
         context_tokens, _ = context_or_limit(model, workload)
         options = dict(workload.engine_options)
-        on_gpu = tuple(device for device in devices if device.kind == "gpu")
+        on_gpu = _gpus(devices)
         layout = layout_of(on_gpu[0]) if on_gpu else "cpu"
         shares = shares_of(settings, on_gpu)
         placed = place(model, format_name, settings, shares, layout)
@@ -153,6 +173,11 @@ class LlamaCppEngine(Engine):
             host.append(Component("recurrent_state", exact(placed.host.state_bytes)))
         host.append(Component("activations", compute.host, "compute buffer"))
         host += on_host if on_gpu else (*on_host, *extras)
+        beside: list[tuple[Component, ...]] = [extras, *[()] * (len(on_gpu) - 1)]
+        if model.draft is not None:
+            draft = drafting(model.draft, workload, settings, format_name, shares, layout)
+            beside = [(*parts, part) for parts, part in zip(beside, draft.devices, strict=False)]
+            host.append(draft.host)
         plans = tuple(
             _device_plan(
                 device,
@@ -162,7 +187,7 @@ class LlamaCppEngine(Engine):
                 compute.cards[index],
                 workload,
                 host,
-                extras if index == 0 else (),
+                beside[index],
             )
             for index, device in enumerate(on_gpu)
         )
@@ -216,6 +241,15 @@ def engine(version: str | None) -> LlamaCppEngine:
             hint=f"write it like --engine llama.cpp@{VERSIONS[-1]}",
         )
     return LlamaCppEngine(f"b{version.removeprefix('b')}")
+
+
+def _gpus(devices: Sequence[Device]) -> tuple[Device, ...]:
+    return tuple(device for device in devices if device.kind == "gpu")
+
+
+def _format_of(model: ModelSpec, workload: Workload) -> str:
+    asked = format_name_of(model, workload.weights_format)
+    return gguf_format(asked, explicit=workload.weights_format is not None)
 
 
 def without_options(workload: Workload, *names: str) -> Workload:

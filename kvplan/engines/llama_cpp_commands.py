@@ -2,6 +2,7 @@
 
 from kvplan.engines.base import DevicePlan
 from kvplan.engines.llama_cpp_devices import backend_of
+from kvplan.engines.llama_cpp_draft import draft_format
 from kvplan.engines.llama_cpp_placement import Placed
 from kvplan.engines.llama_cpp_settings import ALL_LAYERS, DEFAULT_N_BATCH, DEFAULT_N_UBATCH, Settings
 from kvplan.model import ModelSpec, num_layers
@@ -46,7 +47,11 @@ def server_command(
     for flag, key in (("-ts", "tensor_split"), ("-sm", "split_mode"), ("-mg", "main_gpu")):
         if key in options:
             words += [flag, str(options[key])]
-    for flag, key in (("--mmproj", "mmproj"), ("-md", "model_draft"), ("--lora", "lora")):
+    if model.draft is not None:
+        words += ["-md", file_of(model.draft, draft_format(model.draft, format_name))]
+    elif "model_draft" in options:
+        words += ["-md", str(options["model_draft"])]
+    for flag, key in (("--mmproj", "mmproj"), ("--lora", "lora")):
         if key in options:
             words += [flag, str(options[key])]
     return " ".join(words)

@@ -7,6 +7,7 @@ layers they change; control vectors are one fp32 row a layer). Ollama counts the
 its graph (llm/llama_server.go).
 """
 
+from kvplan.adapters import adapters_bytes
 from kvplan.engines.base import Component
 from kvplan.engines.llama_cpp_settings import Settings
 from kvplan.model import ModelSpec, num_layers
@@ -33,11 +34,13 @@ def extra_components(
         amount = _projector(model, option("mmproj_bytes")) + PROJECTOR_GRAPH
         part = Component("multimodal", amount, "projector and its graph")
         (on_host if option("no_mmproj_offload") else on_device).append(part)
-    if option("model_draft"):
+    if option("model_draft") and model.draft is None:
         amount = _file(option("draft_bytes"), UNKNOWN_DRAFT) + _draft_context(settings)
         on_device.append(Component("draft_model", amount, "draft model, its cache and buffers"))
     if option("lora"):
         on_device.append(Component("adapters", _file(option("lora_bytes"), UNKNOWN_ADAPTER), "LoRA"))
+    if workload.adapters:
+        on_device.append(Component("adapters", adapters_bytes(model, workload.adapters), "LoRA"))
     if option("control_vector"):
         rows = 4 * model.structure.hidden_size * num_layers(model.structure)
         on_device.append(Component("adapters", exact(rows), "control vector: one fp32 row a layer"))

@@ -51,6 +51,11 @@ class Holding:
         return self.dense_bytes + self.expert_bytes + self.table_bytes
 
     @property
+    def num_bytes(self) -> int:
+        """Weights, caches and states together."""
+        return self.weight_bytes + self.cache_bytes + self.state_bytes
+
+    @property
     def reads(self) -> Reads:
         """What a decode step reads of it."""
         return Reads(

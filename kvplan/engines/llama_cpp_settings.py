@@ -91,7 +91,7 @@ def settings_of(workload: Workload, context_tokens: int, type_k: str, type_v: st
         flash_attn=flash not in ("off", "0", "false", "disabled"),
         kv_unified=unified,
         swa_full=bool(option("swa_full", False)),
-        n_gpu_layers=_gpu_layers(layers),
+        n_gpu_layers=gpu_layers(layers),
         type_k=type_k,
         type_v=type_v,
         n_cpu_moe=n_cpu_moe,
@@ -154,7 +154,8 @@ def whole(value: object, default: int) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else default
 
 
-def _gpu_layers(value: object) -> int:
+def gpu_layers(value: object) -> int:
+    """Read ``-ngl``: a number, or all layers. Raises InvalidValue for anything else."""
     text = str(value).casefold()
     if value is None or text in ("all", "auto", "-1", "-2"):
         return ALL_LAYERS

@@ -3,9 +3,12 @@
 Tensor parallelism over every GPU if heads and padded vocabulary divide, else pipeline parallelism.
 """
 
+from collections.abc import Callable
+
 from kvplan.engines.base import Parallel, Refusal
 from kvplan.errors import OptionClash
-from kvplan.model import ModelSpec, num_layers
+from kvplan.layers import ChunkedAttention, FullAttention, SlidingWindow
+from kvplan.model import ModelSpec, cache_kinds, num_layers
 from kvplan.sharding import VOCAB_PADDING
 from kvplan.units import round_up
 from kvplan.workload import Workload
@@ -33,6 +36,44 @@ def parallel_of(
         refusals.append(Refusal(code, f"{odd} is not divisible by {tensor}", f"--tp {works}"))
     pipeline, too_many = within_layers(model, pipeline)
     return Parallel(tensor, pipeline, data, expert), (*refusals, *too_many)
+
+
+def tensor_only(
+    model: ModelSpec,
+    workload: Workload,
+    num_devices: int,
+    engine: str,
+    kv_heads_split: Callable[[int, int], bool],
+) -> tuple[Parallel, tuple[Refusal, ...]]:
+    """Return the layout of an engine without pipelines, and what it refuses of it.
+
+    ``engine`` is its name for people; ``kv_heads_split`` tells whether so many KV heads can be split
+    over so many ranks.
+    """
+    pipeline = max(1, workload.pipeline_parallel)
+    tensor = workload.tensor_parallel or max(1, num_devices // pipeline)
+    refusals: list[Refusal] = []
+    if pipeline > 1:
+        refusals.append(Refusal("no-pipeline", f"{engine} has no pipeline parallelism", "--pp 1"))
+    heads = model.structure.num_attention_heads
+    kv_heads = {
+        cache.num_key_value_heads
+        for cache, _ in cache_kinds(model)
+        if isinstance(cache, FullAttention | SlidingWindow | ChunkedAttention)
+    }
+
+    def splits(ranks: int) -> bool:
+        return heads % ranks == 0 and all(kv_heads_split(count, ranks) for count in kv_heads)
+
+    if not splits(tensor):
+        works = max(ranks for ranks in range(1, tensor + 1) if splits(ranks))
+        if heads % tensor:
+            code, odd = "heads-not-divisible", f"{heads}"
+        else:
+            code, odd = "kv-heads-not-divisible", f"{min(kv_heads)} KV heads"
+        verb = "cannot be split over" if kv_heads and not heads % tensor else "is not divisible by"
+        refusals.append(Refusal(code, f"{odd} {verb} {tensor}", f"--tp {works}"))
+    return Parallel(tensor), tuple(refusals)
 
 
 def layout_of(

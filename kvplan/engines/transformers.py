@@ -53,6 +53,7 @@ class TransformersEngine(Engine):
     kv_formats = KV_NAMES
     weight_families = ("plain", "fp8", "int8", "int4", "bnb", "fp4")
     runs_on_cpu = True
+    loads_beside = True
     about = "generate() with dynamic, static or quantized caches in the model's dtype"
 
     def __init__(self, version: str = VERSIONS[-1]) -> None:

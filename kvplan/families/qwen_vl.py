@@ -27,6 +27,16 @@ def qwen2_5_vl(config: Config) -> Structure:
     return _seeing(config, "qwen2_5_vl_text", qwen2_5_tower, tied_by_text=True)
 
 
+def exaone4_5(config: Config) -> Structure:
+    """Read EXAONE 4.5: Qwen2.5-VL's tower with grouped queries before EXAONE 4's layers."""
+    return _seeing(config, "exaone4", _exaone_tower, tied_by_text=False)
+
+
+def cosmos3_omni(config: Config) -> Structure:
+    """Read Cosmos 3 (Omni), whose language side is Qwen3-VL."""
+    return _seeing(config, "qwen3_vl_text", qwen3_tower, tied_by_text=False)
+
+
 def qwen3_vl(config: Config) -> Structure:
     """Read Qwen3-VL: learned positions, and a merger for each layer that feeds the text's depths."""
     return _seeing(config, "qwen3_vl_text", qwen3_tower, tied_by_text=False)
@@ -68,9 +78,20 @@ def _patches(config: Config, hidden: int, patch: int, *, bias: bool) -> tuple[Te
     return (weight, Tensor("patch_embed.proj.bias", (hidden,), "vision")) if bias else (weight,)
 
 
-def _attention(hidden: int) -> tuple[Tensor, ...]:
+def _key_value_width(config: Config, hidden: int) -> int:
+    """Return how wide keys are: EXAONE 4.5's tower has fewer heads for them than for queries."""
+    if not config.has("num_key_value_heads"):
+        return hidden
+    heads, kv_heads = config.positive("num_heads", 16), config.positive("num_key_value_heads")
+    if hidden % heads or heads % kv_heads:
+        raise config.invalid("num_key_value_heads", f"is {kv_heads}, which does not divide {heads} heads")
+    return hidden // heads * kv_heads
+
+
+def _attention(hidden: int, key_value_width: int | None = None) -> tuple[Tensor, ...]:
+    rows = hidden + 2 * (hidden if key_value_width is None else key_value_width)
     return (
-        *linear("attn.qkv", 3 * hidden, hidden, "vision", bias=True),
+        *linear("attn.qkv", rows, hidden, "vision", bias=True),
         *linear("attn.proj", hidden, hidden, "vision", bias=True),
     )
 
@@ -112,7 +133,7 @@ def qwen2_5_tower(config: Config, text_hidden: int) -> tuple[Tensor, ...]:
     block = (
         *norm("norm1", hidden),
         *norm("norm2", hidden),
-        *_attention(hidden),
+        *_attention(hidden, _key_value_width(config, hidden)),
         *linear("mlp.gate_proj", width, hidden, "vision", bias=True),
         *linear("mlp.up_proj", width, hidden, "vision", bias=True),
         *linear("mlp.down_proj", hidden, width, "vision", bias=True),
@@ -124,6 +145,10 @@ def qwen2_5_tower(config: Config, text_hidden: int) -> tuple[Tensor, ...]:
         *linear("merger.mlp.0", merged, merged, "vision", bias=True),
         *linear("merger.mlp.2", out, merged, "vision", bias=True),
     )
+
+
+def _exaone_tower(config: Config, text_hidden: int) -> tuple[Tensor, ...]:
+    return qwen2_5_tower(config.behind({"num_key_value_heads": 8}), text_hidden)
 
 
 def qwen3_tower(config: Config, text_hidden: int) -> tuple[Tensor, ...]:

@@ -6,11 +6,10 @@ vipllava, paligemma, idefics3, smolvlm, internvl, lfm2_vl, cohere2_vision, aya_v
 OpenGVLab modeling_internvl_chat.py; microsoft modeling_phi3_v.py.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from kvplan.config import Config
-from kvplan.families.reading import text_structure
+from kvplan.families.reading import joined, parts, text_structure
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm, repeat
 from kvplan.vision import as_vision, clip, encoder_layer, intern_vit, siglip_encoder, tower_of
@@ -41,37 +40,6 @@ SIGLIP_SO: dict[str, object] = {
     "image_size": 512,
     "patch_size": 16,
 }
-Projector = Callable[[Config, Config, int], tuple[Tensor, ...]]
-
-
-def _parts(config: Config, text_key: str = "text_config") -> tuple[Config, Config]:
-    text, vision = config.sub(text_key), config.sub("vision_config")
-    if text is None or vision is None:
-        raise config.invalid(text_key if text is None else "vision_config", "is missing")
-    return text, vision
-
-
-def _joined(
-    config: Config,
-    text_type: str,
-    tower: Callable[[Config], tuple[Tensor, ...]],
-    projector: Projector,
-    *,
-    tied: bool,
-    text_defaults: Mapping[str, object] | None = None,
-    vision_defaults: Mapping[str, object] | None = None,
-) -> Structure:
-    """Join the parts; the outer config ties the head, ``tied`` being the outer class's default."""
-    text, vision = _parts(config)
-    kind = text.text("model_type", text_type)
-    if kind == text_type and text_defaults:
-        text = text.with_defaults(text_defaults)
-    if vision_defaults:
-        vision = vision.with_defaults(vision_defaults)
-    is_tied = config.flag("tie_word_embeddings", tied)
-    structure = text_structure(text.override({"tie_word_embeddings": is_tied}), kind)
-    seen = (*tower(vision), *as_vision(projector(config, vision, structure.hidden_size), "projector"))
-    return replace(structure, tensors=(*structure.tensors, *seen))
 
 
 def _two_layers(size: int, seen: int, *, middle: int | None = None, bias: bool = True) -> tuple[Tensor, ...]:
@@ -111,7 +79,7 @@ def _with_newline(config: Config, vision: Config, size: int) -> tuple[Tensor, ..
 
 def llava(config: Config) -> Structure:
     """Read LLaVA: a CLIP (or SigLIP, or Pixtral) tower and two layers before any text model."""
-    return _joined(
+    return joined(
         config,
         "llama",
         _clip_or,
@@ -124,7 +92,7 @@ def llava(config: Config) -> Structure:
 
 def llava_next(config: Config) -> Structure:
     """Read LLaVA-NeXT (1.6): LLaVA with a learned end of each image row."""
-    return _joined(
+    return joined(
         config,
         "llama",
         _clip_or,
@@ -146,7 +114,7 @@ def llava_onevision(config: Config) -> Structure:
         "patch_size": 14,
         "vision_use_head": False,
     }
-    return _joined(config, "qwen2", _siglip_or, _with_newline, tied=False, vision_defaults=defaults)
+    return joined(config, "qwen2", _siglip_or, _with_newline, tied=False, vision_defaults=defaults)
 
 
 def vipllava(config: Config) -> Structure:
@@ -157,7 +125,7 @@ def vipllava(config: Config) -> Structure:
         joined = vision.positive("hidden_size") * (len(layers) if isinstance(layers, list) else 5)
         return (*norm(f"{PROJECTOR}.projector_layernorm", joined, bias=True), *_two_layers(size, joined))
 
-    return _joined(
+    return joined(
         config,
         "llama",
         _clip_or,
@@ -183,7 +151,7 @@ def paligemma(config: Config) -> Structure:
         width = config.positive("projection_dim", vision.positive("projection_dim", size))
         return linear(f"{PROJECTOR}.linear", width, vision.positive("hidden_size"), "projector", bias=True)
 
-    return _joined(config, "gemma", _siglip_or, projector, tied=True, vision_defaults=defaults)
+    return joined(config, "gemma", _siglip_or, projector, tied=True, vision_defaults=defaults)
 
 
 def idefics3(config: Config) -> Structure:
@@ -200,7 +168,7 @@ def idefics3(config: Config) -> Structure:
         joined = vision.positive("hidden_size") * config.positive("scale_factor", 2) ** 2
         return linear("connector.modality_projection.proj", size, joined, "projector")
 
-    return _joined(
+    return joined(
         config,
         "llama",
         siglip_encoder,
@@ -213,12 +181,12 @@ def idefics3(config: Config) -> Structure:
 
 def internvl(config: Config) -> Structure:
     """Read InternVL in transformers' own form: InternViT, pixels shuffled, a normed projector."""
-    return _joined(config, "qwen2", intern_vit, _intern_projector, tied=True)
+    return joined(config, "qwen2", intern_vit, _intern_projector, tied=True)
 
 
 def internvl_chat(config: Config) -> Structure:
     """Read InternVL as its makers publish it: ``llm_config`` beside ``vision_config``."""
-    text, vision = _parts(config, "llm_config")
+    text, vision = parts(config, "llm_config")
     structure = text_structure(text, text.text("model_type"))
     seen = (
         *intern_vit(vision),
@@ -246,14 +214,14 @@ def lfm2_vl(config: Config) -> Structure:
         before = norm(f"{PROJECTOR}.layer_norm", joined, bias=True) if normed else ()
         return (*before, *_two_layers(size, joined, middle=middle, bias=bias))
 
-    return _joined(
+    return joined(
         config, "lfm2", lambda vision: tower_of(vision, "siglip2_vision_model"), projector, tied=True
     )
 
 
 def cohere2_vision(config: Config) -> Structure:
     """Read Command A Vision: SigLIP and a gated projector."""
-    return _joined(
+    return joined(
         config, "cohere2", _siglip_or, _gated_projector, tied=True, vision_defaults={"hidden_size": 1152}
     )
 
@@ -268,7 +236,7 @@ def aya_vision(config: Config) -> Structure:
             *_gated_projector(config, vision, size),
         )
 
-    return _joined(config, "cohere2", _siglip_or, projector, tied=True, vision_defaults=SIGLIP_SO)
+    return joined(config, "cohere2", _siglip_or, projector, tied=True, vision_defaults=SIGLIP_SO)
 
 
 def _gated_projector(config: Config, vision: Config, size: int) -> tuple[Tensor, ...]:
@@ -300,7 +268,7 @@ def minimax_m3_vl(config: Config) -> Structure:
             *linear(f"{PROJECTOR}.merge_linear_2", size, width, "projector", bias=True),
         )
 
-    return _joined(config, "minimax_m3_vl_text", tower, projector, tied=False)
+    return joined(config, "minimax_m3_vl_text", tower, projector, tied=False)
 
 
 # openai/clip-vit-large-patch14-336, the tower that Phi-3-Vision's file names but does not describe.

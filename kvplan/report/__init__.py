@@ -5,11 +5,11 @@ so that no answer is imported before it is made. ``auto`` is the table on a term
 elsewhere.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from kvplan.errors import InvalidValue, did_you_mean
-from kvplan.report.answer import Screen
+from kvplan.report.answer import Screen, Setting
 
 Answer = object
 
@@ -38,14 +38,17 @@ FORMATS: dict[str, dict[str, str]] = {
     "DoctorAnswer": {name: f"doctor:{name}" for name in ("table", "plain", "json", "markdown")},
     "CompareAnswer": _sheet_formats("compare"),
     "FindAnswer": _sheet_formats("find"),
-    "CapacityAnswer": _sheet_formats("capacity"),
+    "CapacityAnswer": {**_sheet_formats("capacity"), "json": "capacity_json:json"},
     "VerifyAnswer": {"table": "verify:table", "plain": "verify:plain", "json": "verify:json"},
     "SweepAnswer": {**_sheet_formats("sweep"), "svg": "sweep_chart:svg", "html": "sweep_page:html"},
 }
 
 
-def render(answer: Answer, format_name: str, screen: Screen) -> str:
-    """Return the answer in a format. Raises InvalidValue for a format this answer does not have."""
+def render(answer: Answer, format_name: str, screen: Screen, settings: Sequence[Setting] = ()) -> str:
+    """Return the answer in a format, with the settings that nobody typed.
+
+    Raises InvalidValue for a format this answer does not have.
+    """
     known = FORMATS[type(answer).__name__]
     name = ("table" if screen.is_terminal else "plain") if format_name == "auto" else format_name
     target = known.get(name)
@@ -57,4 +60,9 @@ def render(answer: Answer, format_name: str, screen: Screen) -> str:
         )
     module, function = target.split(":")
     renderer: Callable[[Answer, Screen], str] = getattr(import_module(f"kvplan.report.{module}"), function)
-    return renderer(answer, screen)
+    text = renderer(answer, screen)
+    if not settings:
+        return text
+    from kvplan.report.settings import told
+
+    return told(text, name, settings, screen)

@@ -22,6 +22,15 @@ class Screen:
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    """An option that was not typed: its flag, its value (empty for a switch) and who said it."""
+
+    flag: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Proposal:
     """A change as a command to copy, with its computed outcome and what it costs in quality."""
 

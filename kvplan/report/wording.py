@@ -36,6 +36,8 @@ ENGINES: dict[str, str] = {
     "ollama": "Ollama",
     "transformers": "transformers",
     "tensorrt-llm": "TensorRT-LLM",
+    "lmdeploy": "LMDeploy",
+    "tgi": "TGI",
     "ideal": "textbook",
 }
 

@@ -44,8 +44,15 @@ TYPE_OF_ARCH: dict[str, str] = {
 # Heads that these models tie whatever their size.
 TIED = frozenset((
     "gemma", "gemma2", "gemma3", "gemma3n", "gemma4", "cohere2", "command-r", "lfm2", "lfm2moe", "smollm3",
-    "mamba2", "granitehybrid",
+    "granitehybrid",
 ))  # fmt: skip
+# Others tie where the embedding is a large part of all weights, in percent: every Qwen2, Qwen2.5 and Qwen3
+# below 7B, Llama 3.2 and Phi-4-mini lie above, their larger siblings below. Mamba and Jamba tie at less.
+TIED_SHARE = 9
+TIED_SHARE_OF_STATES = 4
+# Rope frequencies show only in the tensors too: Llama 3's vocabulary with a context beyond Llama 3.0's has
+# them, as Llama 4 does.
+LLAMA3_VOCABULARY, LLAMA3_CONTEXT = 128_256, 8192
 _PLAIN: tuple[tuple[str, str], ...] = (
     ("embedding_length", "hidden_size"),
     ("block_count", "num_hidden_layers"),
@@ -97,11 +104,19 @@ def config_of_keys(keys: Keys, *, is_tied: bool | None = None) -> Config:
     return config
 
 
+def usually_tied(arch: str, num_embedding_elements: int, num_elements: int) -> bool:
+    """Tell whether a model of this size ties its head, for a header that lists no tensors: a guess."""
+    share = TIED_SHARE_OF_STATES if arch in ("mamba", "mamba2", "jamba") else TIED_SHARE
+    return arch in TIED or 100 * num_embedding_elements > share * num_elements
+
+
 def _attends(keys: Keys, num_layers: int) -> tuple[bool, ...]:
     return tuple(bool(count) for count in keys.per_layer("attention.head_count_kv", num_layers, 0))
 
 
 def _llama(keys: Keys, config: Config, num_layers: int) -> None:  # noqa: ARG001
+    if config.get("vocab_size") == LLAMA3_VOCABULARY and keys.count("context_length", 0) > LLAMA3_CONTEXT:
+        config["rope_scaling"] = {"rope_type": "llama3"}
     if keys.count("expert_count", 0):
         config["model_type"] = "mixtral"
         config["num_local_experts"] = config["num_experts"]
@@ -138,6 +153,7 @@ def _llama4(keys: Keys, config: Config, num_layers: int) -> None:  # noqa: ARG00
     config["num_local_experts"] = config["num_experts"]
     config["interleave_moe_layer_step"] = keys.count("interleave_moe_layer_step", 1)
     config["attention_chunk_size"] = keys.count("attention.chunk_size", 8192)
+    config["rope_scaling"] = {"rope_type": "llama3"}
 
 
 def _gemma3n(keys: Keys, config: Config, num_layers: int) -> None:
@@ -174,6 +190,7 @@ def _jamba(keys: Keys, config: Config, num_layers: int) -> None:
     config["mamba_d_conv"] = keys.count("ssm.conv_kernel")
     config["mamba_dt_rank"] = keys.count("ssm.time_step_rank")
     config["mamba_expand"] = keys.count("ssm.inner_size") // keys.count("embedding_length")
+    config["num_experts"] = keys.count("expert_count", 0) or 1
 
 
 def _granite_hybrid(keys: Keys, config: Config, num_layers: int) -> None:

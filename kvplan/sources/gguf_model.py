@@ -4,11 +4,11 @@ from collections import Counter
 from dataclasses import replace
 
 from kvplan.errors import InvalidSpec, UnsupportedArchitecture
-from kvplan.model import ModelSpec
+from kvplan.model import ModelSpec, num_parameters
 from kvplan.sources.config_model import model_from_config
 from kvplan.sources.gguf import Header
 from kvplan.sources.gguf_archs import KNOWN
-from kvplan.sources.gguf_config import config_is_known, config_of_keys
+from kvplan.sources.gguf_config import config_is_known, config_of_keys, usually_tied
 from kvplan.sources.gguf_keys import Keys
 from kvplan.sources.gguf_layers import loaded_tensors, structure_of_header
 
@@ -109,12 +109,21 @@ def _from_keys_alone(header: Header, arch: str, *, name: str, source: str, origi
         config["vocab_size"] = rows
     if "rope_freqs.weight" in listed:
         config["rope_scaling"] = {"rope_type": "llama3"}
+    elif listed:
+        config.pop("rope_scaling", None)
     file_type = header.metadata.get("general.file_type")
     mix = FILE_TYPES.get(file_type % GUESSED, "gguf-f16") if isinstance(file_type, int) else "gguf-f16"
     model = model_from_config({**config, "torch_dtype": "float16"}, name=name, source=source)
+    if is_tied is None:
+        # The embedding's share of a model with a head of its own is counted without that head.
+        structure = model.structure
+        table = structure.vocab_size * structure.hidden_size
+        body = num_parameters(structure) - (0 if structure.tie_word_embeddings else table)
+        config["tie_word_embeddings"] = usually_tied(arch, table, body)
+        model = model_from_config({**config, "torch_dtype": "float16"}, name=name, source=source)
     why = "the header lists no layer's tensors: they are those llama.cpp creates from its keys"
     if is_tied is None:
-        why += ", its head tied or not as the architecture usually has it"
+        why += ", its head tied or not as models of its size usually have it"
     return replace(
         model,
         architecture=arch,

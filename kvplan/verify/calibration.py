@@ -62,6 +62,14 @@ def saved() -> Measurements:
         ) from None
 
 
+def saved_or_why() -> Measurements:
+    """Return every measurement kept; why not, where they cannot be read: no plan depends on them."""
+    try:
+        return saved()
+    except InvalidSpec as error:
+        return Measurements(unreadable=f"{error.message} ({error.why}): not used; {error.hint}")
+
+
 def save(measurement: Measurement | CacheMeasurement) -> Path:
     """Keep one more measurement; returns where.
 

@@ -6,11 +6,14 @@ src/llama-memory-recurrent.cpp and tools' ``llama_memory_breakdown_print``, thei
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from kvplan.verify.llama_cpp_quotes import read_quote
 from kvplan.verify.log_text import Line
-from kvplan.verify.readings import GIB, MIB, Reading, Readings, amount, last_of_each
+from kvplan.verify.ollama_log import OLLAMA_MARKS, ollama_amounts, ollama_settings
+from kvplan.verify.readings import MIB, Reading, Readings, amount, last_of_each
 
 _N = r"([\d,]*\.?\d+)"
 _DEVICE = r"\b((?!KV\b|RS\b|compute\b|output\b|model\b|host\b)[A-Za-z][\w\[\]:.]*)"
@@ -19,11 +22,11 @@ _DEVICE = r"\b((?!KV\b|RS\b|compute\b|output\b|model\b|host\b)[A-Za-z][\w\[\]:.]
 BUFFERS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
-        (rf"{_DEVICE} (?:model )?buffer size += +{_N} MiB", "weights"),
-        (rf"{_DEVICE} KV buffer size += +{_N} MiB", "kv_cache_buffer"),
+        (rf"{_DEVICE} (?:model )?buffer size += +{_N} Mi?B", "weights"),
+        (rf"{_DEVICE} KV buffer size += +{_N} Mi?B", "kv_cache_buffer"),
         (rf"{_DEVICE} RS buffer size += +{_N} MiB", "recurrent_state_buffer"),
-        (rf"{_DEVICE} +output buffer size += +{_N} MiB", "output"),
-        (rf"{_DEVICE} compute buffer size += +{_N} MiB", "activations"),
+        (rf"{_DEVICE} +output buffer size += +{_N} Mi(?:B|$)", "output"),
+        (rf"{_DEVICE} compute buffer size += +{_N} Mi?B", "activations"),
     )
 )
 AMOUNTS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
@@ -32,20 +35,32 @@ AMOUNTS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
         # A build that keeps latents beside the heads prints a second line for them (K^R).
         (rf"KV self size += +{_N} MiB, (?:K \(|c\^KV)", ("kv_cache",)),
         (rf"KV self size += +{_N} MiB, K\^R", ("kv_cache_latent",)),
-        (rf"KV self size += +{_N} MiB(?!,)", ("kv_cache",)),
+        (rf"(?:KV|kv) self size += +{_N} Mi?B(?!,)", ("kv_cache",)),
+        # 2023: one line for all devices; its MB are MiB.
+        (rf"compute buffer total size = +{_N} Mi?B", ("activations",)),
+        (rf"total VRAM used: {_N} Mi?B", ("device_used",)),
+        (rf"total VRAM used: [\d.]+ Mi?B \(model: {_N} Mi?B", ("weights_on_device",)),
         (r"llama_memory_recurrent: +size = +([\d.]+) MiB", ("recurrent_state",)),
         (rf"mmproj is {_N} MiB", ("multimodal",)),
         (rf"MTP context is {_N} MiB", ("draft_model",)),
         (rf"projected to use {_N} MiB", ("projected",)),
+        # nvidia-smi, pasted beside the log.
+        (rf"\b{_N}MiB */ *\d+MiB", ("device_used",)),
+        (rf"\d+MiB */ *{_N}MiB", ("device_total",)),
     )
 )
 _CACHE = re.compile(
     rf"\b(?:size = +)?{_N} MiB \( *(\d+) cells, +(\d+) layers(?:, +(\d+)(?:/(\d+))? seqs)?\)"
     rf"(?:, K \((\w+)\): +{_N} MiB, V \((\w+)\): +{_N} MiB)?"
 )
+# Tensors are aligned in their buffer, which is a little larger than what the cache's line says.
+BUFFER_PADDING_BYTES = MIB // 16
 _OLD_TYPES = re.compile(r"\bK \((\w+)\): +[\d.]+(?: MiB)?,? V \((\w+)\)")
 _KEY_TYPE = re.compile(r"\bK \((\w+)\):")
 _LATENT_TYPE = re.compile(r"c\^KV \((\w+)\)")
+# As a page quotes the table's columns: total | free | self = model + context + compute.
+_BARS = re.compile(r"\b(\d+) \| +(\d+) \| +(\d+)(?: =| \|) +(\d+) (?:\+|\|) +(\d+) (?:\+|\|) +(\d+)\b")
+_BARS_ROUNDING_MIB = 3
 # The memory table: total = free + (self = model + context + compute) + unaccounted, in MiB.
 _TABLE = re.compile(
     rf"(?:{_DEVICE}[^|=]*?\|? *)?(\d+) = (\d+) \+ \( *(\d+) = +(\d+) \+ +(\d+) \+ +(\d+)\)(?: \+ +(\d+))?"
@@ -70,6 +85,8 @@ _LOADING = re.compile(r"loaded meta data with|offloading \d+ (?:repeating )?laye
 _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 _FLASH = re.compile(r"\bflash_attn +=? *(\w+)")
 _TYPE = re.compile(r"(?:model ftype|file type) += +(.+)")
+_SIZE = re.compile(r"(?:model|file) size += +([\d.]+ [GM]i?B \([\d.]+ BPW\))")
+_PARAMETERS = re.compile(r"model params += +([\d.]+ [MBT])\b")
 _NAME = re.compile(r"general\.name += +(.+)")
 _BUILD = re.compile(r"\bbuild: (\d+) \((\w+)\)")
 _OOM = re.compile(
@@ -77,34 +94,12 @@ _OOM = re.compile(
     r"|Device memory allocation of size \d+ failed|ErrorOutOfDeviceMemory|out of memory",
     re.IGNORECASE,
 )
-_OLLAMA = re.compile(r'memory\.(required\.full|required\.kv|weights\.total|graph\.full)="([\d.]+) (GiB|MiB)"')
-_OLLAMA_NAMES = {
-    "required.full": "required",
-    "required.kv": "kv_cache",
-    "weights.total": "weights",
-    "graph.full": "activations",
-}
-# As people quote the lines: the device once, then its parts, the units left out.
-_SUMMARY: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), name)
-    for pattern, name in (
-        (rf"\bmodel {_N}(?! *[A-Za-z])", "weights"),
-        (rf"\bKV {_N}(?=;| \(|$)", "kv_cache"),
-        (rf"\bRS {_N}(?: MiB)?(?=;| \(|$)", "recurrent_state"),
-        (rf"\bcompute {_N}", "activations"),
-    )
-)
-_SUMMARY_DEVICE = re.compile(r"\b((?:CUDA|ROCm|Vulkan|MTL|SYCL|HIP|Metal|RPC|CPU)\w*)\b")
-_SUMMARY_HOST = re.compile(rf"\b(?:host|\w+_Host) {_N}")
-_SUMMARY_CELLS = re.compile(rf"\b(\d+) cells {_N} MiB")
-_CELLS = re.compile(r"\( *(\d+) cells, +(\d+) layers")
 MARKS = re.compile(
     r"llama_(?:model_load|kv_cache|context|new_context|memory)|llm_load_tensors|load_tensors:|ggml_"
     r"|KV self size|compute buffer size|KV buffer size|llama-server|llama\.cpp|MiB \( *\d+ cells"
-    r"|memory\.required|cudaMalloc"
+    r'|memory\.required|cudaMalloc|msg="(?:model weights|kv cache|compute graph)"|VRAM used:|kv self size'
     r"|\d+ = \d+ \+ \( *\d+ = +\d+ \+",
 )
-OLLAMA_MARKS = re.compile(r"\bollama\b|memory\.required\.full|source=(?:server|memory|sched|runner)\.go")
 
 
 def read(lines: Sequence[Line]) -> Readings:
@@ -113,6 +108,8 @@ def read(lines: Sequence[Line]) -> Readings:
     counts: dict[str, float] = {}
     settings: dict[str, object] = {}
     caches: dict[str, Reading] = {}
+    layers: Counter[str] = Counter()
+    laid_out: dict[tuple[str, str], Reading] = {}
     version = model = ""
     out_of_memory = ollama = False
     for line in lines:
@@ -126,10 +123,10 @@ def read(lines: Sequence[Line]) -> Readings:
             for found in patterns.finditer(line.text):
                 amounts += [amount(name, found.group(1), MIB) for name in names]
         for found in _CACHE.finditer(line.text):
-            _cache_line(line.text, found, caches, counts, settings)
+            layers[_cache_line(line.text, found, caches, counts, settings)] = int(found.group(3))
         amounts += _table_rows(line.text)
-        for key, text, unit in _OLLAMA.findall(line.text):
-            amounts.append(amount(_OLLAMA_NAMES[key], text, GIB if unit == "GiB" else MIB))
+        laid_out |= ollama_amounts(line.text)
+        settings |= ollama_settings(line.text)
         for pattern, name in _COUNT_LINES:
             number = pattern.search(line.text)
             if number:
@@ -141,15 +138,24 @@ def read(lines: Sequence[Line]) -> Readings:
         model = named.group(1).strip() if named else model
         out_of_memory = out_of_memory or bool(_OOM.search(line.text))
         ollama = ollama or bool(OLLAMA_MARKS.search(line.text))
-        _summary(line.text, amounts, caches, counts)
+        read_quote(line.text, amounts, caches, counts)
     for cache_counts in ("kv_cache_cells", "n_ctx_seq"):
         if cache_counts in counts:
             counts.setdefault("n_ctx", counts[cache_counts])
     amounts = [*_weights_by_device(amounts), *caches.values()]
+    # What llama.cpp prints itself is finer than Ollama's figures of it.
+    printed = {reading.name for reading in amounts}
+    amounts += [reading for reading in laid_out.values() if reading.name not in printed]
+    amounts += _cache_of_buffers(amounts)
     offered = settings.get("n_gpu_layers_of")
     if isinstance(offered, int):
         # The output counts as one more layer (llama-model.cpp load_tensors).
         counts.setdefault("n_layer", float(offered - 1))
+    elif layers:
+        # Recurrent memory is printed for all layers; caches only for the layers that keep one.
+        counts.setdefault("n_layer", max(layers["recurrent"], sum(layers.values()) - layers["recurrent"]))
+    elif "kv_cache_layers" in counts:
+        counts.setdefault("n_layer", counts["kv_cache_layers"])
     engine = "ollama" if ollama else "llama.cpp"
     return Readings(engine, version, model, last_of_each(amounts), counts, settings, out_of_memory)
 
@@ -178,12 +184,12 @@ def _cache_line(
     caches: dict[str, Reading],
     counts: dict[str, float],
     settings: dict[str, object],
-) -> None:
-    """Take one cache's line: full cells, window cells (after ``SWA``) or states (``R (f32)``)."""
+) -> str:
+    """Take one cache's line, return its key: full cells, window cells (after ``SWA``) or ``recurrent``."""
     size, cells, layers, num_sequences, _, type_k, _, type_v, _ = found.groups()
     if "memory_recurrent" in text or " R (" in text or "RS " in text[: found.start()]:
         caches["recurrent"] = amount("recurrent_state", size, MIB)
-        return
+        return "recurrent"
     key = f"{cells} cells"
     caches[key] = amount("kv_cache", size, MIB, key)
     counts["kv_cache_cells"] = max(float(cells), counts.get("kv_cache_cells", 0.0))
@@ -192,28 +198,18 @@ def _cache_line(
         counts["n_parallel"] = float(num_sequences)
     if type_k:
         settings["type_k"], settings["type_v"] = type_k, type_v
+    return key
 
 
-def _summary(text: str, amounts: list[Reading], caches: dict[str, Reading], counts: dict[str, float]) -> None:
-    """Read what only a summary says: nothing of it replaces an amount that llama.cpp printed itself."""
-    known = {reading.name for reading in amounts} | {reading.name for reading in caches.values()}
-    device = _SUMMARY_DEVICE.search(text)
-    place = device.group(1) if device else ""
-    for pattern, name in _SUMMARY:
-        found = pattern.search(text)
-        if found and name not in known:
-            amounts.append(amount(name, found.group(1), MIB, place if name != "kv_cache" else ""))
-    host = _SUMMARY_HOST.search(text)
-    if host and "activations" not in known and re.search(r"\bcompute\b", text):
-        amounts.append(amount("activations", host.group(1), MIB, "Host"))
-    for cells, size in _SUMMARY_CELLS.findall(text):
-        if f"{cells} cells" not in caches and "kv_cache" not in known:
-            caches[f"{cells} cells"] = amount("kv_cache", size, MIB, f"{cells} cells")
-            counts["kv_cache_cells"] = max(float(cells), counts.get("kv_cache_cells", 0.0))
-    shape = _CELLS.search(text)
-    if shape and "kv_cache_cells" not in counts and int(shape.group(1)) > 1:
-        counts["kv_cache_cells"] = float(shape.group(1))
-        counts["kv_cache_layers"] = float(shape.group(2))
+def _cache_of_buffers(amounts: list[Reading]) -> list[Reading]:
+    """Add a cache's buffers up where the line of the whole cache is not there and each is printed once."""
+    buffers = [reading for reading in amounts if reading.name == "kv_cache_buffer"]
+    whole = any(reading.name == "kv_cache" for reading in amounts)
+    if not buffers or whole or len({reading.device for reading in buffers}) < len(buffers):
+        return []
+    num_bytes = sum(reading.num_bytes for reading in buffers)
+    rounding = sum(reading.rounding_bytes + BUFFER_PADDING_BYTES for reading in buffers)
+    return [Reading("kv_cache", num_bytes, rounding)]
 
 
 def _table_rows(text: str) -> list[Reading]:
@@ -231,6 +227,20 @@ def _table_rows(text: str) -> list[Reading]:
         ):
             if number is not None:
                 rows.append(amount(name, number, MIB, place))
+    bars = _BARS.search(text)
+    if bars and not rows:
+        total, free, whole, weights, context, compute = (int(number) for number in bars.groups())
+        if abs(whole - weights - context - compute) <= _BARS_ROUNDING_MIB:
+            rows = [
+                amount(name, str(number), MIB)
+                for name, number in (
+                    ("device_total", total),
+                    ("free_at_end", free),
+                    ("weights", weights),
+                    ("context", context),
+                    ("activations", compute),
+                )
+            ]
     host = _HOST_ROW.search(text)
     if host and not rows:
         rows = [
@@ -248,6 +258,10 @@ def _settings(text: str, settings: dict[str, object]) -> None:
     flash = _FLASH.search(text)
     if flash:
         settings["flash_attn"] = flash.group(1)
+    for name, pattern in (("model_size", _SIZE), ("model_params", _PARAMETERS)):
+        said = pattern.search(text)
+        if said:
+            settings[name] = said.group(1).strip()
     kind = _TYPE.search(text)
     if kind:
         settings["file_type"] = kind.group(1).strip()

@@ -15,7 +15,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
 _CRI = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d) (?:stdout|stderr) ([FP]) ")
 _RANK = re.compile(
     r"\b(?:Worker(?:Proc)?[ _])?((?:DP\d+[ _]?)?(?:PP\d+[ _]?)?TP\d+(?:[ _]EP\d+)?|PP\d+|DP\d+)\b"
-    r"|\brank[ =:]?(\d+)\b"
+    r"|\b(?:[Rr]ank|gpu(?:_id)?)[ =:]?(\d+)\b"
 )
 _MESSAGE_KEYS = ("log", "message", "msg", "textPayload", "line")
 MAX_LINE_CHARS = 100_000

@@ -39,7 +39,7 @@ def read_log(text: str, engine: str = "") -> Readings:
             hint="give the engine's start-up log, from its first line",
         )
     readings = reader[1](lines)
-    if not readings.amounts and not readings.counts and not readings.out_of_memory:
+    if not (readings.amounts or readings.counts or readings.out_of_memory or readings.refusal):
         raise CannotTell(
             f"this {readings.engine} log says nothing about memory",
             why=f"none of the lines about weights, caches or buffers is in its {len(lines)} lines",

@@ -18,10 +18,9 @@ AMOUNTS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), names)
     for pattern, names in (
         (rf"Load weight begin.*?avail mem={_N}{_GB}", ("free_before_weights",)),
-        (
-            rf"Load weight end.*?avail mem={_N}{_GB}, mem usage={_N}{_GB}",
-            ("free_after_weights", "weights"),
-        ),
+        (rf"Load weight end.*?avail mem={_N}{_GB}", ("free_after_weights",)),
+        # Not yet printed by 0.2 to 0.4.3.
+        (rf"Load weight end.*?mem usage={_N}{_GB}", ("weights",)),
         (rf"K size: {_N}{_GB}, V size: {_N}{_GB}", ("kv_cache_k", "kv_cache_v")),
         (rf"#tokens: [\d,]+, KV size: {_N}{_GB}", ("kv_cache",)),
         (rf"KVPool mem usage: {_N}{_GB}", ("kv_cache",)),
@@ -45,7 +44,7 @@ COUNTS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
         (rf"pool sizes: full={_N},? swa={_N}", ("full_tokens", "swa_tokens")),
         (rf"bytes_per_full_token={_N}", ("bytes_per_full_token",)),
         (rf"full_token={_N}", ("full_tokens",)),
-        (rf"max_total_num_tokens={_N}", ("max_total_num_tokens",)),
+        (rf"max_total_num_tokens?={_N}", ("max_total_num_tokens",)),
         (rf"chunked_prefill_size={_N}", ("chunked_prefill_size",)),
         (rf"max_prefill_tokens={_N}", ("max_prefill_tokens",)),
         (rf"max_running_requests={_N}", ("max_running_requests",)),
@@ -61,11 +60,20 @@ _KV_DTYPE = re.compile(
     re.IGNORECASE,
 )
 _TYPE = re.compile(r"\btype=(\w+)")
+_STARTING = re.compile(r"Init torch distributed begin|server_args=ServerArgs")
+DRAFT_HAS_OWN = frozenset({"weights", "kv_cache_k", "kv_cache_v", "kv_cache"})
+# Classes that draft: DeepseekV3ForCausalLMNextN, LlamaForCausalLMEagle3, Qwen3NextForCausalLMMTP.
+_DRAFT_TYPE = re.compile(r"\btype=\w*(?:NextN|Eagle\d*|MTP)\b")
 _MODEL = re.compile(r"model_path='([^']+)'")
 _VERSION = re.compile(r"sglang(?:[ :=]+|[-_]v?)v?(\d+\.\d+\.\d+[\w.+]*)", re.IGNORECASE)
 _OOM = re.compile(
     r"Not enough memory\. Please try|CUDA out of memory|HIP out of memory|CUDA OOM|OutOfMemoryError"
     r"|profiled value -",
+    re.IGNORECASE,
+)
+_REFUSED = re.compile(
+    r"Not enough memory\. Please try|leave no GPU memory for the KV cache|Not enough GPU memory for hybrid"
+    r"|state cache is too small|cannot hold even one request",
     re.IGNORECASE,
 )
 MARKS = re.compile(
@@ -81,20 +89,28 @@ def read(lines: Sequence[Line]) -> Readings:
     amounts: list[Reading] = []
     counts: dict[str, float] = {}
     settings: dict[str, object] = {}
-    version = model = ""
+    version = model = refusal = ""
     out_of_memory = False
+    loaded: set[str] = set()
     for line in lines:
+        if _STARTING.search(line.text):
+            loaded.discard(line.rank)
         for part in line.text.split(" | "):
-            draft = "[draft]" in part.casefold()
+            draft = "[draft]" in part.casefold() or bool(_DRAFT_TYPE.search(part))
             for pattern, names in AMOUNTS:
                 for found in pattern.finditer(part):
                     for name, text in zip(names, found.groups(), strict=True):
-                        own = f"draft_{name}" if draft and name == "weights" else name
+                        if name == "free_before_weights" and line.rank in loaded:
+                            # A draft model loads after the target's weights.
+                            continue
+                        own = f"draft_{name}" if draft and name in DRAFT_HAS_OWN else name
                         amounts.append(amount(own, text, GIB, line.rank))
             for pattern, names in COUNTS:
                 for found in pattern.finditer(part):
                     for name, text in zip(names, found.groups(), strict=True):
                         counts[name] = float(text.replace(",", ""))
+            if "Load weight end" in part:
+                loaded.add(line.rank)
             dtype = _KV_DTYPE.search(part)
             if dtype:
                 settings["kv_cache_dtype"] = dtype.group(1) or dtype.group(2)
@@ -106,6 +122,8 @@ def read(lines: Sequence[Line]) -> Readings:
         named = _MODEL.search(line.text)
         model = named.group(1) if named else model
         out_of_memory = out_of_memory or bool(_OOM.search(line.text))
+        if _REFUSED.search(line.text):
+            refusal = line.text[-400:]
     given, called = options_in("sglang", lines)
     for name, value in given.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -116,4 +134,4 @@ def read(lines: Sequence[Line]) -> Readings:
         counts.setdefault("kv_cache_tokens", counts["full_tokens"])
     if "max_total_num_tokens" in counts:
         counts.setdefault("kv_cache_tokens", counts["max_total_num_tokens"])
-    return Readings("sglang", version, model, last_of_each(amounts), counts, settings, out_of_memory)
+    return Readings("sglang", version, model, last_of_each(amounts), counts, settings, out_of_memory, refusal)

@@ -25,10 +25,6 @@ AMOUNTS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
         (rf"model weights take {_NUMBER}{_GIB}", ("weights",)),
         (rf"(?<!model )weights memory: {_NUMBER}{_GIB}", ("weights",)),
         (rf"Available KV cache(?: memory)?:? {_NUMBER}{_GIB}", ("kv_cache_available",)),
-        # As people quote that line.
-        (rf"\bKV {_NUMBER}{_GIB}", ("kv_cache_available",)),
-        (rf"(?<!\w ){_NUMBER}{_GIB} KV(?: cache)? ?(?:->|\()", ("kv_cache_available",)),
-        (rf"\bweights {_NUMBER}(?=;|{_GIB})", ("weights",)),
         (rf"reserved for KV Cache is {_NUMBER}{_GIB}", ("kv_cache_available",)),
         (rf"non_torch_memory takes {_NUMBER}{_GIB}", ("non_torch",)),
         (rf"activation peak memory takes {_NUMBER}{_GIB}", ("activations",)),
@@ -46,6 +42,21 @@ AMOUNTS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
             ("device_total", "requested"),
         ),
         (rf"\btotal_memory={_NUMBER}{_GIB}", ("device_total",)),
+        # 0.6.3 to 0.6.5 (worker/worker.py), with and without commas.
+        (rf"Memory profiling results:.*?total_gpu_memory={_NUMBER}{_GIB}", ("device_total",)),
+        (
+            rf"non_torch_memory={_NUMBER}{_GIB},?\s+kv_cache_size={_NUMBER}{_GIB}",
+            ("non_torch", "kv_cache_available"),
+        ),
+        # A pool of --kv-cache-memory-bytes.
+        (
+            rf"Initial free memory {_NUMBER}{_GIB}, reserved {_NUMBER}{_GIB} memory for KV Cache",
+            ("free_at_start", "kv_cache_available"),
+        ),
+        (rf"requested GPU memory: {_NUMBER}{_GIB}", ("requested",)),
+        (rf"Requested memory: [\d.]+ \(util\), {_NUMBER}{_GIB}", ("requested",)),
+        (rf"Free memory after profiling: {_NUMBER}{_GIB} \(total\)", ("free_after_profile",)),
+        (rf"total consumed \(from mem_get_info\): {_NUMBER}{_GIB}", ("weights_and_non_torch",)),
         (rf"Initial free memory: {_NUMBER}{_GIB}", ("free_at_start",)),
         (rf"requested memory: {_NUMBER}{_GIB}", ("requested",)),
         (
@@ -77,21 +88,35 @@ AMOUNTS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
         (rf'"total_non_kv_memory_gib": {_NUMBER}', ("non_kv",)),
     )
 )
+# As people quote those lines; what vLLM printed itself comes before them.
+QUOTED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), name)
+    for pattern, name in (
+        (rf"\bKV {_NUMBER}{_GIB}", "kv_cache_available"),
+        (rf"(?<!\w ){_NUMBER}{_GIB} KV(?: cache)? ?(?:->|\()", "kv_cache_available"),
+        (rf"\bweights {_NUMBER}(?=;|{_GIB})", "weights"),
+    )
+)
 COUNTS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), names)
     for pattern, names in (
-        (rf"GPU KV cache size: {_NUMBER} tokens", ("kv_cache_tokens",)),
+        (rf"KV cache size: {_NUMBER} tokens", ("kv_cache_tokens",)),
+        (rf"tokens that can be stored in (?:the )?KV cache \({_NUMBER}\)", ("kv_cache_tokens",)),
         (
             rf"Maximum concurrency for {_NUMBER} tokens per request: {_NUMBER}x",
             ("max_model_len", "max_concurrency"),
         ),
-        (rf"# (?:GPU|CUDA) blocks: {_NUMBER}", ("num_blocks",)),
+        # The platform names the device: GPU, CUDA, cuda, rocm, hpu, xpu.
+        (rf"# (?!CPU\b)\w+ blocks: {_NUMBER}", ("num_blocks",)),
+        (rf"with num_gpu_blocks_override={_NUMBER}", ("num_blocks",)),
         (rf"num_gpu_blocks is: {_NUMBER}", ("num_blocks",)),
         (rf"estimated maximum model length is {_NUMBER}", ("estimated_max_model_len",)),
         (rf"own estimate {_NUMBER}", ("estimated_max_model_len",)),
         (rf"{_GIB} (?:KV -> |\(){_NUMBER} tokens", ("kv_cache_tokens",)),
         (rf"{_NUMBER}x concurrency at {_NUMBER}", ("max_concurrency", "max_model_len")),
-        (rf"The current --gpu-memory-utilization={_NUMBER}", ("gpu_memory_utilization",)),
+        (rf"--gpu-memory-utilization={_NUMBER} is equivalent to", ("gpu_memory_utilization",)),
+        (rf"kv_cache_size=[\d.]+{_GIB},?\s+gpu_memory_utilization={_NUMBER}", ("gpu_memory_utilization",)),
+        (rf"\bTP ?= ?{_NUMBER}\b", ("tensor_parallel_size",)),
         (rf"--gpu-memory-utilization {_NUMBER} fixes", ("gpu_memory_utilization",)),
         (rf"max seq len \({_NUMBER}\)", ("max_model_len",)),
         (rf"Setting attention block size to {_NUMBER} tokens", ("block_size",)),
@@ -146,7 +171,8 @@ KEPT_SETTINGS = frozenset(
     }
 )
 MARKS = re.compile(
-    r"\bvllm\b|GPU KV cache size|Available KV cache memory|# (?:GPU|CUDA) blocks|Model loading took"
+    r"\bvllm\b|KV cache size: [\d,]+ tokens|Available KV cache memory|# \w+ blocks: \d|Model loading took"
+    r"|Memory profiling results:"
     r"|gpu_memory_utilization|KV cache is needed|weight_memory_gib|torch peak memory increase"
     r"|Loading model weights took|warming up sampler",
     re.IGNORECASE,
@@ -156,6 +182,7 @@ MARKS = re.compile(
 def read(lines: Sequence[Line]) -> Readings:
     """Read vLLM's lines; what is not there is left out."""
     amounts: list[Reading] = []
+    quoted: list[Reading] = []
     counts: dict[str, float] = {}
     settings: dict[str, object] = {}
     version = refusal = ""
@@ -172,6 +199,7 @@ def read(lines: Sequence[Line]) -> Readings:
                 for name, text in zip(names, found.groups(), strict=True):
                     counts[name] = float(text.replace(",", ""))
         amounts += _free_of_capacity(line)
+        quoted += _quoted(line)
         version = _first(_VERSION, line.text) or version
         settings |= _settings(line.text)
         backend = _first(_BACKEND, line.text)
@@ -183,12 +211,22 @@ def read(lines: Sequence[Line]) -> Readings:
     given, named = options_in("vllm", lines)
     settings = given | settings
     model = str(settings.get("model") or named)
+    printed = {reading.name for reading in amounts}
+    amounts = [*(reading for reading in quoted if reading.name not in printed), *amounts]
     return Readings("vllm", version, model, last_of_each(amounts), counts, settings, out_of_memory, refusal)
 
 
 def _first(pattern: re.Pattern[str], text: str) -> str:
     found = pattern.search(text)
     return found.group(1) if found else ""
+
+
+def _quoted(line: Line) -> list[Reading]:
+    return [
+        amount(name, found.group(1), GIB, line.rank)
+        for pattern, name in QUOTED
+        for found in pattern.finditer(line.text)
+    ]
 
 
 def _free_of_capacity(line: Line) -> list[Reading]:

@@ -15,7 +15,9 @@ sys.path.insert(0, str(HERE.parent))
 
 from vllm_logs import logs, model_named  # noqa: E402
 
+from kvplan.engines import _vllm_calibration as fit  # noqa: E402
 from kvplan.engines.vllm.activations import has_towers, terms_of  # noqa: E402
+from kvplan.engines.vllm.settings import V0_DEFAULTS  # noqa: E402
 from kvplan.model import num_layers  # noqa: E402
 from kvplan.units import GIB  # noqa: E402
 from kvplan.weights import format_name_of  # noqa: E402
@@ -41,6 +43,11 @@ def terms(row):
     return terms_of(model, name, seqs, tokens, row.get("tp", 1), dtype, 1)
 
 
+def _release(row):
+    """Return a log's version as (major, minor); (0, 0) where it names none."""
+    return tuple(int(part) for part in row.get("release", "0.0").split("."))
+
+
 def line(points):
     """Return the least-squares line through (x, y): slope and intercept."""
     count = len(points)
@@ -62,11 +69,13 @@ def left_out(rows, point_of):
     return found
 
 
-def sampler_rows():
+def sampler_rows(without=frozenset()):
     """Rows since 0.17 whose peak is the sampler's: activation logged, sequences known, text only."""
     found = []
     for row in logs():
-        release = tuple(int(part) for part in row.get("release", "0.0").split("."))
+        release = _release(row)
+        if row["id"] in without:
+            continue
         if release < (0, 17) or "activation_peak_gib" not in row or None in settings(row):
             continue
         parts = terms(row)
@@ -83,11 +92,42 @@ def sampler_point(row):
     return parts.logits / GIB, rest / GIB
 
 
-def graph_rows(*, moe):
+def sorting_rows(without=frozenset()):
+    """Rows of versions that sort the vocabulary to sample, where that is the peak: see SAMPLER_COPIES."""
+    found = []
+    for row in logs():
+        sorts = (0, 0) < _release(row) < (0, 9) or (0, 12) <= _release(row) < (0, 17)
+        if row["id"] in without or not sorts or "activation_peak_gib" not in row:
+            continue
+        parts = terms(row | sorting_settings(row))
+        if not has_towers(model_named(row["spec"])) and parts.forward < 3 * parts.logits:
+            found.append(row)
+    return found
+
+
+def sorting_settings(row):
+    """Return the settings of the V0 engine where a log does not say them; the sweep has its own."""
+    if _release(row) >= (0, 9):
+        return {}
+    tokens = max(V0_DEFAULTS[0], row.get("max_model_len") or 0)
+    return {"max_num_seqs": V0_DEFAULTS[1], "max_num_batched_tokens": tokens} | row
+
+
+def sorted_copies(row, base):
+    """Return the copies of fp32 logits alive while a sampler sorts; before 0.11 no others are kept."""
+    parts = terms(row | sorting_settings(row))
+    own = parts.own_logits if _release(row) >= fit.LOGITS_KEPT_SINCE else 0
+    rest = row["activation_peak_gib"] * GIB - own - parts.hidden - parts.experts - base * GIB
+    return rest / parts.logits
+
+
+def graph_rows(*, moe, without=frozenset()):
     """Rows of H100 since 0.17 with captured graphs logged."""
     found = []
     for row in logs():
         if row.get("card") != "h100-sxm" or row.get("cudagraph_gib") is None or row.get("release") != "0.19":
+            continue
+        if row["id"] in without:
             continue
         model = model_named(row["spec"])
         has_experts = any(t.role == "expert" for group in model.layers for t in group.layer.tensors)
@@ -101,27 +141,33 @@ def graph_point(row):
     return num_layers(model_named(row["spec"]).structure), row["cudagraph_gib"]
 
 
-def generated(show=lambda text: None):
-    """Return the text of the calibration module; ``show`` is given the residuals as they are found."""
-    rows = sampler_rows()
+def generated(show=lambda text: None, without=frozenset()):
+    """Return the text of the calibration module, fitted to all logs but those ``without``.
+
+    ``show`` is given the residuals as they are found.
+    """
+    rows = sampler_rows(without)
     copies, base = line([sampler_point(row) for row in rows])
     residuals = left_out(rows, sampler_point)
-    old = [row for row in logs() if row.get("release") == "0.16" and "activation_peak_gib" in row]
-    old_copies = [(sampler_point(row)[1] - base) / sampler_point(row)[0] for row in old]
-    graphs = graph_rows(moe=False)
+    sorting = {row["id"]: sorted_copies(row, base) for row in sorting_rows(without)}
+    v0 = [sorting[row["id"]] for row in sorting_rows(without) if _release(row) < (0, 9)]
+    v1 = [sorting[row["id"]] for row in sorting_rows(without) if _release(row) >= (0, 9)]
+    graphs = graph_rows(moe=False, without=without)
     per_layer, graph_base = line([graph_point(row) for row in graphs])
     graph_residuals = left_out(graphs, graph_point)
-    experts = [y - graph_base - per_layer * x for x, y in map(graph_point, graph_rows(moe=True))]
+    moe_graphs = graph_rows(moe=True, without=without)
+    experts = [y - graph_base - per_layer * x for x, y in map(graph_point, moe_graphs)]
     expert_part = median(experts)
 
     def ratios(found, extra):
         return [y / (graph_base + per_layer * x + extra) for x, y in map(graph_point, found)]
 
-    dense, moe = ratios(graphs, 0), ratios(graph_rows(moe=True), expert_part)
+    dense, moe = ratios(graphs, 0), ratios(moe_graphs, expert_part)
     show(f"sampler: {copies:.3f} copies of fp32 logits + {base * 1024:.0f} MiB, {len(rows)} logs")
     for value, number, name in sorted(residuals):
         show(f"  {value:+.3f} GiB {number} {name} (its model left out)")
-    show(f"0.16: {', '.join(f'{value:.2f}' for value in old_copies)} copies")
+    for number, value in sorting.items():
+        show(f"sorting sampler: {value:.2f} copies {number}")
     show(f"graphs: {graph_base:.3f} GiB + {per_layer * 1024:.1f} MiB a layer, {len(graphs)} dense logs")
     for value, number, name in sorted(graph_residuals):
         show(f"  {value:+.3f} GiB {number} {name} (its model left out)")
@@ -130,7 +176,10 @@ def generated(show=lambda text: None):
         logs=len(rows),
         worst=max(abs(value) for value, _, _ in residuals) * 1024,
         copies=round(copies * 1000),
-        old=round(max(old_copies) * 1000),
+        sort_low=round(min(sorting.values()) * 1000),
+        sort_v1=round(median(v1 or v0) * 1000),
+        sort_v0=round(median(v0 or v1) * 1000),
+        sort_high=round(max(sorting.values()) * 1000),
         base=round(base * GIB),
         graph_logs=len(graphs),
         graph_worst=max(abs(value) for value, _, _ in graph_residuals) * 1024,
@@ -145,8 +194,11 @@ def generated(show=lambda text: None):
 
 
 def main():
-    """Fit, print residuals, write the module."""
+    """Fit, print residuals, write the module; then plan every log without its model."""
     TARGET.write_text(generated(print), encoding="utf-8")
+    from cross_validate_vllm import report
+
+    report(print)
 
 
 TEMPLATE = '''"""Constants of vLLM's overhead, fitted to start-up logs of real servers.
@@ -159,14 +211,16 @@ residual left out {graph_worst:.0f} MiB. Ranges hold what logs of the class show
 
 from kvplan.units import GIB, MIB
 
-# Thousandths of fp32 logits alive at the sampler's peak, newest first: since, expected, at most, and
-# whether logs of these versions were fitted.
-SAMPLER_COPIES: tuple[tuple[tuple[int, int], int, int, bool], ...] = (
-    ((0, 17), {copies}, {copies}, True),
-    ((0, 16), {old}, {old}, True),
-    ((0, 11), {copies}, {old}, False),
-    ((0, 9), 2000, {copies}, True),
-    ((0, 0), 1500, {old}, False),
+# Thousandths of fp32 logits alive at the sampler's peak, newest first: since, least, expected, most, and
+# whether logs of these versions were fitted. v1/sample/ops/topk_topp_sampler.py: FlashInfer by default
+# in 0.33, a Triton kernel since 0.17, before that a sort of the whole vocabulary, which 0.9 to 0.11 left
+# to FlashInfer where it is installed (the images have it).
+SAMPLER_COPIES: tuple[tuple[tuple[int, int], int, int, int, bool], ...] = (
+    ((0, 20), 2000, {copies}, {copies}, False),
+    ((0, 17), {copies}, {copies}, {copies}, True),
+    ((0, 12), {sort_low}, {sort_v1}, {sort_high}, True),
+    ((0, 9), 2000, 2000, {sort_high}, True),
+    ((0, 0), {sort_low}, {sort_v0}, {sort_high}, True),
 )
 # Before, the sampler worked on one fp32 copy alone.
 LOGITS_KEPT_SINCE = (0, 11)
@@ -204,7 +258,8 @@ NON_TORCH_BEFORE_0_18 = (0.18, 0.40, 1.40)
 NON_TORCH_WHY = "logged by vLLM 0.10 to 0.26: 0.25 GiB on one rank, 2.1 with NVLink on H100, 0.3 on PCIe"
 DATACENTER_BYTES, AMPERE_DATACENTER_BYTES = 100 * GIB, 36 * GIB
 PAGE_CACHE_PERCENT = 33
-UNIFIED_WHY = "unified memory: what loading left in the page cache counts as used"
+OTHERS_PERCENT = 2
+UNIFIED_WHY = "unified memory: the page cache of loading and the rest of the machine count as used"
 
 # GiB taken before vLLM looks at free memory.
 SNAPSHOT_ONE_RANK = (0.30, 0.51, 0.80)

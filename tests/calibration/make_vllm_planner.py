@@ -374,6 +374,9 @@ def main():
             row["config"] = shortened(json.loads((configs / name).read_text(encoding="utf-8")))
         else:
             row["config"] = PUBLISHED[row["config_of"]]["config"]
+        draft = row.pop("draft_file", None)
+        if draft:
+            row["draft"] = shortened(json.loads((configs / draft).read_text(encoding="utf-8")))
         old = row.pop("result", None)
         row["result"] = run(row)
         for key, value in (old or {}).items():

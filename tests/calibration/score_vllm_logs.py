@@ -1,6 +1,7 @@
 """Compare plans with start-up logs of real vLLM servers: ``python tests/calibration/score_vllm_logs.py``.
 
-Prints a Markdown table by version and card, failures included; ``--rows`` one line a log before it,
+Prints a Markdown table by version and card, failures included, and one of the logs planned with their
+model left out of the fit; ``--rows`` one line a log before it,
 ``--readme`` writes the table into README.md between its markers.
 """
 
@@ -10,6 +11,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import cross_validate_vllm
 from vllm_logs import available, failed, judged, logs, planned, tokens_of, weights_of
 
 from kvplan.units import GIB
@@ -100,11 +102,12 @@ def main():
             )
             print(row["id"], row.get("release"), row["spec"], row.get("card"), text)
     shown = table(rows)
-    print(shown)
+    held_out = cross_validate_vllm.table()
+    print(shown, held_out, sep="\n\n")
     if "--readme" in sys.argv:
         before, rest = README.read_text(encoding="utf-8").split(START, 1)
         after = rest.split(END, 1)[1]
-        README.write_text(f"{before}{START}\n{shown}\n{END}{after}", encoding="utf-8")
+        README.write_text(f"{before}{START}\n{shown}\n\n{held_out}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -60,6 +60,9 @@ OSS = "openai__gpt-oss-20b.json"
 NEXT = "Qwen__Qwen3-Next-80B-A3B-Instruct.json"
 NANO = "nvidia__NVIDIA-Nemotron-3-Nano-30B-A3B-BF16.json"
 QWEN = "Qwen__Qwen3-8B.json"
+QWEN_SMALL = "Qwen__Qwen3-0.6B.json"
+LLAMA_SMALL = "meta-llama__Llama-3.2-1B-Instruct.json"
+GEMMA_SMALL = "google__gemma-3-1b-it.json"
 QWEN_27B = "Qwen__Qwen3.6-27B.json"
 SCOUT = "meta-llama__Llama-4-Scout-17B-16E-Instruct.json"
 V32 = "deepseek-ai__DeepSeek-V3.2.json"
@@ -199,6 +202,29 @@ def added():
     for gibibytes in (1, 2, 3):
         yield row("Qwen3-Next-80B", NEXT, qwen_next(2), available_bytes=gibibytes * GIB, max_model_len=262144)
         yield row("Gemma-3-27B", GEMMA, gemma_27b(16), available_bytes=gibibytes * GIB, max_model_len=131072)
+    yield from drafted()
+
+
+def drafted():
+    """Rows of a separate model that drafts: its layers are planned with the served model's."""
+    small = {"speculative_config": {"method": "draft_model", "model": "draft", "num_speculative_tokens": 3}}
+    with_qwen = {"draft_file": QWEN_SMALL, "options": small}
+    yield row("Qwen3-8B", QWEN, [full(36, 8, 128), full(28, 8, 128)], **with_qwen)
+    yield row("Qwen3-8B", QWEN, [full(36, 2, 128), full(28, 2, 128)], tp=4, kv_cache_dtype="fp8", **with_qwen)
+    yield row("Qwen3-8B", QWEN, [full(36, 8, 128), full(28, 8, 128)], available_bytes=4 * GIB, **with_qwen)
+    with_llama = {"draft_file": LLAMA_SMALL, "options": small}
+    yield row("Llama-3-8B", LLAMA, [full(32, 8, 128), full(16, 8, 64)], **with_llama)
+    yield row(
+        "Llama-3-8B", LLAMA, [full(32, 1, 128), full(16, 1, 64)], tp=8, max_model_len=8192, **with_llama
+    )
+    with_gemma = {"draft_file": GEMMA_SMALL, "options": small, "max_model_len": 131072}
+    yield row("Gemma-3-27B", GEMMA, [*gemma_27b(16), *gemma_1b()], **with_gemma)
+    yield row("Qwen3-Next-80B", NEXT, [*qwen_next(2), full(28, 8, 128)], max_model_len=131072, **with_qwen)
+
+
+def gemma_1b():
+    """26 layers: five windows of 512, one full, in turn; two windows remain."""
+    return [*repeated([sliding(5, 1, 256, 512), full(1, 1, 256)], 4), sliding(2, 1, 256, 512)]
 
 
 def oss(heads):

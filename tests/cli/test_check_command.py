@@ -54,7 +54,7 @@ OUTCOMES = {
     "serve.sh": [
         ("meta-llama/Llama-3.1-8B-Instruct", "unknown", None, "GPU is not named"),
         ("/models/a-Q4_K_M.gguf", "unknown", None, "path of the server's own"),
-        ("mistralai/Mistral-7B-Instruct-v0.2", "unknown", None, "no rules of tgi"),
+        ("mistralai/Mistral-7B-Instruct-v0.2", "unknown", None, "GPU is not named"),
     ],
     "recipe.yaml": [
         ("default", "unknown", None, "GPU is not named"),

@@ -40,6 +40,17 @@ def test_every_point_is_what_fit_answers(answer):
         }
 
 
+@pytest.mark.parametrize("command", ["sweep", "compare"])
+def test_memory_of_the_machine_counts_as_in_fit(answer, command):
+    words = ("qwen3-30b-a3b", "--gpu", "rtx-3060-12gb", "--weights", "q4_k_m", "--ctx", "8k")
+    _, alone = answer("fit", *words, "--cpu-memory", "64GiB")
+    assert alone["verdict"] == "offload"
+    for more, verdict in (((), "does_not_fit"), (("--cpu-memory", "64GiB"), "offload")):
+        _, data = answer(command, *words, *more)
+        (found,) = data["points"] if command == "sweep" else data["subjects"]
+        assert found["verdict"] == verdict
+
+
 def test_parallel_ranks_engine_flags_and_engines(answer):
     _, data = answer(
         "sweep", "llama-3-70b", "--gpu", "a100-80gb", "--ctx", "4k,8k", "--tp", "4", "--", "--enforce-eager"

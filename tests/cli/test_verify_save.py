@@ -322,3 +322,27 @@ def test_an_sglang_servers_pool_is_kept_and_other_servers_tell_none(answer, stor
     assert (code, said["error"]["code"]) == (3, "cannot-tell")
     assert "--log" in said["error"]["hint"]
     assert len(saved().caches) == 1
+
+
+def test_check_and_sweep_use_it_as_fit_does(answer, store, tmp_path):
+    save(answer, tmp_path, LLAMA_CPP, "--gpu", "rtx-4090")
+    _, alone = answer(*FIT, "--batch", "1")
+    script = tmp_path / "a.sh"
+    script.write_text("llama-server -m /m.gguf -c 8192 -np 1\n")
+    words = ("--gpu", "rtx-4090", "--model", "/m.gguf=llama-3-8b,weights=q4_k_m")
+    _, checked = answer("check", str(script), *words)
+    (row,) = checked["deployments"]
+    assert runtime_of(row["plan"]) == runtime_of(alone)
+    _, grid = answer(
+        "sweep",
+        "llama-3-8b",
+        "--gpu",
+        "rtx-4090",
+        "--ctx",
+        "8k",
+        "--weights",
+        "q4_k_m",
+        "--engine",
+        "llama.cpp",
+    )
+    assert grid["points"][0]["headroom_bytes"] == alone["devices"][0]["headroom_bytes"]

@@ -12,6 +12,7 @@ from kvplan.units import GIB
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "calibration"))
 
+import cross_validate_vllm
 import fit_vllm_budget
 
 ROWS = logs()
@@ -68,6 +69,14 @@ def test_what_is_left_for_the_cache():
     assert len(errors) >= 55
     assert median(errors) <= 0.002
     assert sum(inside) / len(inside) >= 0.95
+
+
+def test_what_is_left_for_the_cache_of_a_model_that_the_fit_never_saw():
+    found = list(cross_validate_vllm.held_out())
+    assert len(found) >= 55
+    for _, part in cross_validate_vllm.groups(found):
+        assert median(abs(error) for _, error, _, _ in part) <= 0.02
+        assert sum(inside for _, _, inside, _ in part) / len(part) >= 0.9
 
 
 FAILED = [row for row in WITH_CARD if failed(row)]

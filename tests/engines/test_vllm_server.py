@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvplan.engines import engine_named
+from kvplan.engines.vllm.versions import behaviour
 from kvplan.errors import OptionClash, UnknownFormat
 from kvplan.hardware.parse import parse_gpus
 from kvplan.judge import judge
@@ -223,3 +224,67 @@ def test_more_tensor_ranks_never_load_more(name, ranks):
         for count in (ranks, 2 * ranks)
     )
     assert two <= one
+
+
+@pytest.mark.parametrize(
+    ("gpu", "engine", "tokens", "batched"),
+    [
+        # Turing stays on the V0 engine until 0.11, which takes a whole prompt up to 32,768 tokens.
+        ("t4", "vllm@0.10", 16_384, 16_384),
+        ("t4", "vllm@0.11", 16_384, 2048),
+        ("t4", "vllm@0.10", 65_536, 2048),
+        ("l40s", "vllm@0.8", 16_384, 2048),
+        ("l40s", "vllm@0.7", 16_384, 16_384),
+        ("h100", "vllm@0.10", 16_384, 8192),
+        ("a100-80gb", "vllm@0.10", 16_384, 2048),
+        ("a800-80gb", "vllm", 16_384, 8192),
+        ("b200", "vllm@0.27", 16_384, 8192),
+        ("b200", "vllm@0.28", 16_384, 16_384),
+        ("dgx-spark-gb10", "vllm@0.32", 16_384, 8192),
+        ("dgx-spark-gb10", "vllm@0.33", 16_384, 2048),
+    ],
+)
+def test_the_engine_that_a_version_runs_on_a_card_decides_how_prompts_are_split(gpu, engine, tokens, batched):
+    result = planned("llama-3.1-8b", [gpu], tokens, engine=engine, kv_cache_dtype_k="auto")
+    assert dict(result.engine_options)["max_num_batched_tokens"] == batched
+
+
+def test_attention_that_a_stated_nvfp4_may_leave_wide_is_in_the_interval():
+    stated = amount(planned("glm-5.2", ["8xb200"], weights_format="nvfp4", tensor_parallel=8), "weights")
+    own = amount(planned("qwen3.6-27b-nvfp4", ["b200"]), "weights")
+    assert stated.high - stated.expected > stated.expected // 40
+    assert own.high - own.expected < own.expected // 100
+
+
+def test_the_rest_of_a_machine_counts_on_unified_memory():
+    runtime = amount(planned("qwen2.5-7b", ["dgx-spark-gb10"]), "runtime")
+    assert runtime.high - runtime.expected > 2 * GIB
+
+
+@pytest.mark.parametrize(
+    ("before", "since", "changed"),
+    [
+        # The versions that the releases' own sources show: see Behaviour.
+        ("0.19", "0.20", "gpu_memory_utilization"),
+        ("0.19", "0.20", "graphs_inside"),
+        ("0.20", "0.21", "counts_requests"),
+        ("0.25", "0.26", "steps_in_flight"),
+        ("0.27", "0.28", "one_line"),
+        ("0.28", "0.29", "keeps_null_block"),
+    ],
+)
+def test_each_behaviour_changes_in_its_release(before, since, changed):
+    def rules(text):
+        major, minor = text.split(".")
+        return behaviour((int(major), int(minor)))
+
+    assert getattr(rules(before), changed) != getattr(rules(since), changed)
+
+
+def test_an_exact_fit_is_refused_once_the_null_block_counts():
+    pool = 512 * 16 * 131_072
+    options = {"kv_cache_memory_bytes": pool}
+    fits = planned("llama-3.1-8b", ["h100"], 8192, engine="vllm@0.28", options=options)
+    refused = planned("llama-3.1-8b", ["h100"], 8192, engine="vllm@0.29", options=options)
+    assert judge(fits).status in ("fits", "tight")
+    assert judge(refused).status == "does_not_fit"

@@ -175,3 +175,44 @@ def test_the_command_line_in_a_log_is_read():
     assert readings.settings["max_model_len"] == 32000
     assert readings.settings["tensor_parallel_size"] == 2
     assert readings.settings["enforce_eager"] is True
+
+
+LINES = oracle("log_lines.jsonl")
+LINE_UNITS = {"GiB": 2**30, "MiB": 2**20}
+
+
+@pytest.mark.parametrize(
+    "row", LINES, ids=lambda row: f"{row['engine']} {row['versions']}-{LINES.index(row)}"
+)
+def test_every_version_s_lines_are_read(row):
+    readings = read_log("\n".join(row["lines"]), row["engine"])
+    for key, (value, unit) in row["amounts"].items():
+        name, _, device = key.partition("@")
+        found = [one for one in readings.of(name) if not device or one.device == device]
+        assert found, key
+        assert all(abs(one.num_bytes - value * LINE_UNITS[unit]) <= one.rounding_bytes for one in found), key
+    said = dict(readings.counts) | dict(readings.settings)
+    assert {name: said.get(name) for name in row["counts"]} == row["counts"]
+    assert {name: readings.settings.get(name) for name in row["settings"]} == row["settings"]
+    assert bool(readings.refusal) is row.get("refusal", False)
+    assert readings.out_of_memory or not row.get("oom")
+
+
+@pytest.mark.parametrize(
+    "row", LINES, ids=lambda row: f"{row['engine']} {row['versions']}-{LINES.index(row)}"
+)
+def test_a_line_names_nothing_that_it_does_not_say(row):
+    """Amounts that the table does not list would be misread text."""
+    listed = {key.partition("@")[0] for key in row["amounts"]}
+    extra = {one.name for one in read_log("\n".join(row["lines"]), row["engine"]).amounts} - listed
+    assert extra <= {"projected", "unaccounted", "device_used", "kv_cache_buffer"}
+
+
+def test_what_llama_cpp_prints_stands_before_ollama_s_rounded_figures():
+    text = (
+        'source=device.go:240 msg="model weights" device=CUDA0 size="3.8 GiB"\n'
+        "load_tensors:        CUDA0 model buffer size =  3847.55 MiB\n"
+        'source=device.go:240 msg="model weights" device=CUDA0 size="3.8 GiB"\n'
+    )
+    (weights,) = read_log(text).of("weights")
+    assert abs(weights.num_bytes - 3847.55 * 2**20) <= weights.rounding_bytes

@@ -22,10 +22,12 @@ TABLES: dict[str, str] = {
     "llama.cpp": "llama_cpp",
     "ollama": "ollama",
     "tensorrt-llm": "tensorrt_llm",
+    "lmdeploy": "lmdeploy",
+    "tgi": "tgi",
     "transformers": "transformers",
 }
 # Engines whose parser is Python's argparse: underscores for dashes, and any prefix that is unique.
-ARGPARSE = ("vllm", "sglang", "tensorrt-llm")
+ARGPARSE = ("vllm", "sglang", "tensorrt-llm", "lmdeploy")
 MIN_PREFIX = 6
 
 

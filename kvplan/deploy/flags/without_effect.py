@@ -2,7 +2,8 @@
 
 By engine: how many values each takes; 0 for a switch, -1 for any number up to the next flag. Sources:
 vLLM 0.33 engine/arg_utils.py and entrypoints/openai/cli_args.py, SGLang 0.5.23 srt/server_args.py,
-llama.cpp common/arg.cpp, TensorRT-LLM commands/serve.py.
+llama.cpp common/arg.cpp, TensorRT-LLM commands/serve.py, LMDeploy 0.18 cli/serve.py, TGI 3.0
+launcher/src/main.rs.
 """
 
 Harmless = dict[str, int]
@@ -100,5 +101,28 @@ WITHOUT_EFFECT: dict[str, Harmless] = {
         "--metadata_server_config_file "
         "--server_role --cluster_size --num_postprocess_workers --served_model_name --chat_template "
         "--custom_tokenizer",
+    ),
+    "lmdeploy": _flags(
+        "--allow-credentials --ssl --disable-fastapi-docs --allow-terminate-by-client "
+        "--enable-abort-handling --trust-remote-code --empty-init --enable-return-routed-experts "
+        "--enable-microbatch --enable-eplb --disable-metrics --enable-prefix-caching --eager-mode",
+        "--server-name --server-port --proxy-url --max-concurrent-requests --log-level --model-name "
+        "--max-log-len --chat-template --tool-call-parser --reasoning-parser --revision --download-dir "
+        "--generation-config --device --logprobs-mode --distributed-executor-backend "
+        "--prefix-cache-decode-state-interval --migration-backend --node-rank --nnodes --dist-init-addr "
+        "--rope-scaling-factor --num-tokens-per-iter --max-prefill-iters --async --communicator "
+        "--moe-a2a-backend --vision-max-batch-size --dllm-unmasking-strategy --dllm-denoising-steps "
+        "--dllm-confidence-threshold --dtype",
+        "--allow-origins --allow-methods --allow-headers --allowed-media-domains --api-keys",
+    ),
+    "tgi": _flags(
+        "--trust-remote-code --disable-custom-kernels --json-output --ngrok --env -e "
+        "--disable-grammar-support",
+        "--revision --validation-workers --max-best-of --max-stop-sequences --max-top-n-tokens "
+        "--waiting-served-ratio --max-waiting-tokens --hostname --port -p --shard-uds-path --master-addr "
+        "--master-port --huggingface-hub-cache --weights-cache-override --rope-scaling --rope-factor "
+        "--otlp-endpoint --otlp-service-name --cors-allow-origin --api-key --watermark-gamma "
+        "--watermark-delta --ngrok-authtoken --ngrok-edge --tokenizer-config-path --max-client-batch-size "
+        "--usage-stats --payload-limit --prometheus-port --dtype --cuda-graphs",
     ),
 }

@@ -31,11 +31,6 @@ from kvplan.units import round_up
 
 # llama-kv-cache.cpp: quantized caches are rotated by Hadamard matrices of this size or a multiple.
 ROTATION = 64
-# Architectures whose loader asks for rope_freqs.weight, which Llama 3.1 and later have.
-ROPE_TABLE_ARCHS = frozenset(
-    ("llama", "llama4", "mistral3", "arcee", "granite", "granitemoe", "granitehybrid", "exaone4", "apertus",
-     "falcon-h1")
-)  # fmt: skip
 
 
 class AttentionParts(GraphParts):
@@ -100,7 +95,7 @@ class AttentionParts(GraphParts):
 
     def rope(self, tensor: Tensor) -> Tensor:
         """Rotate by position, with the model's table of frequencies where it has one."""
-        if self.shape.arch not in ROPE_TABLE_ARCHS:
+        if not self.shape.rope_table:
             return like("rope", tensor, self.positions)
         place = self.places.layers[self.layer]
         if place not in self.rope_tables:

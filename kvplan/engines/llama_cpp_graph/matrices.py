@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from kvplan.dtypes import GGML_TYPES
 from kvplan.gguf_mix import sized_tensors
-from kvplan.gguf_names import GgufTensor
+from kvplan.gguf_names import GgufTensor, num_experts_of
 from kvplan.model import ModelSpec
 
 # ggml-cuda.cu MATRIX_ROW_PADDING: a quantized matrix with shorter last rows has room for a whole one.
@@ -16,8 +16,6 @@ _STEMS: tuple[tuple[str, str], ...] = (
     ("gate_proj.weight", "ffn_gate"),
     ("up_proj.weight", "ffn_up"),
     ("down_proj.weight", "ffn_down"),
-    ("input_linear.weight", "ffn_up"),
-    ("output_linear.weight", "ffn_down"),
     ("qkv_proj.weight", "attn_qkv"),
     ("q_a_proj.weight", "attn_q_a"),
     ("q_b_proj.weight", "attn_q_b"),
@@ -51,8 +49,9 @@ def matrix_bytes(model: ModelSpec, mix: str) -> dict[tuple[int, str], int]:
                 padded = _padded(stored.num_bytes, stored.dtype, stored.shape[0])
                 found[int(parts[1]), parts[2]] = padded
         return found
+    has_experts = num_experts_of(model) > 0
     for layer, tensor, kind, num_bytes in sized_tensors(model, mix):
-        stem = _stem(tensor)
+        stem = _stem(tensor, has_experts=has_experts)
         if layer >= 0 and stem is not None:
             if tensor.origin.name.endswith("kv_b_proj.weight"):
                 stem = "attn_v_b" if (layer, "attn_k_b") in found else "attn_k_b"
@@ -77,14 +76,17 @@ def output_bytes(model: ModelSpec, mix: str) -> int:
     return own or tied
 
 
-def _stem(tensor: GgufTensor) -> str | None:
+def _stem(tensor: GgufTensor, *, has_experts: bool) -> str | None:
     origin = tensor.origin
     if origin.name.endswith("kv_b_proj.weight"):
         return "attn_k_b"
-    for ending, stem in _STEMS:
-        if origin.name.endswith(ending):
-            return stem + (_SUFFIX.get(origin.role, "") if stem.startswith("ffn_") else "")
-    return None
+    stem: str | None = tensor.category
+    if not tensor.category.startswith("ffn_"):
+        stem = next((stem for ending, stem in _STEMS if origin.name.endswith(ending)), None)
+    if stem is None or not stem.startswith("ffn_"):
+        return stem
+    # Granite's shared MLP is a plain one where there are no experts.
+    return stem + (_SUFFIX.get(origin.role, "") if has_experts else "")
 
 
 def _padded(num_bytes: int, kind: str, num_columns: int) -> int:

@@ -49,8 +49,8 @@ class Places:
     """Which backend holds what: cards by number, then the CPU.
 
     ``layers`` and ``experts`` have a backend for each layer; ``caches_follow`` puts a layer's cache
-    beside it, else on the CPU. ``host_bytes`` gives the bytes of matrices on the host by
-    kind, and ``output_bytes`` the output's, for those that are copied to a card. ``pinned`` holds
+    beside it, else on the CPU. ``host_bytes`` gives the bytes of each layer's matrices on the
+    host by name, and ``output_bytes`` the output's, for those that are copied to a card. ``pinned`` holds
     norms on their layer's card, as a running server does where all layers are on cards; when it only
     measures (``--fit``, ggml_backend_sched_reserve_size) the scheduler forgets that.
     """
@@ -61,7 +61,7 @@ class Places:
     output: int
     caches_follow: bool
     pinned: bool
-    host_bytes: Mapping[str, int]
+    host_bytes: tuple[Mapping[str, int], ...]
     output_bytes: int | None
 
 
@@ -97,7 +97,7 @@ class GraphParts:
         num_bytes = None
         if on == self.places.cpu and name:
             # Small matrices that no rule names are kept in 16 bits.
-            num_bytes = self.places.host_bytes.get(name, 2 * prod(ne))
+            num_bytes = self.places.host_bytes[self.layer].get(name, 2 * prod(ne))
         return weight(ne, on, num_bytes)
 
     def scale_weight(self, *ne: int) -> Tensor:

@@ -3,8 +3,10 @@
 from dataclasses import replace
 from functools import lru_cache
 
+from kvplan.engines.llama_cpp_cache import window_of
 from kvplan.frozen import dataclass
 from kvplan.gguf_names import SCORE_CORRECTED, llama_cpp_arch
+from kvplan.gguf_rope import rope_tables
 from kvplan.layers import (
     RECURRENT_STATES,
     Cache,
@@ -16,7 +18,7 @@ from kvplan.layers import (
     SharedCache,
     SlidingWindow,
 )
-from kvplan.model import ModelSpec, expand_layers
+from kvplan.model import ModelSpec, cache_kinds, expand_layers
 from kvplan.tensors import Tensor
 
 _FUSED_QKV = (".qkv_proj.weight", ".query_key_value.weight", ".c_attn.weight", ".Wqkv.weight")
@@ -25,6 +27,12 @@ _OUT_BIASES = (".o_proj.bias", ".out_proj.bias", "self_attention.dense.bias", "s
 # Every fourth layer is not rotated (hparams n_no_rope_layer_step).
 NO_ROPE_ARCHS = frozenset(("llama4", "smollm3"))
 NO_ROPE_STEP = 4
+# Architectures whose graph asks for the tables of rotary factors (llama_model::get_rope_factors); others
+# load them, if at all, for nothing.
+ROPE_TABLE_ARCHS = frozenset(
+    ("llama", "llama4", "mistral3", "arcee", "granite", "granitemoe", "granitehybrid", "exaone", "exaone4",
+     "exaone-moe", "apertus", "phi3", "phimoe", "deci", "minicpm", "minicpm3", "nanbeige", "step35", "gemma4")
+)  # fmt: skip
 # The first layers of some: those whose gate keeps only its largest values (n_layer_sparsity in
 # src/models/gemma3n.cpp), those that add what a picture brings (n_deepstack_layers).
 NUM_ODD_FIRST = {"gemma3n": 10, "qwen3vl": 3, "qwen3vlmoe": 3}
@@ -107,7 +115,8 @@ class LayerShape:
 class ModelShape:
     """A model: its architecture as GGUF names it, and its layers in order.
 
-    ``num_layers`` is their number in the file, more than those listed where repeats are left out.
+    ``num_layers`` is their number in the file, more than those listed where repeats are left out;
+    ``rope_table`` says that rotations read a table of factors.
     """
 
     arch: str
@@ -118,6 +127,7 @@ class ModelShape:
     routing: "Routing"
     per_layer_input: int
     num_altup: int
+    rope_table: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +143,20 @@ class Routing:
 def model_shape(model: ModelSpec) -> ModelShape:
     """Return the widths that a model's graph has."""
     arch = llama_cpp_arch(model)
-    by_layer: dict[int, LayerShape] = {}
+    # One object for each kind of layer: graphs compare layers by the hundred to find those that repeat.
+    kinds: dict[tuple[int, bool], LayerShape] = {}
     step = NO_ROPE_STEP if arch in NO_ROPE_ARCHS else 0
     num_first = NUM_ODD_FIRST.get(arch, 0)
+    honours_window = window_of(cache_kinds(model), arch) > 0
     shapes: list[LayerShape] = []
     for index, layer in enumerate(expand_layers(model)):
-        if id(layer) not in by_layer:
-            by_layer[id(layer)] = _layer_shape(layer, corrected=model.model_type in SCORE_CORRECTED)
         is_odd = index < num_first or (bool(step) and (index + 1) % step == 0)
-        shapes.append(replace(by_layer[id(layer)], is_odd=is_odd))
+        kind = (id(layer), is_odd)
+        if kind not in kinds:
+            corrected = model.model_type in SCORE_CORRECTED
+            shape = _layer_shape(layer, corrected=corrected, honours_window=honours_window)
+            kinds[kind] = replace(shape, is_odd=is_odd)
+        shapes.append(kinds[kind])
     hidden = model.structure.hidden_size
     per_layer = altup = 0
     for tensor in model.structure.tensors:
@@ -160,6 +175,7 @@ def model_shape(model: ModelSpec) -> ModelShape:
         _routing(model, arch),
         per_layer,
         altup,
+        arch in ROPE_TABLE_ARCHS and bool(rope_tables(model)),
     )
 
 
@@ -177,11 +193,11 @@ def _routing(model: ModelSpec, arch: str) -> Routing:
     return Routing(sigmoid, sigmoid if normed is None else bool(normed), scale not in (None, 0, 1))
 
 
-def _layer_shape(layer: Layer, *, corrected: bool) -> LayerShape:
+def _layer_shape(layer: Layer, *, corrected: bool, honours_window: bool) -> LayerShape:
     state = next((cache for cache in layer.caches if isinstance(cache, RECURRENT_STATES)), None)
     attention = next((cache for cache in layer.caches if not isinstance(cache, RECURRENT_STATES)), None)
     return LayerShape(
-        attention=_attention(attention, layer) if attention is not None else None,
+        attention=_attention(attention, layer, honours_window) if attention is not None else None,
         state=state,
         dt_rank=_dt_rank(layer),
         mlp=_mlp(layer),
@@ -189,7 +205,7 @@ def _layer_shape(layer: Layer, *, corrected: bool) -> LayerShape:
     )
 
 
-def _attention(cache: Cache, layer: Layer) -> Attention | Latent | None:
+def _attention(cache: Cache, layer: Layer, honours_window: bool) -> Attention | Latent | None:
     stores = not isinstance(cache, SharedCache)
     owner = cache.owner if isinstance(cache, SharedCache) else cache
     if isinstance(owner, LatentAttention):
@@ -209,7 +225,7 @@ def _attention(cache: Cache, layer: Layer) -> Attention | Latent | None:
         owner.num_key_value_heads,
         owner.head_dim,
         owner.v_head_dim,
-        windowed=not isinstance(owner, FullAttention),
+        windowed=honours_window and not isinstance(owner, FullAttention),
         stores=stores,
         fused_qkv=any(tensor.name.endswith(_FUSED_QKV) for tensor in layer.tensors),
         qkv_bias=any(tensor.name.endswith(_QKV_BIASES) for tensor in layer.tensors),

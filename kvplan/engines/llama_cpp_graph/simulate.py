@@ -165,19 +165,14 @@ def _shortened(
     cpu = placement.num_cards
     layers, experts = placement.layers, placement.experts
     on_host = placement.op_offload and cpu > 0 and cpu in (*layers, *experts)
-    # The largest of a kind decides; that layers' matrices differ in bits would keep all of them.
-    largest: dict[str, int] = {}
-    for (layer, name), num_bytes in (matrix_bytes(model, mix) if on_host else {}).items():
-        if experts[layer] == cpu and (layers[layer] == cpu or name.endswith("_exps")):
-            largest[name] = max(num_bytes, largest.get(name, 0))
-    keys = [(shape.layers[index], layers[index], experts[index]) for index in range(len(layers))]
+    matrices = _matrices_on_host(model, mix, placement) if on_host else ({},) * len(layers)
+    keys = [
+        (shape.layers[index], layers[index], experts[index], tuple(matrices[index].items()))
+        for index in range(len(layers))
+    ]
     repeats = REPEATS_ON_ONE_PLACE if _is_one_place(placement) else REPEATS_OVER_PLACES
     kept = _kept_layers(keys, repeats)
-    short = ModelShape(
-        shape.arch, shape.hidden_size, shape.vocab_size,
-        tuple(shape.layers[index] for index in kept), shape.num_layers, shape.routing,
-        shape.per_layer_input, shape.num_altup,
-    )  # fmt: skip
+    short = replace(shape, layers=tuple(shape.layers[index] for index in kept))
     places = Places(
         cpu,
         tuple(layers[index] for index in kept),
@@ -185,10 +180,20 @@ def _shortened(
         placement.output,
         placement.kv_offload,
         pinned and placement.all_on_cards,
-        largest,
+        tuple(matrices[index] for index in kept),
         output_bytes(model, mix) if placement.output == cpu else None,
     )
     return short, places
+
+
+def _matrices_on_host(model: ModelSpec, mix: str, placement: Placement) -> tuple[dict[str, int], ...]:
+    """Return each layer's matrices that lie in system memory, by name, in bytes as a card holds them."""
+    cpu, layers, experts = placement.num_cards, placement.layers, placement.experts
+    found: tuple[dict[str, int], ...] = tuple({} for _ in layers)
+    for (layer, name), num_bytes in matrix_bytes(model, mix).items():
+        if experts[layer] == cpu and (layers[layer] == cpu or name.endswith("_exps")):
+            found[layer][name] = num_bytes
+    return found
 
 
 def _kept_layers(keys: Sequence[object], most: int) -> list[int]:

@@ -33,7 +33,7 @@ def notices_of(model: ModelSpec, workload: Workload, version: str) -> tuple[Noti
             ),
         )
     draft = workload.option("speculative_draft_model_path")
-    if draft:
+    if draft and model.draft is None:
         notices += (
             Notice(
                 "draft-not-planned", f"the draft model {draft} is not known here: its weights are assumed"

@@ -161,7 +161,7 @@ def _resolved(
         platform=platform,
         hybrid_windows=traits.hybrid_windows and not option("disable_hybrid_swa_memory"),
         ssm_dtype=ssm_dtype_of(workload, model, traits),
-        draft_layers=draft_layers(workload, traits, algorithm),
+        draft_layers=draft_layers(model, workload, traits, algorithm),
         draft_path=str(option("speculative_draft_model_path") or ""),
     )
     return Settings(

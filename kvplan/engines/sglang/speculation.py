@@ -6,6 +6,7 @@ srt/model_executor/model_runner_components/spec_aux_hidden_state.py.
 
 from kvplan.engines.sglang.reading import whole_or_none
 from kvplan.engines.sglang.traits import Traits
+from kvplan.model import ModelSpec, num_layers
 from kvplan.workload import Workload
 
 MAX_RUNNING = 48
@@ -39,10 +40,10 @@ def draft_tokens(workload: Workload, algorithm: str, traits: Traits) -> int:
     return TREE_TOKENS if eagle and traits.architecture in TREE_CLASSES else CHAIN_TOKENS
 
 
-def draft_layers(workload: Workload, traits: Traits, algorithm: str) -> int:
-    """Return the layers a draft head adds to the pool; a draft model's own are not known here."""
+def draft_layers(model: ModelSpec, workload: Workload, traits: Traits, algorithm: str) -> int:
+    """Return the layers that drafting adds to the pool: a draft model's own, one where it is not known."""
     if algorithm not in ("EAGLE", "EAGLE3", "STANDALONE"):
         return 0
     if workload.option("speculative_draft_model_path"):
-        return 1
+        return num_layers(model.draft.structure) if model.draft else 1
     return traits.num_nextn_predict_layers

@@ -17,7 +17,7 @@ from kvplan.model import ModelSpec, num_layers
 from kvplan.quantity import Quantity, exact
 from kvplan.sharding import attention_replicas, rank_share, stage_groups, stage_weight_bytes
 from kvplan.units import GIB
-from kvplan.weights import span_bytes, tensor_bytes
+from kvplan.weights import format_name_of, span_bytes, tensor_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,12 @@ def stages_of(model: ModelSpec, format_name: str, ranks: Ranks, layout: Layout) 
 def _draft_weights(model: ModelSpec, format_name: str, tensor: int, layout: Layout) -> Quantity:
     """Return a rank's prediction layers; where nothing describes them, as large as the last layer.
 
-    A draft model of its own (``draft_path``) may be far larger: the upper bound is 4 GiB.
+    A draft model of its own is sharded like the model, in the format it is published in; where it is
+    not known (``draft_path`` alone) it may be far larger: the upper bound is 4 GiB.
     """
+    if model.draft is not None:
+        own = stage_weight_bytes(model.draft, format_name_of(model.draft, None), tensor, 1, 1, 0)
+        return exact(own, f"{model.draft.name} in {format_name_of(model.draft, None)}")
     weight = weight_format(format_name)
     groups = model.structure.mtp_layers or (LayerGroup(model.layers[-1].layer, layout.draft_layers),)
     parts = [(part, group.count) for group in groups for part in group.layer.tensors]

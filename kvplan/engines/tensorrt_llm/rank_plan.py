@@ -1,22 +1,17 @@
 """One rank under TensorRT-LLM: the pool gets a share of what weights and the profile run leave."""
 
-from functools import lru_cache
-
 from kvplan.device import Device
 from kvplan.engines.base import Check, Component, DevicePlan, Parallel
+from kvplan.engines.free_share import activation_peak, runtime_bytes
 from kvplan.engines.tensorrt_llm.request import stage_request, times
 from kvplan.engines.tensorrt_llm.settings import Settings
 from kvplan.model import ModelSpec, num_layers
-from kvplan.quantity import Quantity, exact, total
+from kvplan.quantity import exact, total
 from kvplan.sharding import attention_replicas, pipeline_split, stage_groups, stage_weight_bytes
-from kvplan.units import GIB, MIB, ceil_div
+from kvplan.units import ceil_div
 from kvplan.workload import Workload
 
-NVLINK_ARCHITECTURES = frozenset(("hopper", "blackwell", "ampere"))
-RUNTIME_WHY = "CUDA context, NCCL and the runtime's buffers; not measured here"
 ACTIVATION_WHY = "profile run: 2 x max_num_tokens x hidden size x a factor by tp (aiconfigurator)"
-DENSE_FACTORS = ((1, 11.0), (2, 6.5), (4, 5.0))
-EXPERT_FACTORS = ((1, 22.0), (2, 13.0), (4, 10.0))
 
 
 def rank_plan(
@@ -41,8 +36,8 @@ def rank_plan(
         weights += attention_replicas(model, format_name, parallel.tensor, 1, groups, first)
     here = ceil_div(num_sequences, parallel.tensor if settings.attention_dp else 1)
     kv = times(stage_request(model, settings, parallel, stage, context_tokens), here)
-    activations = _activations(model, settings, parallel.tensor)
-    runtime = _runtime(parallel.tensor * parallel.pipeline, device)
+    activations = activation_peak(model, settings.max_num_tokens, parallel.tensor, ACTIVATION_WHY)
+    runtime = runtime_bytes(parallel.tensor * parallel.pipeline, device)
     if workload.overhead_bytes is not None:
         runtime = exact(workload.overhead_bytes, "--overhead")
     others = workload.reserve_bytes + device.used_bytes
@@ -61,20 +56,3 @@ def rank_plan(
     checks = [Check("budget", required, usable, "weights, activations and the asked load exceed the share")]
     rank = f"pp {stage}" if parallel.pipeline > 1 else ""
     return DevicePlan(device, usable, tuple(parts), tuple(checks), rank)
-
-
-@lru_cache(maxsize=2048)
-def _activations(model: ModelSpec, settings: Settings, tensor: int) -> Quantity:
-    is_moe = any(part.role == "expert" for group in model.layers for part in group.layer.tensors)
-    factor = min(value for ranks, value in (EXPERT_FACTORS if is_moe else DENSE_FACTORS) if ranks <= tensor)
-    amount = max(70 * MIB, int(2 * settings.max_num_tokens * model.structure.hidden_size * factor))
-    return Quantity(amount // 3, amount, amount * 3 // 2 + GIB, "assumed", ACTIVATION_WHY)
-
-
-def _runtime(ranks: int, device: Device) -> Quantity:
-    low, expected, high = (0.4, 1.0, 2.5)
-    if ranks > 1:
-        low, expected, high = (
-            (0.8, 2.0, 4.0) if device.architecture in NVLINK_ARCHITECTURES else (0.6, 1.4, 3.0)
-        )
-    return Quantity(int(low * GIB), int(expected * GIB), int(high * GIB), "assumed", RUNTIME_WHY)

@@ -87,14 +87,16 @@ def activations(
     ``samples`` is false on pipeline stages before the last, whose peak is the forward pass alone;
     ``sees`` where images or sound are encoded.
     """
-    copies, high_copies, basis = _copies(version)
-    rest = terms.hidden + fit.BASE_BYTES + terms.experts + terms.prefill * context_tokens
-    forward = terms.forward + rest - terms.hidden
+    low_copies, copies, high_copies, basis = _copies(version)
+    kept = terms.experts + terms.prefill * context_tokens
+    forward = terms.forward + kept
     own = terms.own_logits if version >= fit.LOGITS_KEPT_SINCE else 0
-    sampler = copies * terms.logits // 1000 + own + rest if samples else 0
-    expected = max(sampler, forward)
-    worst = max(high_copies * terms.logits // 1000 + own + rest if samples else 0, forward)
-    low = expected - max(fit.LOW_BYTES, expected * fit.LOW_PER_MILLE // 1000)
+    beside = terms.hidden + fit.BASE_BYTES + own + kept
+    least, expected, worst = (
+        max(alive * terms.logits // 1000 + beside if samples else 0, forward)
+        for alive in (low_copies, copies, high_copies)
+    )
+    low = least - max(fit.LOW_BYTES, least * fit.LOW_PER_MILLE // 1000)
     high = worst + max(fit.HIGH_BYTES, worst * fit.HIGH_PER_MILLE // 1000)
     if sees and has_towers(model):
         expected += MULTIMODAL_HIDDENS * terms.hidden
@@ -105,12 +107,13 @@ def activations(
     return Quantity(max(0, low), expected, max(high, expected), basis, fit.ACTIVATION_WHY)
 
 
-def _copies(version: tuple[int, int]) -> tuple[int, int, Basis]:
-    """Return thousandths of fp32 logits alive at the peak: expected, at most, and how well known."""
-    for since, expected, high, is_calibrated in fit.SAMPLER_COPIES:
+def _copies(version: tuple[int, int]) -> tuple[int, int, int, Basis]:
+    """Return thousandths of fp32 logits alive at the peak: least, expected, most; and how well known."""
+    for since, low, expected, high, is_calibrated in fit.SAMPLER_COPIES:
         if version >= since:
-            return expected, high, "calibrated" if is_calibrated else "assumed"
-    return fit.SAMPLER_COPIES[-1][1], fit.SAMPLER_COPIES[-1][2], "assumed"
+            return low, expected, high, "calibrated" if is_calibrated else "assumed"
+    _, low, expected, high, _ = fit.SAMPLER_COPIES[-1]
+    return low, expected, high, "assumed"
 
 
 @lru_cache(maxsize=1024)

@@ -23,6 +23,9 @@ def gib(low: float, expected: float, high: float, why: str, basis: Basis = "cali
     return Quantity(int(low * GIB), int(expected * GIB), int(high * GIB), basis, why)
 
 
+_interval = lru_cache(maxsize=64)(gib)
+
+
 @lru_cache(maxsize=256)
 def num_capture_sizes(largest: int) -> int:
     """Return how many batch sizes are captured up to ``largest``."""
@@ -33,14 +36,18 @@ def num_capture_sizes(largest: int) -> int:
 
 @lru_cache(maxsize=2048)
 def cuda_graphs(
-    model: ModelSpec, largest_capture: int, architecture: str, version: tuple[int, int]
+    model: ModelSpec,
+    largest_capture: int,
+    architecture: str,
+    version: tuple[int, int],
+    num_draft_layers: int = 0,
 ) -> Quantity:
     """Return the memory of captured CUDA graphs on a rank: a base and a part for every layer.
 
     With few sequences fewer sizes are captured. Graphs of experts and of ranks that talk over PCIe
     vary more.
     """
-    layers = num_layers(model.structure)
+    layers = num_layers(model.structure) + num_draft_layers
     is_moe = any(t.role == "expert" for group in model.layers for t in group.layer.tensors)
     base = fit.GRAPHS_BASE_GIB + fit.GRAPHS_PER_LAYER_GIB * layers
     if is_moe:
@@ -68,7 +75,7 @@ def non_torch(ranks: int, device: Device, weight_bytes: int, version: tuple[int,
     """Return what a rank holds beside torch after the profile run: context growth, NCCL, workspaces.
 
     On unified memory what loading left in the page cache counts as used (assumed: up to a third of
-    the weights).
+    the weights), and so does what the rest of the machine takes meanwhile (up to 2 % of it).
     """
     if ranks == 1:
         amounts = fit.NON_TORCH_ONE_RANK if version >= (0, 18) else fit.NON_TORCH_ONE_RANK_BEFORE_0_18
@@ -76,15 +83,16 @@ def non_torch(ranks: int, device: Device, weight_bytes: int, version: tuple[int,
         amounts = fit.NON_TORCH[_class_of(device)]
         if version < (0, 18):
             amounts = fit.NON_TORCH_BEFORE_0_18
-    low, expected, high = amounts
-    found = gib(low, expected, high, fit.NON_TORCH_WHY)
+    found = _interval(*amounts, fit.NON_TORCH_WHY)
     if not device.unified_memory:
         return found
     cached = weight_bytes * fit.PAGE_CACHE_PERCENT // 100
-    return Quantity(found.low, found.expected + cached // 2, found.high + cached, "assumed", fit.UNIFIED_WHY)
+    others = device.usable_bytes * fit.OTHERS_PERCENT // 100
+    high = found.high + cached + others
+    return Quantity(found.low, found.expected + cached // 2, high, "assumed", fit.UNIFIED_WHY)
 
 
 def before_snapshot(ranks: int, device: Device) -> Quantity:
     """Return what is taken before vLLM looks at free memory: CUDA context and NCCL."""
     amounts = fit.SNAPSHOT_ONE_RANK if ranks == 1 else fit.SNAPSHOT[_class_of(device)]
-    return gib(*amounts, fit.SNAPSHOT_WHY)
+    return _interval(*amounts, fit.SNAPSHOT_WHY)

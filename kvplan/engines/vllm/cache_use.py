@@ -6,38 +6,26 @@ from functools import lru_cache
 from kvplan.engines.base import CacheGroup, CacheUse
 from kvplan.engines.vllm.groups import PoolRules, pool_layout
 from kvplan.engines.vllm.pages import specs_of
-from kvplan.engines.vllm.pool import PoolLayout
+from kvplan.engines.vllm.pool import Demand, PoolLayout
 from kvplan.engines.vllm.server import Server
-from kvplan.engines.vllm.settings import Settings
 from kvplan.engines.vllm.states import StateDtypes, state_bytes
+from kvplan.frozen import dataclass
 from kvplan.layers import Cache, kind_name
-from kvplan.model import ModelSpec, cache_kinds
+from kvplan.model import cache_kinds
 from kvplan.quantity import Quantity, exact
 
 
-def cache_use(
-    model: ModelSpec,
-    dtype: str,
-    settings: Settings,
-    pool: PoolLayout,
-    context_tokens: int,
-    num_sequences: int,
-    server: Server,
-    num_blocks: int | None,
-) -> CacheUse:
-    """Price the cache of the whole model: ``pool`` is that of one rank with TP 1.
+def cache_use(server: Server, context_tokens: int, num_sequences: int, num_blocks: int | None) -> CacheUse:
+    """Price the cache of the whole model, on one rank with TP 1.
 
     Block size, page and number of blocks are those of a rank as the model is spread.
     """
-    in_flight, encoder = settings.in_flight_tokens, settings.encoder_tokens
-    rank = server.layout
-
-    def at(tokens: int) -> int:
-        return pool.blocks_per_request(tokens, in_flight, encoder) * pool.bytes_per_block
-
-    now = at(context_tokens)
+    pool, demand, rank = server.whole.pool, server.whole_demand, server.layout
+    kinds = _kinds(server)
+    each = pool.bytes_per_block
+    now = demand.blocks(context_tokens) * each
     unit = pool.block_size or 1
-    per_token = (at(context_tokens + unit) - now) // unit if pool.groups else 0
+    per_token = (demand.blocks(context_tokens + unit) * each - now) // unit if pool.groups else 0
     low, high = server.whole.unmodelled_low_bytes[0], server.whole.unmodelled_high_bytes[0]
     middle = (low + high) // 2
     per_sequence = now + middle * context_tokens
@@ -50,40 +38,55 @@ def cache_use(
             (now + high * context_tokens) * num_sequences,
             "assumed",
         )
-    states = _state_bytes(model, settings.states, settings.pool.num_speculative)
     return CacheUse(
         bytes_per_token=per_token + middle,
         bytes_per_sequence=per_sequence,
-        state_bytes_per_sequence=states * pool.num_slots if states else 0,
+        state_bytes_per_sequence=kinds.state_bytes,
         total=basis_total,
         peak_bytes=every,
-        groups=_groups(model, settings, dtype, pool, context_tokens),
+        groups=tuple(kind.group(context_tokens) for kind in kinds.kinds),
         block_size=rank.pool.block_size if pool.groups else None,
         page_size_bytes=rank.pool.groups[0].page_size_bytes if rank.pool.groups else None,
         num_blocks=num_blocks,
     )
 
 
-@lru_cache(maxsize=512)
-def _state_bytes(model: ModelSpec, states: StateDtypes, num_speculative: int) -> int:
-    return sum(
-        (state_bytes(cache, 1, states, num_speculative) or 0) * count for cache, count in cache_kinds(model)
-    )
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """The layers of one kind: bytes a token of all, what a request takes in one, a block of all."""
+
+    name: str
+    num_layers: int
+    bytes_per_token: int
+    demand: Demand
+    bytes_per_block: int
+
+    def group(self, context_tokens: int) -> CacheGroup:
+        """Return what they cost at a context."""
+        held = self.demand.blocks(context_tokens) * self.bytes_per_block
+        return CacheGroup(self.name, self.num_layers, self.bytes_per_token, held)
 
 
-def _groups(
-    model: ModelSpec, settings: Settings, dtype: str, pool: PoolLayout, context_tokens: int
-) -> tuple[CacheGroup, ...]:
-    groups: list[CacheGroup] = []
-    for cache, count in cache_kinds(model):
-        row, alone = _alone(
-            cache, dtype, settings.states, settings.pool, pool.block_size or settings.pool.block_size
-        )
-        blocks = alone.blocks_per_request(context_tokens, settings.in_flight_tokens, settings.encoder_tokens)
-        groups.append(
-            CacheGroup(kind_name(cache), count, row * count, blocks * alone.bytes_per_block * count)
-        )
-    return tuple(groups)
+@dataclass(frozen=True, slots=True)
+class _Kinds:
+    """A server's kinds of cache, and the bytes of a sequence's states."""
+
+    kinds: tuple[_Kind, ...]
+    state_bytes: int
+
+
+@lru_cache(maxsize=4096)
+def _kinds(server: Server) -> _Kinds:
+    settings, pool = server.settings, server.whole.pool
+    block_size = pool.block_size or settings.pool.block_size
+    found: list[_Kind] = []
+    states = 0
+    for cache, count in cache_kinds(server.model):
+        row, alone = _alone(cache, server.dtype, settings.states, settings.pool, block_size)
+        demand = alone.demand(settings.in_flight_tokens, settings.encoder_tokens)
+        found.append(_Kind(kind_name(cache), count, row * count, demand, alone.bytes_per_block * count))
+        states += (state_bytes(cache, 1, settings.states, settings.pool.num_speculative) or 0) * count
+    return _Kinds(tuple(found), states * pool.num_slots)
 
 
 @lru_cache(maxsize=4096)

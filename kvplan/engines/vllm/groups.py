@@ -5,7 +5,7 @@ planner. Layers of the whole model are grouped; a pipeline stage holds its part 
 block serves one group at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from kvplan.engines.vllm.pages import LayerSpec
@@ -46,7 +46,7 @@ def num_slots(mode: str, num_speculative: int) -> int:
     return (2 if mode == "align" else 1) + num_speculative
 
 
-def hybrid_block_size(specs: Sequence[LayerSpec], block_size: int) -> int:
+def hybrid_block_size(specs: Collection[LayerSpec], block_size: int) -> int:
     """Return the attention block size that holds a whole recurrent state.
 
     ``_align_hybrid_block_size``: the smallest multiple of the kernel's block whose attention page is
@@ -62,11 +62,20 @@ def hybrid_block_size(specs: Sequence[LayerSpec], block_size: int) -> int:
     return max(block_size, unit * ceil_div(max(states), unit * per_token))
 
 
-def pool_layout(stages: Sequence[Sequence[Counted]], rules: PoolRules) -> PoolLayout:
+def pool_layout(
+    stages: Sequence[Sequence[Counted]], rules: PoolRules, drafting: Sequence[Counted] = ()
+) -> PoolLayout:
     """Plan the pool from each pipeline stage's specs in layer order, with how many layers have each.
 
-    Stages without any cache give a pool without groups (encoder layers only).
+    ``drafting`` are the layers of a draft model on the last stage: planned with the others, but the
+    blocks of a hybrid are aligned by the served model's config alone. Stages without any cache give a
+    pool without groups (encoder layers only).
     """
+    own = {
+        _as_full(spec) if rules.unify_windows else spec for stage in stages for spec, count in stage if count
+    }
+    if drafting:
+        stages = [*stages[:-1], [*stages[-1], *drafting]]
     layers = [
         [(_as_full(spec) if rules.unify_windows else spec, count) for spec, count in stage if count]
         for stage in stages
@@ -78,7 +87,7 @@ def pool_layout(stages: Sequence[Sequence[Counted]], rules: PoolRules) -> PoolLa
     slots = num_slots(rules.mamba_mode, rules.num_speculative)
     if not merged:
         return PoolLayout((), (0,) * len(layers), rules.block_size, 0, rules.dcp)
-    block = hybrid_block_size(list(merged), rules.block_size)
+    block = hybrid_block_size(own, rules.block_size)
     sized = {spec: replace(spec, block_size=spec.block_size or block) for spec in merged}
     kinds = {_family(spec) for spec in sized.values()}
     groups: tuple[Group, ...]

@@ -6,19 +6,19 @@ remainder is the KV pool. Every rank is planned; the one with the least room bin
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from kvplan.device import Device
 from kvplan.engines.base import Engine, Notice, Plan, context_or_limit
 from kvplan.engines.vllm.cache_use import cache_use
 from kvplan.engines.vllm.formats import KV_NAMES, WEIGHT_FAMILIES
 from kvplan.engines.vllm.offload import host_components
-from kvplan.engines.vllm.ranks import available_bytes, loaded_plans
+from kvplan.engines.vllm.ranks import available_bytes, loaded_plans, ranks_of
 from kvplan.engines.vllm.server import Server, server_of
 from kvplan.engines.vllm.settings import engine_options
 from kvplan.engines.vllm.startup import Startup, startup_of
 from kvplan.engines.vllm.versions import KNOWN, NEWEST
 from kvplan.errors import InvalidValue
+from kvplan.frozen import replace
 from kvplan.model import ModelSpec
 from kvplan.weights import weight_bytes
 from kvplan.workload import Workload
@@ -44,7 +44,8 @@ class VllmEngine(Engine):
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
         """Price every rank. Raises UnknownFormat for formats vLLM does not take."""
         context_tokens, _ = context_or_limit(model, workload)
-        server = server_of(self._version, model, workload, tuple(devices), context_tokens)
+        devices = tuple(devices)
+        server = server_of(self._version, model, workload, devices, context_tokens)
         settings, parallel, layout = server.settings, server.parallel, server.layout
         limit = settings.max_num_seqs * parallel.data
         capped = min(workload.num_sequences, limit)
@@ -52,13 +53,15 @@ class VllmEngine(Engine):
         if capped < workload.num_sequences:
             text = f"{workload.num_sequences:,} sequences asked, {capped:,} run at once (max_num_seqs)"
             notices += (Notice("batch-capped", text),)
-        plans = loaded_plans(
-            model, server.ranks, settings, server.rules, layout, parallel, context_tokens, capped
-        )
-        rooms = available_bytes(layout, settings, server.ranks, plans)
+        ranks = ranks_of(server, devices)
+        blocks = server.demand.blocks(context_tokens)
+        plans = loaded_plans(server, ranks, blocks, context_tokens, capped)
+        rooms = available_bytes(server, ranks, plans)
         startup = None
         if rooms is not None and layout.is_modelled and layout.pool.groups:
-            startup = startup_of(layout.pool, settings, server.rules, rooms, context_tokens, plans)
+            startup = startup_of(
+                layout.pool, server.demand, settings, server.rules, rooms, context_tokens, plans
+            )
         if startup is not None and _shrinks(workload, startup, context_tokens):
             shorter = replace(
                 workload, context_tokens=startup.estimated_max_model_len, context_source="engine"
@@ -80,16 +83,7 @@ class VllmEngine(Engine):
             context_tokens=context_tokens,
             num_sequences=capped,
             devices=plans,
-            cache=cache_use(
-                model,
-                server.dtype,
-                settings,
-                server.whole.pool,
-                context_tokens,
-                capped,
-                server,
-                startup.num_blocks if startup else None,
-            ),
+            cache=cache_use(server, context_tokens, capped, startup.num_blocks if startup else None),
             sequence_limit=limit,
             sequence_limit_name="max_num_seqs",
             kv_cache_tokens=startup.tokens if startup else None,

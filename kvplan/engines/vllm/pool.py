@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from kvplan.engines.vllm.versions import Behaviour
 from kvplan.frozen import dataclass
 
+# More tokens than any request has.
+UNLIMITED_TOKENS = 2**62
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -24,6 +27,25 @@ class Group:
     page_size_bytes: int
     window: int = 0
     stage_bytes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """The blocks that one request takes, as a function of its tokens.
+
+    ``fixed`` blocks whatever the length; a line (block size, tokens held at most, number of groups)
+    takes whole blocks of the tokens held in each of its groups.
+    """
+
+    fixed: int
+    lines: tuple[tuple[int, int, int], ...]
+
+    def blocks(self, num_tokens: int) -> int:
+        """Return the blocks of a request of ``num_tokens``."""
+        blocks = self.fixed
+        for size, held, num_groups in self.lines:
+            blocks += -(-(num_tokens if num_tokens < held else held) // size) * num_groups
+        return blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,31 +67,44 @@ class PoolLayout:
         """What a block costs on the first stage; on every rank where there is one stage."""
         return self.stage_bytes_per_block[0]
 
-    def blocks_per_request(self, num_tokens: int, in_flight: int, encoder_tokens: int = 0) -> int:
-        """Return the blocks that one request of ``num_tokens`` needs, summed over groups.
+    def demand(self, in_flight: int, encoder_tokens: int = 0) -> "Demand":
+        """Return what one request takes, summed over groups.
 
         ``in_flight`` are the tokens scheduled but not yet finished, which windows must keep.
         ``encoder_tokens`` is what cross attention keeps room for.
         """
-        blocks = 0
+        fixed = 0
+        lines: dict[tuple[int, int], int] = {}
         for group in self.groups:
-            size = group.block_size
+            size, held = group.block_size, UNLIMITED_TOKENS
             match group.kind:
                 case "full" | "mla":
-                    blocks += -(-num_tokens // (size * self.dcp))
+                    size *= self.dcp
                 case "sliding" | "sliding_mla":
-                    held = min(group.window - 1 + in_flight, num_tokens)
-                    blocks += -(-held // size) + 1
+                    held = group.window - 1 + in_flight
+                    fixed += 1
                 case "chunked":
-                    blocks += -(-min(group.window + in_flight, num_tokens) // size)
+                    held = group.window + in_flight
                 case "mamba":
-                    blocks += self.num_slots
+                    fixed += self.num_slots
+                    continue
                 case "cross":
-                    blocks += -(-encoder_tokens // size)
-        return blocks
+                    fixed += -(-encoder_tokens // size)
+                    continue
+                case _:
+                    continue
+            lines[size, held] = lines.get((size, held), 0) + 1
+        return Demand(fixed, tuple((size, held, count) for (size, held), count in lines.items()))
+
+    def blocks_per_request(self, num_tokens: int, in_flight: int, encoder_tokens: int = 0) -> int:
+        """Return the blocks that one request of ``num_tokens`` needs, summed over groups."""
+        return self.demand(in_flight, encoder_tokens).blocks(num_tokens)
 
     def num_blocks(self, available_bytes: Sequence[int]) -> int:
         """Return the blocks of the pool: the fewest that any stage's memory gives."""
+        if len(available_bytes) == 1:
+            each = self.stage_bytes_per_block[0]
+            return max(0, available_bytes[0]) // each if each else 0
         counts = [
             max(0, room) // each
             for room, each in zip(available_bytes, self.stage_bytes_per_block, strict=True)
@@ -92,7 +127,7 @@ def tokens_and_concurrency(
 ) -> tuple[int, float]:
     """Return ``GPU KV cache size`` in tokens and ``Maximum concurrency`` as vLLM prints them.
 
-    ``blocks_per_request`` is what one request of ``max_model_len`` takes. Since 0.23 the tokens are
+    ``blocks_per_request`` is what one request of ``max_model_len`` takes. Since 0.21 the tokens are
     concurrency x length; before, blocks per group times the block size.
     """
     concurrency = num_blocks / blocks_per_request if blocks_per_request else 0.0
@@ -107,8 +142,7 @@ def estimated_max_model_len(
     layout: PoolLayout,
     available_bytes: Sequence[int],
     max_model_len: int,
-    in_flight_tokens: int,
-    encoder_tokens: int = 0,
+    demand: Demand,
 ) -> int:
     """Return the length vLLM suggests when a request of ``max_model_len`` does not fit; 0 if none.
 
@@ -124,7 +158,7 @@ def estimated_max_model_len(
     )
 
     def fits(length: int) -> bool:
-        return layout.blocks_per_request(length, in_flight_tokens, encoder_tokens) <= most
+        return demand.blocks(length) <= most
 
     if fits(max_model_len):
         return max_model_len
@@ -143,7 +177,7 @@ def estimated_max_model_len(
 
 
 def room_after_null_block(layout: PoolLayout, available_bytes: Sequence[int], rules: Behaviour) -> list[int]:
-    """Return each stage's room for requests: one block is never handed out since 0.23."""
+    """Return each stage's room for requests: the block never handed out counts since 0.29."""
     if not rules.keeps_null_block:
         return list(available_bytes)
     return [room - each for room, each in zip(available_bytes, layout.stage_bytes_per_block, strict=True)]

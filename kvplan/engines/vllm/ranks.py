@@ -6,18 +6,20 @@ and ``outside_pool`` (what lives beside the share). What does not depend on the 
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from kvplan.device import Device
-from kvplan.engines.base import Check, Component, DevicePlan, Parallel
+from kvplan.engines.base import Check, Component, DevicePlan
 from kvplan.engines.vllm.activations import Terms, activations, terms_of
 from kvplan.engines.vllm.budget import NO_GRAPHS, before_snapshot, cuda_graphs, non_torch
+from kvplan.engines.vllm.drafts import draft_bytes
 from kvplan.engines.vllm.offload import on_device
+from kvplan.engines.vllm.server import Server
 from kvplan.engines.vllm.settings import Settings
+from kvplan.engines.vllm.speculative import draft_layers
 from kvplan.engines.vllm.stages import Layout
-from kvplan.engines.vllm.versions import Behaviour
 from kvplan.engines.vllm.weights import loaded_weights, without_towers
 from kvplan.frozen import dataclass
-from kvplan.model import ModelSpec
 from kvplan.quantity import ZERO, Quantity, exact, total
 from kvplan.units import ceil_div
 from kvplan.workload import Workload
@@ -28,76 +30,70 @@ WARM_UP_WHY = "the sampler's warm-up over max_num_seqs rows of logits"
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What a rank of one stage holds on any card of an architecture, the load aside.
+
+    ``loaded_bytes`` are its weights before any are moved to system memory; ``beside`` the components
+    besides weights, cache, activations and runtime, ``fixed`` their sum with the weights; ``outside``
+    what the rank needs outside the pool's share. ``overhead_is_given`` says that ``--overhead`` stands
+    for activations and graphs too.
+    """
+
+    weights: Component
+    loaded_bytes: int
+    beside: tuple[Component, ...]
+    fixed: Quantity
+    outside: Quantity
+    terms: Terms
+    samples: bool
+    activation: Quantity
+    overhead_is_given: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Rank:
     """One rank on its device, the load aside.
 
-    ``weights`` and ``after`` are the components around the cache, ``fixed`` their sum without the
-    activations, which a long context may widen; ``beside`` are the tests besides the budget's.
-    ``overhead_is_given`` says that ``--overhead`` stands for activations and graphs too.
+    ``after`` are the components behind the cache, ``fixed`` their sum with the weights, without the
+    activations, which a long context may widen; ``tests`` are those besides the budget's.
     """
 
+    share: Share
     device: Device
     stage: int
     name: str
     budget_bytes: int
-    weights: Component
     after: tuple[Component, ...]
     fixed: Quantity
-    beside: tuple[Check, ...]
-    terms: Terms
-    samples: bool
-    sees: bool
-    activation: Quantity
+    tests: tuple[Check, ...]
     pool_bytes: int | None
-    taken: tuple[Quantity, ...]
-    overhead_is_given: bool
+    taken: Quantity
 
 
-def ranks_of(
-    model: ModelSpec,
-    format_name: str,
-    workload: Workload,
-    settings: Settings,
-    rules: Behaviour,
-    layout: Layout,
-    devices: Sequence[Device],
-    parallel: Parallel,
-) -> tuple[Rank, ...]:
+@lru_cache(maxsize=1024)
+def ranks_of(server: Server, devices: tuple[Device, ...]) -> tuple[Rank, ...]:
     """Return one rank a device, equal ones made once."""
     made: dict[tuple[Device, int], Rank] = {}
     found: list[Rank] = []
+    parallel = server.parallel
     per_replica = parallel.tensor * parallel.pipeline
     for index, device in enumerate(devices):
         stage = min((index % per_replica) // parallel.tensor, parallel.pipeline - 1)
         if (device, stage) not in made:
-            made[device, stage] = _rank(
-                model, format_name, workload, settings, rules, layout, device, parallel, stage
-            )
+            made[device, stage] = _rank(server, device, stage)
         found.append(made[device, stage])
     return tuple(found)
 
 
-def _rank(
-    model: ModelSpec,
-    format_name: str,
-    workload: Workload,
-    settings: Settings,
-    rules: Behaviour,
-    layout: Layout,
-    device: Device,
-    parallel: Parallel,
-    stage: int,
-) -> Rank:
-    tensor, pipeline = parallel.tensor, parallel.pipeline
-    samples = stage == pipeline - 1
-    num_ranks = tensor * pipeline
-    budget = settings.requested_bytes(device.usable_bytes)
+@lru_cache(maxsize=4096)
+def _share(server: Server, stage: int, architecture: str) -> Share:
+    model, settings, rules, parallel = server.model, server.settings, server.rules, server.parallel
+    tensor, pipeline, format_name = parallel.tensor, parallel.pipeline, server.format_name
     loaded = loaded_weights(
         model, format_name, tensor, pipeline, parallel.expert, stage, settings.speculation
     )
     if not settings.sees:
         loaded = without_towers(loaded, model, format_name, tensor, stage)
-    weights = Component("weights", on_device(loaded, workload))
     terms = terms_of(
         model,
         format_name,
@@ -107,76 +103,76 @@ def _rank(
         settings.model_dtype,
         parallel.expert,
     )
+    samples = stage == pipeline - 1
     graphs = NO_GRAPHS
     if not settings.enforce_eager:
-        graphs = cuda_graphs(model, settings.largest_capture, device.architecture, rules.version)
-    runtime = non_torch(num_ranks, device, loaded.expected, rules.version)
-    overhead_is_given = workload.overhead_bytes is not None
-    if workload.overhead_bytes is not None:
-        # One figure stands for all that is estimated beside weights and cache.
-        runtime = exact(workload.overhead_bytes, "--overhead, activations and graphs included")
-    after: list[Component] = []
-    if workload.option("enable_lora"):
+        drafted = sum(group.count for group in draft_layers(model, settings.speculation)) if samples else 0
+        graphs = cuda_graphs(model, settings.largest_capture, architecture, rules.version, drafted)
+    # One figure stands for all that is estimated beside weights and cache.
+    overhead_is_given = server.asked.overhead_bytes is not None
+    beside: list[Component] = []
+    draft = draft_bytes(model, settings.speculation, tensor, parallel.expert) if samples else None
+    if draft is not None:
+        beside.append(Component("draft_model", draft, "weights; its cache is in the pool"))
+    if server.asked.option("enable_lora"):
         from kvplan.engines.vllm.adapters import adapter_bytes
 
-        after.append(Component("adapters", adapter_bytes(model, workload, tensor, pipeline, stage)))
+        beside.append(Component("adapters", adapter_bytes(model, server.asked, tensor, pipeline, stage)))
     if rules.graphs_inside and graphs.high and not overhead_is_given:
-        after.append(Component("cuda_graphs", graphs))
-    after.append(Component("runtime", runtime))
-    return Rank(
-        device=device,
-        stage=stage,
-        name=f"pp {stage}" if pipeline > 1 else "",
-        budget_bytes=budget,
-        weights=weights,
-        after=tuple(after),
-        fixed=total((weights.bytes, *(part.bytes for part in after))),
-        beside=_beside(settings, rules, workload, device, num_ranks, graphs, terms, samples=samples),
-        terms=terms,
-        samples=samples,
-        overhead_is_given=overhead_is_given,
-        sees=settings.sees,
-        activation=ZERO
-        if overhead_is_given
-        else activations(terms, model, 0, rules.version, samples=samples, sees=settings.sees),
-        pool_bytes=_fixed_pool_bytes(settings, layout, stage),
-        taken=_taken(workload, device, num_ranks),
-    )
-
-
-def _beside(
-    settings: Settings,
-    rules: Behaviour,
-    workload: Workload,
-    device: Device,
-    num_ranks: int,
-    graphs: Quantity,
-    terms: Terms,
-    *,
-    samples: bool,
-) -> tuple[Check, ...]:
-    """Return the tests besides the budget's."""
-    usable, budget = device.usable_bytes, settings.requested_bytes(device.usable_bytes)
-    context, reserved = _taken(workload, device, num_ranks)
+        beside.append(Component("cuda_graphs", graphs))
+    weights = Component("weights", on_device(loaded, server.asked))
     # Mostly what the profile run left free serves the warm-up; two gpt-oss-20b servers died in it
     # whose room beside the pool was smaller than the logits.
     warm_up = Quantity(0, 0, WARM_UP_COPIES * terms.logits if samples else 0, "calibrated", WARM_UP_WHY)
-    outside = [context, reserved, warm_up]
-    if not rules.graphs_inside:
-        outside.append(graphs)
-    return (
-        Check(
-            "free_at_start",
-            total((exact(budget), context, reserved)),
-            usable,
-            "less memory is free at start than is requested",
+    return Share(
+        weights=weights,
+        loaded_bytes=loaded.expected,
+        beside=tuple(beside),
+        fixed=total((weights.bytes, *(part.bytes for part in beside))),
+        outside=warm_up if rules.graphs_inside else warm_up + graphs,
+        terms=terms,
+        samples=samples,
+        activation=ZERO
+        if overhead_is_given
+        else activations(terms, model, 0, rules.version, samples=samples, sees=settings.sees),
+        overhead_is_given=overhead_is_given,
+    )
+
+
+def _rank(server: Server, device: Device, stage: int) -> Rank:
+    settings, parallel = server.settings, server.parallel
+    share = _share(server, stage, device.architecture)
+    num_ranks = parallel.tensor * parallel.pipeline
+    if server.asked.overhead_bytes is None:
+        runtime = non_torch(num_ranks, device, share.loaded_bytes, server.rules.version)
+    else:
+        runtime = exact(server.asked.overhead_bytes, "--overhead, activations and graphs included")
+    budget = settings.requested_bytes(device.usable_bytes)
+    taken = _taken(server.asked, device, num_ranks)
+    return Rank(
+        share=share,
+        device=device,
+        stage=stage,
+        name=f"pp {stage}" if parallel.pipeline > 1 else "",
+        budget_bytes=budget,
+        after=(*share.beside, Component("runtime", runtime)),
+        fixed=share.fixed + runtime,
+        tests=(
+            Check(
+                "free_at_start",
+                exact(budget) + taken,
+                device.usable_bytes,
+                "less memory is free at start than is requested",
+            ),
+            Check(
+                "outside_pool",
+                taken + share.outside,
+                max(0, device.usable_bytes - budget),
+                "what lives beside the share exceeds the rest",
+            ),
         ),
-        Check(
-            "outside_pool",
-            total(outside),
-            max(0, usable - budget),
-            "what lives beside the share exceeds the rest",
-        ),
+        pool_bytes=_fixed_pool_bytes(settings, server.layout, stage),
+        taken=taken,
     )
 
 
@@ -187,54 +183,44 @@ def _fixed_pool_bytes(settings: Settings, layout: Layout, stage: int) -> int | N
     return settings.kv_cache_memory_bytes or None
 
 
-def _taken(workload: Workload, device: Device, num_ranks: int) -> tuple[Quantity, Quantity]:
+def _taken(workload: Workload, device: Device, num_ranks: int) -> Quantity:
     """Return what the context (and NCCL) and what others hold on a device."""
-    return before_snapshot(num_ranks, device), exact(workload.reserve_bytes + device.used_bytes)
+    return before_snapshot(num_ranks, device) + exact(workload.reserve_bytes + device.used_bytes)
 
 
 def loaded_plans(
-    model: ModelSpec,
-    ranks: Sequence[Rank],
-    settings: Settings,
-    rules: Behaviour,
-    layout: Layout,
-    parallel: Parallel,
-    context_tokens: int,
-    num_sequences: int,
+    server: Server, ranks: Sequence[Rank], blocks: int, context_tokens: int, num_sequences: int
 ) -> tuple[DevicePlan, ...]:
-    """Put the load on every rank; replicas of data parallelism share the sequences."""
-    each = ceil_div(num_sequences, parallel.data)
-    pool = layout.pool
-    blocks = pool.blocks_per_request(context_tokens, settings.in_flight_tokens, settings.encoder_tokens)
-    made: dict[int, DevicePlan] = {}
+    """Put the load on every rank: ``blocks`` a sequence; replicas of data parallelism share them."""
+    each = ceil_div(num_sequences, server.parallel.data)
     plans: list[DevicePlan] = []
+    made: dict[int, DevicePlan] = {}
     for rank in ranks:
-        if id(rank) not in made:
-            made[id(rank)] = _loaded(model, rank, rules, layout, blocks, context_tokens, each)
-        plans.append(made[id(rank)])
+        plan = made.get(id(rank))
+        if plan is None:
+            plan = made[id(rank)] = _loaded(server, rank, blocks, context_tokens, each)
+        plans.append(plan)
     return tuple(plans)
 
 
-def _loaded(
-    model: ModelSpec,
-    rank: Rank,
-    rules: Behaviour,
-    layout: Layout,
-    blocks: int,
-    context_tokens: int,
-    num_sequences: int,
-) -> DevicePlan:
-    activation = rank.activation
-    if rank.terms.prefill and not rank.overhead_is_given:
+def _loaded(server: Server, rank: Rank, blocks: int, context_tokens: int, num_sequences: int) -> DevicePlan:
+    share = rank.share
+    activation = share.activation
+    if share.terms.prefill and not share.overhead_is_given:
         activation = activations(
-            rank.terms, model, context_tokens, rules.version, samples=rank.samples, sees=rank.sees
+            share.terms,
+            server.model,
+            context_tokens,
+            server.rules.version,
+            samples=share.samples,
+            sees=server.settings.sees,
         )
-    load = _load(layout, rules, rank.stage, blocks, context_tokens, num_sequences)
+    load = _load(server, rank.stage, blocks, context_tokens, num_sequences)
+    held = (share.weights, Component("kv_cache", load, LOAD_NOTE))
     components = (
-        rank.weights,
-        Component("kv_cache", load, LOAD_NOTE),
-        *((Component("activations", activation),) if activation.high else ()),
-        *rank.after,
+        (*held, Component("activations", activation), *rank.after)
+        if activation.high
+        else (*held, *rank.after)
     )
     if rank.pool_bytes is not None:
         return _in_fixed_pool(rank, rank.pool_bytes, load, activation, components)
@@ -244,7 +230,7 @@ def _loaded(
         rank.budget_bytes,
         "weights, overhead and cache exceed the share",
     )
-    return DevicePlan(rank.device, rank.budget_bytes, components, (budget, *rank.beside), rank.name)
+    return DevicePlan(rank.device, rank.budget_bytes, components, (budget, *rank.tests), rank.name)
 
 
 def _in_fixed_pool(
@@ -260,7 +246,7 @@ def _in_fixed_pool(
         Check("budget", total((exact(rest), load)), budget, "the load exceeds the pool that the flags fix"),
         Check(
             "outside_pool",
-            total((rank.fixed, activation, exact(pool_bytes), *rank.taken)),
+            total((rank.fixed, activation, exact(pool_bytes), rank.taken)),
             rank.device.usable_bytes,
             "weights, overhead and the fixed pool exceed the card",
         ),
@@ -268,13 +254,12 @@ def _in_fixed_pool(
     return DevicePlan(rank.device, budget, components, checks, rank.name)
 
 
-def _load(
-    layout: Layout, rules: Behaviour, stage: int, blocks: int, context_tokens: int, num_sequences: int
-) -> Quantity:
+def _load(server: Server, stage: int, blocks: int, context_tokens: int, num_sequences: int) -> Quantity:
     """Price the asked load's blocks on one stage, with the block that is never handed out."""
+    layout = server.layout
     each = layout.pool.stage_bytes_per_block[stage]
     amount = blocks * each
-    null = each if rules.keeps_null_block and amount else 0
+    null = each if server.rules.keeps_null_block and amount else 0
     low = layout.unmodelled_low_bytes[stage] * context_tokens
     high = layout.unmodelled_high_bytes[stage] * context_tokens
     if not high:
@@ -287,18 +272,21 @@ def _load(
     )
 
 
-def available_bytes(
-    layout: Layout, settings: Settings, ranks: Sequence[Rank], plans: Sequence[DevicePlan]
-) -> list[int] | None:
+def available_bytes(server: Server, ranks: Sequence[Rank], plans: Sequence[DevicePlan]) -> list[int] | None:
     """Return the memory left for blocks on each stage, that of its poorest rank; None if unknown."""
-    each = layout.pool.stage_bytes_per_block
-    fixed = [_fixed_pool_bytes(settings, layout, stage) for stage in range(len(each))]
-    if fixed[0] is not None:
+    num_stages = len(server.layout.pool.stage_bytes_per_block)
+    settings = server.settings
+    if settings.num_gpu_blocks_override or settings.kv_cache_memory_bytes:
+        fixed = [_fixed_pool_bytes(settings, server.layout, stage) for stage in range(num_stages)]
         return [size or 0 for size in fixed]
     if not plans:
         return None
-    rooms: list[int | None] = [None] * len(each)
+    rooms: list[int | None] = [None] * num_stages
+    seen: DevicePlan | None = None
     for rank, plan in zip(ranks, plans, strict=True):
+        if plan is seen:
+            continue
+        seen = plan
         budget, load = plan.checks[0], plan.components[1].bytes
         room = budget.limit_bytes - budget.required.expected + load.expected
         so_far = rooms[rank.stage]

@@ -1,20 +1,20 @@
-"""vLLM: one server as it resolves itself, everything but the load that is put on it.
+"""vLLM: one server as it resolves itself, everything but its devices' memory and the load put on it.
 
-Made once for a model, its devices and its flags, so that trying contexts and batches is cheap.
+Made once for a model, a kind of card and the flags, so that trying cards, contexts and batches is cheap.
 """
 
 from functools import lru_cache
 
 from kvplan.device import Device
 from kvplan.engines.base import Notice, Parallel, Refusal
-from kvplan.engines.vllm.attention import backend_refusals, default_block_size, generation
+from kvplan.engines.vllm.attention import backend_refusals, default_block_size
 from kvplan.engines.vllm.formats import check_weights, kv_dtype_of, weights_format_of
 from kvplan.engines.vllm.parallel import parallel_of
-from kvplan.engines.vllm.ranks import Rank, ranks_of
-from kvplan.engines.vllm.settings import Settings, not_planned, settings_of
-from kvplan.engines.vllm.speculative import speculation_of
-from kvplan.engines.vllm.stages import Layout, has_states, layout_of, unmodelled_notice
-from kvplan.engines.vllm.versions import Behaviour, behaviour
+from kvplan.engines.vllm.pool import Demand
+from kvplan.engines.vllm.settings import Card, Settings, card_of, not_planned, settings_of
+from kvplan.engines.vllm.speculative import draft_refusals, speculation_of
+from kvplan.engines.vllm.stages import Layout, has_states, layout_of, unmodelled_notices
+from kvplan.engines.vllm.versions import Behaviour, behaviour, runs_v1
 from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec
 from kvplan.workload import Workload
@@ -23,21 +23,27 @@ from kvplan.workload import Workload
 SHORT_CONTEXT_TOKENS = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Server:
-    """A model on its ranks under its flags.
+    """A model under its flags on so many devices of one kind.
 
-    ``whole`` is its cache on one rank; ``facts`` are the planner's figures that no load changes.
+    ``asked`` is the workload without its load; ``demand`` what a request takes of a rank's pool;
+    ``whole`` the cache on one rank and ``whole_demand`` what a request takes there; ``facts`` are the
+    planner's figures that no load changes. Compared by identity, so that what is derived from it can
+    be cached cheaply.
     """
 
+    model: ModelSpec
+    asked: Workload
     format_name: str
     dtype: str
     rules: Behaviour
     parallel: Parallel
     settings: Settings
     layout: Layout
+    demand: Demand
     whole: Layout
-    ranks: tuple[Rank, ...]
+    whole_demand: Demand
     notices: tuple[Notice, ...]
     refusals: tuple[Refusal, ...]
     facts: tuple[tuple[str, object], ...]
@@ -50,11 +56,12 @@ def server_of(
     devices: tuple[Device, ...],
     context_tokens: int,
 ) -> Server:
-    """Return the server for a workload, from the cache where only the load differs.
+    """Return the server for a workload, from the cache where only the load or the memory differs.
 
     Raises UnknownFormat for formats vLLM does not take, InvalidValue and OptionClash for flags.
     """
-    length = _resolving_length(model, workload, version, context_tokens)
+    card = card_of(devices[0] if devices else None, version)
+    length = _resolving_length(model, workload, version, card.generation, context_tokens)
     asked = (
         workload.weights_format,
         workload.kv_cache_dtype_k,
@@ -66,19 +73,23 @@ def server_of(
         workload.engine_options,
     )
     try:
-        return _cached(version, model, asked, devices, length)
+        return _cached(version, model, asked, len(devices), card, length)
     except TypeError:
         # A flag's JSON value cannot be hashed.
-        return _resolved(version, model, asked, devices, length)
+        return _resolved(version, model, asked, len(devices), card, length)
 
 
 def _resolving_length(
-    model: ModelSpec, workload: Workload, version: tuple[int, int], context_tokens: int
+    model: ModelSpec,
+    workload: Workload,
+    version: tuple[int, int],
+    device_generation: int,
+    context_tokens: int,
 ) -> int:
     """Return the length that settings are resolved at: the asked one only where they depend on it."""
     if context_tokens < SHORT_CONTEXT_TOKENS or model.structure.kind == "encoder-decoder":
         return context_tokens
-    if not behaviour(version).chunks_prefill or workload.option("enable_chunked_prefill") is False:
+    if not runs_v1(version, device_generation) or workload.option("enable_chunked_prefill") is False:
         return context_tokens
     if workload.option("enable_prefix_caching") is False and has_states(model):
         return context_tokens
@@ -92,7 +103,8 @@ def _resolved(
     version: tuple[int, int],
     model: ModelSpec,
     asked: Asked,
-    devices: tuple[Device, ...],
+    num_devices: int,
+    card: Card,
     length: int,
 ) -> Server:
     weights, kv_k, kv_v, tensor, pipeline, reserve, overhead, options = asked
@@ -109,18 +121,17 @@ def _resolved(
     rules = behaviour(version)
     format_name = weights_format_of(model, workload)
     check_weights(format_name)
-    device = devices[0] if devices else None
-    device_generation = generation(device.compute_capability) if device else 0
-    dtype, notices = kv_dtype_of(model, workload, device_generation, version)
-    parallel, refusals = parallel_of(model, workload, max(1, len(devices)))
-    refusals += backend_refusals(model, device_generation)
+    dtype, notices = kv_dtype_of(model, workload, card.generation, version)
+    parallel, refusals = parallel_of(model, workload, max(1, num_devices))
+    refusals += backend_refusals(model, card.generation)
     speculation, drafted = speculation_of(model, workload)
+    refusals += draft_refusals(model, speculation, workload, parallel.tensor)
     settings = settings_of(
         model,
         workload,
-        device,
+        card,
         rules,
-        block_size=default_block_size(model, device_generation),
+        block_size=default_block_size(model, card.generation),
         speculation=speculation,
         pipeline=parallel.pipeline,
         max_model_len=length,
@@ -130,28 +141,29 @@ def _resolved(
         layout_of(model, dtype, ranks, settings.pool, settings.states, settings.speculation)
         for ranks in ((parallel.tensor, parallel.pipeline), (1, 1))
     )
+    in_flight, encoder = settings.in_flight_tokens, settings.encoder_tokens
     groups = layout.pool.groups
     if not layout.is_modelled:
-        notices += (unmodelled_notice(model),)
-    if rules.tokens_uncertain:
-        text = "between 0.19 and 0.23.1 vLLM changed what it prints as tokens: the older meaning is shown"
-        notices += (Notice("tokens-uncertain", text),)
+        notices += unmodelled_notices(model)
     return Server(
-        format_name,
-        dtype,
-        rules,
-        parallel,
-        settings,
-        layout,
-        whole,
-        ranks_of(model, format_name, workload, settings, rules, layout, devices, parallel),
-        notices,
-        refusals,
-        (
+        model=model,
+        asked=workload,
+        format_name=format_name,
+        dtype=dtype,
+        rules=rules,
+        parallel=parallel,
+        settings=settings,
+        layout=layout,
+        demand=layout.pool.demand(in_flight, encoder),
+        whole=whole,
+        whole_demand=whole.pool.demand(in_flight, encoder),
+        notices=notices,
+        refusals=refusals,
+        facts=(
             ("pool_bytes_per_block", max(layout.pool.stage_bytes_per_block)),
             ("groups", tuple((each.num_layers, each.block_size, each.page_size_bytes) for each in groups)),
         ),
     )
 
 
-_cached = lru_cache(maxsize=1024)(_resolved)
+_cached = lru_cache(maxsize=4096)(_resolved)

@@ -5,15 +5,19 @@ config/cache.py (utilization, dtypes), config/vllm.py (batches in flight, window
 model_executor/models/config.py (state dtypes).
 """
 
+from functools import lru_cache
+
 from kvplan.device import Device
 from kvplan.engines.base import Notice, Parallel
+from kvplan.engines.vllm.activations import has_towers
+from kvplan.engines.vllm.attention import generation
 from kvplan.engines.vllm.groups import PoolRules
 from kvplan.engines.vllm.speculative import Speculation
 from kvplan.engines.vllm.states import StateDtypes
-from kvplan.engines.vllm.versions import Behaviour
+from kvplan.engines.vllm.versions import Behaviour, runs_v1
 from kvplan.errors import InvalidValue
 from kvplan.frozen import dataclass
-from kvplan.layers import ChunkedAttention
+from kvplan.layers import ChunkedAttention, LatentAttention, SlidingWindow
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.units import GIB
 from kvplan.workload import Workload
@@ -24,8 +28,22 @@ FLOAT32_LINEAR = ("minimax", "minimax_text_01")
 LARGE_DEVICE_BYTES, BIG_DEVICE_BYTES = 160 * GIB, 70 * GIB
 PARTS_PER_MILLION = 1_000_000
 LARGEST_CAPTURE = 512
-# The V0 engine: prompts in one step, 256 sequences.
-UNCHUNKED_DEFAULTS = (2048, 256)
+# The V0 engine: 256 sequences, prompts in one step up to 32,768 tokens (0.8 engine/arg_utils.py).
+V0_DEFAULTS = (2048, 256)
+V0_LONG_CONTEXT_TOKENS = 32768
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What of a device decides how a server resolves itself; nothing where no device is named.
+
+    ``generation`` is the major number of its compute capability, ``max_num_batched_tokens`` and
+    ``max_num_seqs`` the scheduler's defaults there.
+    """
+
+    generation: int
+    max_num_batched_tokens: int
+    max_num_seqs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +75,7 @@ class Settings:
 def settings_of(
     model: ModelSpec,
     workload: Workload,
-    device: Device | None,
+    card: Card,
     rules: Behaviour,
     *,
     block_size: int,
@@ -66,7 +84,7 @@ def settings_of(
     max_model_len: int,
 ) -> Settings:
     """Resolve the settings. Raises InvalidValue for a utilization outside 0 to 1."""
-    tokens, seqs = _scheduler(model, workload, device, rules, max_model_len)
+    tokens, seqs = _scheduler(model, workload, card, rules, max_model_len)
     share = workload.option("gpu_memory_utilization")
     utilization = float(share) if isinstance(share, int | float) else rules.gpu_memory_utilization
     if not 0 < utilization <= 1:
@@ -186,25 +204,33 @@ def _state_dtypes(model: ModelSpec, workload: Workload) -> StateDtypes:
     return StateDtypes(conv, asked, linear)
 
 
-def scheduler_defaults(device: Device | None) -> tuple[int, int]:
-    """Return (max_num_batched_tokens, max_num_seqs) of an API server by device memory."""
+@lru_cache(maxsize=1024)
+def card_of(device: Device | None, version: tuple[int, int]) -> Card:
+    """Return a device's kind: its generation and the defaults of an API server by its memory.
+
+    engine/arg_utils.py get_batch_defaults: the A100 is kept small since 0.9, the largest tier is new in
+    0.28, the GB10 is kept small since 0.33.
+    """
     if device is None:
-        return 8192, 1024
+        return Card(0, 8192, 1024)
     # CUDA's total, which is what vLLM asks for.
     memory = device.usable_bytes
-    is_small_tier = "a100" in device.name or "a800" in device.name or device.compute_capability == "12.1"
-    if memory >= LARGE_DEVICE_BYTES:
-        return 16384, 1024
-    if memory >= BIG_DEVICE_BYTES and not is_small_tier:
-        return 8192, 1024
-    return 2048, 256
+    is_small_tier = "a100" in device.name and version >= (0, 9)
+    is_small_tier |= device.compute_capability == "12.1" and version >= (0, 33)
+    tokens, seqs = 2048, 256
+    if memory >= LARGE_DEVICE_BYTES and version >= (0, 28):
+        tokens, seqs = 16384, 1024
+    elif memory >= BIG_DEVICE_BYTES and not is_small_tier:
+        tokens, seqs = 8192, 1024
+    return Card(generation(device.compute_capability), tokens, seqs)
 
 
 def _scheduler(
-    model: ModelSpec, workload: Workload, device: Device | None, rules: Behaviour, max_model_len: int
+    model: ModelSpec, workload: Workload, card: Card, rules: Behaviour, max_model_len: int
 ) -> tuple[int, int]:
     """Return (max_num_batched_tokens, max_num_seqs): the flags, else defaults and their clamps."""
-    tokens, seqs = scheduler_defaults(device) if rules.chunks_prefill else UNCHUNKED_DEFAULTS
+    is_v1 = runs_v1(rules.version, card.generation)
+    tokens, seqs = (card.max_num_batched_tokens, card.max_num_seqs) if is_v1 else V0_DEFAULTS
     asked_tokens = whole(workload.option("max_num_batched_tokens"), 0)
     asked_seqs = whole(workload.option("max_num_seqs"), 0)
     if workload.option("performance_mode") == "throughput":
@@ -214,13 +240,22 @@ def _scheduler(
         tokens = asked_tokens
     else:
         asked = workload.option("enable_chunked_prefill")
-        chunked = rules.chunks_prefill if asked is None else bool(asked)
+        chunked = (is_v1 or _v0_chunks(model, workload, max_model_len)) if asked is None else bool(asked)
         if not chunked or model.structure.kind == "encoder-decoder":
             tokens = max(max_model_len, tokens)
         tokens = min(seqs * max_model_len, tokens) if max_model_len else tokens
     if not asked_seqs:
         seqs = min(seqs, tokens)
     return max(1, tokens), max(1, seqs)
+
+
+def _v0_chunks(model: ModelSpec, workload: Workload, max_model_len: int) -> bool:
+    """Tell whether the V0 engine chunks prompts unasked: text alone, long, and plain attention."""
+    if max_model_len <= V0_LONG_CONTEXT_TOKENS or has_towers(model):
+        return False
+    if workload.option("enable_lora") or workload.option("speculative_model"):
+        return False
+    return not any(isinstance(cache, LatentAttention | SlidingWindow) for cache, _ in cache_kinds(model))
 
 
 # Flags that change memory in ways that are not planned, and what they do.

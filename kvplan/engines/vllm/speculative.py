@@ -1,25 +1,36 @@
-"""vLLM: what ``--speculative-config`` adds: layers that draft, their weights, columns in states.
+"""vLLM: what ``--speculative-config`` adds: layers that draft, columns in states.
 
 vLLM 0.33 config/speculative.py (methods), config/vllm.py (``num_speculative_tokens`` counts for every
 method), v1/core/kv_cache_planning.py (draft layers are planned with the model's own).
 """
 
-from kvplan.engines.base import Notice
+from dataclasses import replace
+
+from kvplan.engines.base import Notice, Refusal
 from kvplan.frozen import dataclass
 from kvplan.layers import AttentionCache, FullAttention, LatentAttention, Layer, LayerGroup, SlidingWindow
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.workload import Workload
+
+# Methods that take no weights and no cache of their own.
+WITHOUT_MODEL = ("ngram", "ngram_gpu", "suffix", "extract_hidden_states", "custom_class")
+# Heads without attention: nothing of them is cached.
+WITHOUT_CACHE = ("medusa", "mlp_speculator")
+# What a separate model that was not read may keep a token: one layer's latent, 32 layers of 8 heads.
+UNKNOWN_TOKEN_BYTES = (1024, 128 * 1024)
 
 
 @dataclass(frozen=True, slots=True)
 class Speculation:
     """The drafting that a server does.
 
-    ``num_tokens`` per step; ``method`` as vLLM resolves it.
+    ``num_tokens`` per step; ``method`` as vLLM resolves it. ``is_unknown`` says that a separate model
+    drafts which was not read.
     """
 
     num_tokens: int = 0
     method: str = ""
+    is_unknown: bool = False
 
     @property
     def uses_mtp(self) -> bool:
@@ -36,7 +47,7 @@ NONE = Speculation()
 
 
 def speculation_of(model: ModelSpec, workload: Workload) -> tuple[Speculation, tuple[Notice, ...]]:
-    """Return the drafting asked for, and what of it cannot be counted."""
+    """Return the drafting asked for, and what of it is assumed."""
     config = workload.option("speculative_config")
     if not isinstance(config, dict):
         # Before 0.9 the draft had flags of its own.
@@ -46,11 +57,15 @@ def speculation_of(model: ModelSpec, workload: Workload) -> tuple[Speculation, t
         config = {"model": named, "num_speculative_tokens": workload.option("num_speculative_tokens")}
     tokens = config.get("num_speculative_tokens")
     named = str(config.get("model") or "")
-    method = str(config.get("method") or _method_of(named)).casefold()
+    method = str(config.get("method") or _method_of(named, model.draft)).casefold().strip("[]")
     if not isinstance(tokens, int) or isinstance(tokens, bool):
         tokens = 1
     found = Speculation(max(0, tokens), method)
-    if found.uses_mtp and not model.structure.mtp_layers:
+    if method in WITHOUT_MODEL or separate_draft(model, found) is not None:
+        return found, ()
+    if found.uses_mtp and (model.structure.mtp_layers or not named):
+        if model.structure.mtp_layers:
+            return found, ()
         return found, (
             Notice("draft-not-counted", f"{model.name} has no MTP layers: the draft's memory is not counted"),
         )
@@ -61,35 +76,79 @@ def speculation_of(model: ModelSpec, workload: Workload) -> tuple[Speculation, t
                 "the EAGLE head is taken as one layer like the model's last, with its own output rows",
             ),
         )
-    if method == "draft_model":
-        return found, (
-            Notice(
-                "draft-not-counted", f"the draft model {named or '(unnamed)'} is not counted: add its own"
-            ),
-        )
-    return found, ()
+    return replace(found, is_unknown=True), (
+        Notice(
+            "draft-assumed",
+            f"the draft {named or '(unnamed)'} was not read: its weights and cache are wide intervals; "
+            "--draft MODEL reads it",
+        ),
+    )
 
 
-def _method_of(named: str) -> str:
-    """Return the method vLLM reads from the draft's name where none is given."""
+def _method_of(named: str, draft: ModelSpec | None) -> str:
+    """Return the method vLLM reads from the draft's name or config where none is given."""
     folded = named.casefold()
     if folded in ("[ngram]", "ngram"):
         return "ngram"
-    if "eagle3" in folded:
-        return "eagle3"
-    if "eagle" in folded:
-        return "eagle"
+    architecture = draft.architecture.casefold() if draft else ""
+    for method in ("eagle3", "eagle", "dflash", "dspark", "medusa"):
+        if method in folded or method in architecture:
+            return method
+    if draft is not None and draft.model_type.endswith("_mtp"):
+        return "mtp"
     return "draft_model" if named else "mtp"
+
+
+def separate_draft(model: ModelSpec, speculation: Speculation) -> ModelSpec | None:
+    """Return the model that drafts beside this one; None where its own layers do, or nothing is known."""
+    if model.draft is None or not speculation.method or speculation.method in WITHOUT_MODEL:
+        return None
+    return None if speculation.uses_mtp and model.structure.mtp_layers else model.draft
 
 
 def draft_layers(model: ModelSpec, speculation: Speculation) -> tuple[LayerGroup, ...]:
     """Return the layers that draft, planned after the model's last one."""
+    draft = separate_draft(model, speculation)
+    if draft is not None:
+        # Gemma-4's assistants have queries alone: they read the model's own cache
+        # (v1/spec_decode/gemma4.py).
+        reads_target = speculation.uses_mtp and draft.model_type.startswith("gemma4")
+        return () if reads_target or speculation.method in WITHOUT_CACHE else draft.layers
     if speculation.uses_mtp:
         return model.structure.mtp_layers
     if not speculation.uses_eagle:
         return ()
     cache = _head_cache(model)
     return (LayerGroup(Layer((cache,)), 1),) if cache else ()
+
+
+def draft_refusals(
+    model: ModelSpec, speculation: Speculation, workload: Workload, tensor: int
+) -> tuple[Refusal, ...]:
+    """Return why vLLM would not start with a draft model.
+
+    Source: vLLM 0.33 config/speculative.py and v1/spec_decode/draft_model.py.
+    """
+    draft = separate_draft(model, speculation)
+    if draft is None or speculation.method != "draft_model":
+        return ()
+    config = workload.option("speculative_config")
+    config = config if isinstance(config, dict) else {}
+    own, other = model.structure.vocab_size, draft.structure.vocab_size
+    if own != other and not config.get("use_heterogeneous_vocab"):
+        message = (
+            "Target and draft model should have the same vocabulary size. "
+            f"Target model vocab_size={own}. Draft model vocab_size={other}."
+        )
+        return (Refusal("draft-vocabulary", message),)
+    asked = config.get("draft_tensor_parallel_size")
+    if isinstance(asked, int) and asked != tensor:
+        message = (
+            "Currently, 'draft_tensor_parallel_size' and 'tensor_parallel_size' must be the same. "
+            f"Got {asked} and {tensor}."
+        )
+        return (Refusal("draft-parallel", message, f"--tp {asked}"),)
+    return ()
 
 
 def _head_cache(model: ModelSpec) -> AttentionCache | None:

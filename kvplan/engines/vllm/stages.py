@@ -8,7 +8,7 @@ from kvplan.engines.vllm.groups import PoolRules, pool_layout
 from kvplan.engines.vllm.kv_dtypes import TURBOQUANT, TURBOQUANT_BOUNDARY_LAYERS
 from kvplan.engines.vllm.pages import LayerSpec, specs_of
 from kvplan.engines.vllm.pool import PoolLayout
-from kvplan.engines.vllm.speculative import Speculation, draft_layers
+from kvplan.engines.vllm.speculative import UNKNOWN_TOKEN_BYTES, WITHOUT_CACHE, Speculation, draft_layers
 from kvplan.engines.vllm.states import StateDtypes
 from kvplan.frozen import dataclass
 from kvplan.layers import RECURRENT_STATES, Cache, LayerGroup, kind_name
@@ -53,6 +53,7 @@ def layout_of(
     stages: list[list[tuple[LayerSpec, int]]] = []
     lows: list[int] = []
     highs: list[int] = []
+    drafts: list[tuple[LayerSpec, int]] = []
     start = 0
     for stage, size in enumerate(pipeline_split(total, pipeline)):
         counted: list[tuple[LayerSpec, int]] = []
@@ -64,12 +65,15 @@ def layout_of(
             drafts, more_low, more_high = _specs(
                 draft_layers(model, speculation), model, tensor, dtype, states, rules
             )
-            counted, low, high = counted + drafts, low + more_low, high + more_high
+            low, high = low + more_low, high + more_high
+            if speculation.is_unknown and speculation.method not in WITHOUT_CACHE:
+                low += UNKNOWN_TOKEN_BYTES[0]
+                high += UNKNOWN_TOKEN_BYTES[1]
         stages.append(counted)
         lows.append(low)
         highs.append(high)
         start += size
-    return Layout(pool_layout(stages, rules), tuple(lows), tuple(highs))
+    return Layout(pool_layout(stages, rules, drafts), tuple(lows), tuple(highs))
 
 
 @lru_cache(maxsize=512)
@@ -139,8 +143,8 @@ def _all_full_bytes(cache: Cache, model: ModelSpec) -> int:
     return 4 * model.structure.hidden_size
 
 
-def unmodelled_notice(model: ModelSpec) -> Notice:
-    """Say which kinds of cache are between bounds only."""
+def unmodelled_notices(model: ModelSpec) -> tuple[Notice, ...]:
+    """Say which kinds of the model's cache are between bounds only; nothing where all are known."""
     states = StateDtypes("bfloat16")
     kinds = sorted(
         {
@@ -149,8 +153,10 @@ def unmodelled_notice(model: ModelSpec) -> Notice:
             if specs_of(cache, 1, "bfloat16", states, 0) is None
         }
     )
-    return Notice(
-        "layer-not-modelled",
+    if not kinds:
+        return ()
+    text = (
         f"{', '.join(kinds).replace('_', ' ')} is not modelled under vLLM yet: "
-        "between the textbook figure and full attention",
+        "between the textbook figure and full attention"
     )
+    return (Notice("layer-not-modelled", text),)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from kvplan.engines.base import DevicePlan
 from kvplan.engines.vllm.pool import (
+    Demand,
     PoolLayout,
     estimated_max_model_len,
     room_after_null_block,
@@ -47,6 +48,7 @@ def format_gib(num_bytes: int) -> str:
 
 def startup_of(
     pool: PoolLayout,
+    demand: Demand,
     settings: Settings,
     rules: Behaviour,
     available: Sequence[int],
@@ -54,14 +56,13 @@ def startup_of(
     plans: Sequence[DevicePlan],
 ) -> Startup:
     """Return how a server starts whose stages have ``available`` bytes for their blocks."""
-    in_flight, encoder = settings.in_flight_tokens, settings.encoder_tokens
     num_blocks = pool.num_blocks(available)
-    blocks = pool.blocks_per_request(max_model_len, in_flight, encoder)
+    blocks = demand.blocks(max_model_len)
     tokens, concurrency = tokens_and_concurrency(pool, num_blocks, max_model_len, blocks, rules)
     rooms = room_after_null_block(pool, available, rules)
     estimated = max_model_len
     if blocks > pool.num_blocks(rooms):
-        estimated = estimated_max_model_len(pool, rooms, max_model_len, in_flight, encoder)
+        estimated = estimated_max_model_len(pool, rooms, max_model_len, demand)
     error, fix = _free_at_start(settings, plans)
     if not error:
         error, fix = _pool_error(pool, rooms, blocks, max_model_len, estimated)
@@ -86,8 +87,9 @@ def _free_at_start(settings: Settings, plans: Sequence[DevicePlan]) -> tuple[str
     if settings.kv_cache_memory_bytes or settings.num_gpu_blocks_override:
         return "", ""
     for index, plan in enumerate(plans):
-        check = next((check for check in plan.checks if check.name == "free_at_start"), None)
-        if check is None or check.required.expected <= check.limit_bytes:
+        # Behind the budget's test: see ranks.py.
+        check = plan.checks[1]
+        if check.required.expected <= check.limit_bytes:
             continue
         total, requested = check.limit_bytes, plan.budget_bytes
         free = total - (check.required.expected - requested)

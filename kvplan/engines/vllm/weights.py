@@ -16,7 +16,7 @@ from functools import lru_cache
 from math import prod
 
 from kvplan.dtypes import DTYPE_BYTES, weight_format
-from kvplan.engines.vllm.speculative import Speculation
+from kvplan.engines.vllm.speculative import Speculation, separate_draft
 from kvplan.layers import LatentAttention, SlidingWindow
 from kvplan.model import ModelSpec, cache_kinds, num_layers
 from kvplan.quantity import Quantity
@@ -79,7 +79,29 @@ def loaded_weights(
     per_mille = LOW_PER_MILLE_REPACKED if is_repacked else LOW_PER_MILLE
     low = expected - expected * per_mille // 1000
     high = expected + expected * HIGH_PER_MILLE // 1000 + HIGH_BYTES + (whole - split)
+    if format_name == "nvfp4" and not _states_format(model, format_name):
+        high += _wide_attention_bytes(model, held, tensor, expert)
     return Quantity(max(0, low), expected, high, "calibrated", WHY)
+
+
+def _states_format(model: ModelSpec, format_name: str) -> bool:
+    """Tell whether the checkpoint's config says itself which modules are in that format."""
+    return model.quantization is not None and model.quantization.weights_format == format_name
+
+
+def _wide_attention_bytes(
+    model: ModelSpec, held: tuple[tuple[Tensor, int, int], ...], tensor: int, expert: int
+) -> int:
+    """Return what attention in the model's own type adds: NVFP4 recipes quantize it or leave it out.
+
+    A GLM-5.2-NVFP4 log under 0.26 has 106.69 GiB a rank where 99.5 would be all modules quantized.
+    """
+    own = weight_format("bf16")
+    return sum(
+        max(0, rank_share(part, tensor_bytes(part, own, model.dtype), tensor, expert) - each) * times
+        for part, each, times in held
+        if part.role == "attention"
+    )
 
 
 def _towers(model: ModelSpec) -> list[Tensor]:
@@ -218,6 +240,8 @@ def _mxfp4_padding(model: ModelSpec, tensor: int, pipeline: int, expert: int, st
 
 def _draft_bytes(model: ModelSpec, tensor: int, expert: int, speculation: Speculation) -> int:
     """Return the MTP layers' weights, or an EAGLE head's: one layer, its inputs' projection, no head."""
+    if separate_draft(model, speculation) is not None:
+        return 0
     if speculation.uses_mtp:
         # Checkpoints keep their MTP layers in the model's own type.
         weight = weight_format("bf16")

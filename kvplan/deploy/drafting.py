@@ -1,0 +1,63 @@
+"""Separate draft models in an engine's words: which option names one, and what ``--draft`` stands for.
+
+vLLM 0.33 config/speculative.py (before 0.9 flags of its own), SGLang 0.5.23
+srt/arg_groups/speculative_hook.py, llama.cpp common/arg.cpp.
+"""
+
+from collections.abc import Iterable
+
+from kvplan.errors import CannotTell, OptionClash
+
+# vLLM wants the number of tokens named; its own examples draft five with a separate model.
+VLLM_NUM_TOKENS = 5
+NAMING = ("speculative_model", "speculative_draft_model_path", "model_draft")
+# Engines whose draft is a model of its own beside the first, without an option that names it.
+BESIDE = ("ideal", "transformers")
+
+
+def draft_named(options: Iterable[tuple[str, object]]) -> str:
+    """Return the draft model that an engine's options name, empty without one."""
+    for name, value in options:
+        draft = value if name in NAMING else None
+        if name == "speculative_config" and isinstance(value, dict):
+            draft = value.get("model")
+        if isinstance(draft, str) and draft.strip("[]").casefold() not in ("", "ngram"):
+            return draft
+    return ""
+
+
+def draft_options(
+    engine_name: str, draft: str, options: tuple[tuple[str, object], ...]
+) -> tuple[tuple[str, object], ...]:
+    """Return ``options`` with ``--draft`` said in the engine's own.
+
+    Raises OptionClash where they name a draft already, CannotTell for an engine whose drafts are not
+    planned.
+    """
+    named = draft_named(options)
+    if named:
+        raise OptionClash(
+            f"--draft {draft} and the engine's own {named} are both given",
+            why="one model drafts",
+            hint="leave out --draft, or the draft model behind --",
+        )
+    head = draft.casefold().rpartition("/")[2]
+    if engine_name == "vllm":
+        given = dict(options)
+        config = given.pop("speculative_config", None)
+        config = {"num_speculative_tokens": VLLM_NUM_TOKENS, **(config if isinstance(config, dict) else {})}
+        return (*given.items(), ("speculative_config", {**config, "model": draft}))
+    if engine_name == "sglang":
+        algorithm = "EAGLE3" if "eagle3" in head else "EAGLE" if "eagle" in head else "STANDALONE"
+        if not any(name == "speculative_algorithm" for name, _ in options):
+            options = (*options, ("speculative_algorithm", algorithm))
+        return (*options, ("speculative_draft_model_path", draft))
+    if engine_name in ("llama.cpp", "ollama"):
+        return (*options, ("model_draft", draft))
+    if engine_name in BESIDE:
+        return options
+    raise CannotTell(
+        f"a draft model is not planned under {engine_name}",
+        why="its memory for speculative decoding is not known here",
+        hint="leave out --draft, and leave room for it: --reserve SIZE",
+    )

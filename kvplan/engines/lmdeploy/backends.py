@@ -1,0 +1,60 @@
+"""LMDeploy's two backends, by architecture: TurboMind where it has the model, else PyTorch.
+
+LMDeploy 0.18 turbomind/supported_models.py (SUPPORTED_ARCHS), pytorch/models/module_map.py and
+archs.py (autoget_backend: what TurboMind lacks falls back, with a warning).
+"""
+
+from typing import Literal
+
+from kvplan.dtypes import weight_format
+from kvplan.model import ModelSpec
+
+Backend = Literal["turbomind", "pytorch"]
+
+TURBOMIND = frozenset((
+    "Qwen2ForCausalLM", "Qwen2MoeForCausalLM", "Qwen2VLForConditionalGeneration",
+    "Qwen2_5_VLForConditionalGeneration", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM",
+    "Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration",
+    "InternS2PreviewForConditionalGeneration", "InternS2MobiusForConditionalGeneration",
+    "InternVLChatModel", "InternVLForConditionalGeneration", "InternS1ForConditionalGeneration",
+    "LlamaForCausalLM", "InternLM2ForCausalLM", "InternLM3ForCausalLM", "Glm4MoeLiteForCausalLM",
+    "GptOssForCausalLM", "MixtralForCausalLM",
+))  # fmt: skip
+PYTORCH = frozenset((
+    "InternLMForCausalLM", "QWenLMHeadModel", "BaiChuanForCausalLM", "BaichuanForCausalLM",
+    "Starcoder2ForCausalLM", "InternLM2VEForCausalLM", "MllamaForConditionalGeneration",
+    "LlamaForCausalLM", "Llama4ForConditionalGeneration", "ChatGLMForConditionalGeneration",
+    "ChatGLMModel", "Glm4ForCausalLM", "Glm4vForConditionalGeneration", "Glm4MoeForCausalLM",
+    "Glm4MoeLiteForCausalLM", "GlmMoeDsaForCausalLM", "InternLM2ForCausalLM", "MistralForCausalLM",
+    "MixtralForCausalLM", "GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM",
+    "Gemma3ForConditionalGeneration", "DeepseekForCausalLM", "DeepseekV2ForCausalLM",
+    "DeepseekV3ForCausalLM", "KimiK25ForConditionalGeneration", "Kimi_K25ForConditionalGeneration",
+    "DeepseekV32ForCausalLM", "DeepseekV4ForCausalLM", "DeepseekVLV2ForCausalLM", "HYV3ForCausalLM",
+    "LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration", "Qwen2ForCausalLM",
+    "Qwen2MoeForCausalLM", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM",
+    "Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration",
+    "Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration",
+    "Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration",
+    "InternS2PreviewForConditionalGeneration", "MetaMoeForConditionalGeneration",
+    "InternS2MobiusForConditionalGeneration", "Qwen3OmniMoeForConditionalGeneration",
+    "Phi3ForCausalLM", "CogVLMForCausalLM", "InternVLChatModel", "InternVLForConditionalGeneration",
+    "InternS1ForConditionalGeneration", "InternS1ProForConditionalGeneration", "Phi3VForCausalLM",
+    "PhiMoEForCausalLM", "MiniCPM3ForCausalLM", "MiniCPMV", "InternLM3ForCausalLM",
+    "InternLM2ForRewardModel", "Qwen2ForRewardModel", "GptOssForCausalLM", "Qwen3NextForCausalLM",
+    "SDARForCausalLM", "SDARMoeForCausalLM",
+))  # fmt: skip
+
+
+def backend_of(model: ModelSpec, asked: str, format_name: str) -> Backend:
+    """Return the backend that serves the model: ``asked``, but PyTorch for what TurboMind lacks.
+
+    TurboMind loads no SmoothQuant (8-bit integer) checkpoint either.
+    """
+    if asked == "pytorch" or weight_format(format_name).family == "int8":
+        return "pytorch"
+    return "turbomind" if model.architecture in TURBOMIND else "pytorch"
+
+
+def is_served(model: ModelSpec, backend: Backend) -> bool:
+    """Tell whether the backend has the model's architecture."""
+    return model.architecture in (TURBOMIND if backend == "turbomind" else PYTORCH)
