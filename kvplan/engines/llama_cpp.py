@@ -168,8 +168,7 @@ class LlamaCppEngine(Engine):
             for each in first.devices
         ]
         free = tuple(
-            max(0, each.budget_bytes - runtime)
-            for each, runtime in zip(first.devices, runtimes, strict=True)
+            max(0, each.budget_bytes - runtime) for each, runtime in zip(first.devices, runtimes, strict=True)
         )
         settings = settings_of(workload, limit, type_k, type_v)
         has_experts = any(mix_bytes(model, first.weights_format).expert_bytes)
