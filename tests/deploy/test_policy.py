@@ -195,7 +195,7 @@ def test_a_general_gpu_holds_where_files_name_none(check):
 def test_a_policy_is_a_file_to_check_and_to_compare(check, capsys):
     from kvplan.cli import main
 
-    text = "gpu: l4\ndeployments:\n  chat: {model: llama-3.1-8b, ctx: 8k, min_concurrency: 4}\n"
+    text = "gpu: l4\ndeployments:\n  chat: {model: llama-3.1-8b, ctx: 8k, min_concurrency: 2}\n"
     files = {"kvplan.yaml": text, "other/kvplan.yaml": text.replace("8k", "64k").replace("l4", "h100")}
     for words in (("kvplan.yaml",), (".",), ()):
         code, data = check(files, *words)
