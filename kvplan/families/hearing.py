@@ -10,6 +10,17 @@ from kvplan.families.reading import joined
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear
 
+# configuration_glmasr.py: what GlmAsrConfig puts behind a text config.
+GLM_ASR_TEXT: dict[str, object] = {
+    "vocab_size": 59_264,
+    "hidden_size": 2048,
+    "intermediate_size": 6144,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 8192,
+}
+
 
 def _two_layers(size: int, middle: int, heard: int, *, bias: bool = True) -> tuple[Tensor, ...]:
     return (
@@ -57,7 +68,15 @@ def glm_asr(config: Config) -> Structure:
         # modeling_glmasr.py: frames are joined until they are as wide as the encoder's MLP.
         return _two_layers(size, 2 * size, audio.positive("intermediate_size", 5120))
 
-    return joined(config, "llama", tower, projector, tied=True, seen_key="audio_config")
+    return joined(
+        config,
+        "llama",
+        tower,
+        projector,
+        tied=True,
+        text_defaults=GLM_ASR_TEXT,
+        seen_key="audio_config",
+    )
 
 
 def qwen3_asr(config: Config) -> Structure:

@@ -110,7 +110,7 @@ def _tower(config: Config, text_hidden: int) -> tuple[Tensor, ...]:
         ),
         *as_vision(
             (
-                *norm("mm_projector.pre_norm", hidden, bias=True),
+                *norm("mm_projector.pre_norm", config.positive("projection_hidden_size", hidden), bias=True),
                 *linear("mm_projector.proj.0", merged, merged, "projector", bias=True),
                 *linear("mm_projector.proj.2", out, merged, "projector", bias=True),
             ),

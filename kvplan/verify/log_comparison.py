@@ -277,7 +277,9 @@ def _llama_cpp(plan: Plan, readings: Readings) -> tuple[Comparison, ...]:
     rows += _whole_cache(plan, readings)
     if not names:
         host = {part.name: part.bytes for part in plan.host}
-        weights = [reading for reading in readings.of("weights") if not is_gpu(reading.device)]
+        # The memory table's row of the host repeats what the loader's buffers say more finely.
+        buffers = [reading for reading in readings.of("weights") if not is_gpu(reading.device)]
+        weights = [reading for reading in buffers if reading.device != "Host"] or buffers
         if weights:
             held = Reading(
                 "weights",

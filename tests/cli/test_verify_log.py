@@ -139,3 +139,19 @@ def test_vllms_loader_counts_what_drafts(answer, log):
         rows_of(drafted)["weights"]["planned"]["expected"] - rows_of(alone)["weights"]["planned"]["expected"]
     )
     assert more > 400 * 2**20
+
+
+def test_the_memory_tables_host_row_is_not_counted_twice(answer, tmp_path):
+    """Without a GPU llama.cpp prints the CPU's buffers, and at its end a table with the host again."""
+    log = tmp_path / "server.log"
+    log.write_text(
+        "llama_context: n_seq_max     = 1\n"
+        "llama_context: n_ctx         = 8192\n"
+        "load_tensors:   CPU_Mapped model buffer size =  4685.30 MiB\n"
+        "llama_kv_cache: size = 1024.00 MiB (  8192 cells,  32 layers,  1/1 seqs)\n"
+        "llama_memory_breakdown_print: |   - Host |  6269 = 4685 + 1024 + 560 |\n",
+        encoding="utf-8",
+    )
+    _, said = answer("verify", "llama-3-8b", "--weights", "q4_k_m", "--log", str(log))
+    weights = next(row for row in said["comparisons"] if row["name"] == "weights")
+    assert weights["measured"] == round(4685.30 * 2**20)

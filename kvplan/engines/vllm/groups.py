@@ -6,11 +6,10 @@ block serves one group at a time.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 from kvplan.engines.vllm.pages import LayerSpec
 from kvplan.engines.vllm.pool import Group, PoolLayout, stage_bytes
-from kvplan.frozen import dataclass
+from kvplan.frozen import dataclass, replace
 from kvplan.units import ceil_div
 
 DEFAULT_BLOCK_SIZE = 16

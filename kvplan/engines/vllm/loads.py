@@ -4,15 +4,27 @@ vLLM 0.33 v1/core/kv_cache_planning.py (fit test, blocks a request) and v1/worke
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from kvplan.engines.base import Check, Component, DevicePlan
 from kvplan.engines.vllm.activations import activations
-from kvplan.engines.vllm.ranks import Rank, fixed_pool_bytes
+from kvplan.engines.vllm.ranks import Rank, Share, fixed_pool_bytes
 from kvplan.engines.vllm.server import Server
+from kvplan.frozen import dataclass
 from kvplan.quantity import Quantity, exact, total
 from kvplan.units import ceil_div
 
 LOAD_NOTE = "blocks of the asked load"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A share with its load: the cache's bytes, the activations, all components and their sum."""
+
+    load: Quantity
+    activation: Quantity
+    components: tuple[Component, ...]
+    required: Quantity
 
 
 def loaded_plans(
@@ -20,6 +32,8 @@ def loaded_plans(
 ) -> tuple[DevicePlan, ...]:
     """Put the load on every rank: ``blocks`` a sequence; replicas of data parallelism share them."""
     each = ceil_div(num_sequences, server.parallel.data)
+    if len(ranks) == 1:
+        return (_loaded(server, ranks[0], blocks, context_tokens, each),)
     plans: list[DevicePlan] = []
     made: dict[int, DevicePlan] = {}
     for rank in ranks:
@@ -31,54 +45,69 @@ def loaded_plans(
 
 
 def _loaded(server: Server, rank: Rank, blocks: int, context_tokens: int, num_sequences: int) -> DevicePlan:
-    share = rank.share
-    activation = share.activation
-    if share.terms.prefill and not share.overhead_is_given:
-        activation = activations(
-            share.terms,
-            server.model,
-            context_tokens,
-            server.rules.version,
-            samples=share.samples,
-            sees=server.settings.sees,
-        )
-    load = _load(server, rank.stage, blocks, context_tokens, num_sequences)
-    held = (share.weights, Component("kv_cache", load, LOAD_NOTE))
-    components = (
-        (*held, Component("activations", activation), *rank.after)
-        if activation.high
-        else (*held, *rank.after)
-    )
-    if rank.pool_bytes is not None:
-        return _in_fixed_pool(rank, rank.pool_bytes, load, activation, components)
+    loaded = _with_load(rank.share, blocks, context_tokens, num_sequences)
+    pool_bytes = fixed_pool_bytes(server.settings, server.layout, rank.share.stage)
+    if pool_bytes is not None:
+        return _in_fixed_pool(rank, pool_bytes, loaded)
     budget = Check(
         "budget",
-        total((rank.fixed, load, activation)),
+        loaded.required,
         rank.budget_bytes,
         "weights, overhead and cache exceed the share",
     )
-    return DevicePlan(rank.device, rank.budget_bytes, components, (budget, *rank.tests), rank.name)
+    return DevicePlan(rank.device, rank.budget_bytes, loaded.components, (budget, *rank.tests), rank.name)
 
 
-def _in_fixed_pool(
-    rank: Rank, pool_bytes: int, load: Quantity, activation: Quantity, components: tuple[Component, ...]
-) -> DevicePlan:
+def _activation(share: Share, context_tokens: int) -> Quantity:
+    if not share.terms.prefill or share.overhead_is_given:
+        return share.activation
+    return activations(
+        share.terms,
+        share.server.model,
+        context_tokens,
+        share.server.rules.version,
+        samples=share.samples,
+        sees=share.server.settings.sees,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _with_load(share: Share, blocks: int, context_tokens: int, num_sequences: int) -> Loaded:
+    """Put a load on a share; one card after the other asks for the same."""
+    activation = _activation(share, context_tokens)
+    load = _load(share.server, share.stage, blocks, context_tokens, num_sequences)
+    components = (
+        share.weights,
+        Component("kv_cache", load, LOAD_NOTE),
+        *((Component("activations", activation),) if activation.high else ()),
+        *share.after,
+    )
+    return Loaded(load, activation, components, total((share.fixed, load, activation)))
+
+
+def _in_fixed_pool(rank: Rank, pool_bytes: int, loaded: Loaded) -> DevicePlan:
     """Put the load into a pool whose bytes the flags give: the share of the card does not count.
 
     ``budget`` asks whether the load fits the pool, ``outside_pool`` whether the pool fits the card.
     """
-    rest = rank.fixed.expected + activation.expected
+    fixed = rank.share.fixed
+    rest = fixed.expected + loaded.activation.expected
     budget = rest + pool_bytes
     checks = (
-        Check("budget", total((exact(rest), load)), budget, "the load exceeds the pool that the flags fix"),
+        Check(
+            "budget",
+            total((exact(rest), loaded.load)),
+            budget,
+            "the load exceeds the pool that the flags fix",
+        ),
         Check(
             "outside_pool",
-            total((rank.fixed, activation, exact(pool_bytes), rank.taken)),
+            total((fixed, loaded.activation, exact(pool_bytes), rank.taken)),
             rank.device.usable_bytes,
             "weights, overhead and the fixed pool exceed the card",
         ),
     )
-    return DevicePlan(rank.device, budget, components, checks, rank.name)
+    return DevicePlan(rank.device, budget, loaded.components, checks, rank.name)
 
 
 def _load(server: Server, stage: int, blocks: int, context_tokens: int, num_sequences: int) -> Quantity:
@@ -99,23 +128,19 @@ def _load(server: Server, stage: int, blocks: int, context_tokens: int, num_sequ
     )
 
 
-def available_bytes(server: Server, ranks: Sequence[Rank], plans: Sequence[DevicePlan]) -> list[int] | None:
+def available_bytes(server: Server, ranks: Sequence[Rank], context_tokens: int) -> list[int] | None:
     """Return the memory left for blocks on each stage, that of its poorest rank; None if unknown."""
     num_stages = len(server.layout.pool.stage_bytes_per_block)
     settings = server.settings
     if settings.num_gpu_blocks_override or settings.kv_cache_memory_bytes:
         fixed = [fixed_pool_bytes(settings, server.layout, stage) for stage in range(num_stages)]
         return [size or 0 for size in fixed]
-    if not plans:
+    if not ranks:
         return None
     rooms: list[int | None] = [None] * num_stages
-    seen: DevicePlan | None = None
-    for rank, plan in zip(ranks, plans, strict=True):
-        if plan is seen:
-            continue
-        seen = plan
-        budget, load = plan.checks[0], plan.components[1].bytes
-        room = budget.limit_bytes - budget.required.expected + load.expected
-        so_far = rooms[rank.stage]
-        rooms[rank.stage] = room if so_far is None else min(so_far, room)
+    for rank in dict.fromkeys(ranks) if len(ranks) > 1 else ranks:
+        share = rank.share
+        room = rank.budget_bytes - share.fixed.expected - _activation(share, context_tokens).expected
+        so_far = rooms[share.stage]
+        rooms[share.stage] = room if so_far is None else min(so_far, room)
     return [room or 0 for room in rooms]

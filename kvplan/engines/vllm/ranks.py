@@ -10,7 +10,14 @@ from functools import lru_cache
 from kvplan.device import Device
 from kvplan.engines.base import Check, Component
 from kvplan.engines.vllm.activations import Terms, activations, has_towers, terms_of
-from kvplan.engines.vllm.budget import NO_GRAPHS, before_snapshot, cuda_graphs, non_torch
+from kvplan.engines.vllm.budget import (
+    NO_GRAPHS,
+    Surroundings,
+    before_snapshot,
+    cuda_graphs,
+    non_torch,
+    surroundings_of,
+)
 from kvplan.engines.vllm.drafts import draft_bytes
 from kvplan.engines.vllm.offload import ipc_bytes, on_device
 from kvplan.engines.vllm.server import Server
@@ -28,20 +35,22 @@ WARM_UP_COPIES = 3
 WARM_UP_WHY = "the sampler's warm-up over max_num_seqs rows of logits"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Share:
-    """What a rank of one stage holds on any card of an architecture, the load aside.
+    """What a rank of one stage holds on any card with the same surroundings, the load aside.
 
-    ``loaded_bytes`` are its weights before any are moved to system memory; ``beside`` the components
-    besides weights, cache, activations and runtime, ``fixed`` their sum with the weights; ``outside``
-    what the rank needs outside the pool's share. ``overhead_is_given`` says that ``--overhead`` stands
-    for activations and graphs too.
+    ``weights`` and ``after`` are the components around the cache, ``fixed`` their sum without the
+    activations, which a long context may widen; ``taken`` is what is gone before vLLM looks,
+    ``outside`` what else lies beside the pool's share. ``overhead_is_given`` says that ``--overhead``
+    stands for activations and graphs too. Compared by identity, to look up by it cheaply.
     """
 
+    server: Server
+    stage: int
     weights: Component
-    loaded_bytes: int
-    beside: tuple[Component, ...]
+    after: tuple[Component, ...]
     fixed: Quantity
+    taken: Quantity
     outside: Quantity
     terms: Terms
     samples: bool
@@ -49,45 +58,69 @@ class Share:
     overhead_is_given: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rank:
-    """One rank on its device, the load aside.
-
-    ``after`` are the components behind the cache, ``fixed`` their sum with the weights, without the
-    activations, which a long context may widen; ``tests`` are those besides the budget's.
-    """
+    """One rank on its device: ``tests`` are those besides the budget's, ``taken`` all that others hold."""
 
     share: Share
     device: Device
-    stage: int
     name: str
     budget_bytes: int
-    after: tuple[Component, ...]
-    fixed: Quantity
     tests: tuple[Check, ...]
-    pool_bytes: int | None
     taken: Quantity
 
 
 @lru_cache(maxsize=1024)
 def ranks_of(server: Server, devices: tuple[Device, ...]) -> tuple[Rank, ...]:
     """Return one rank a device, equal ones made once."""
-    made: dict[tuple[Device, int], Rank] = {}
+    made: dict[tuple[int, int], Rank] = {}
     found: list[Rank] = []
     parallel = server.parallel
     per_replica = parallel.tensor * parallel.pipeline
     for index, device in enumerate(devices):
         stage = min((index % per_replica) // parallel.tensor, parallel.pipeline - 1)
-        if (device, stage) not in made:
-            made[device, stage] = _rank(server, device, stage)
-        found.append(made[device, stage])
+        rank = made.get((id(device), stage))
+        if rank is None:
+            rank = made[id(device), stage] = _rank(server, device, stage)
+        found.append(rank)
     return tuple(found)
 
 
+def _rank(server: Server, device: Device, stage: int) -> Rank:
+    is_alone = server.parallel.tensor * server.parallel.pipeline == 1
+    share = _share(server, stage, surroundings_of(device, is_alone=is_alone))
+    usable = device.usable_bytes
+    budget = server.settings.requested_bytes(usable)
+    others = server.asked.reserve_bytes + device.used_bytes
+    taken = share.taken.shifted(others) if others else share.taken
+    return Rank(
+        share=share,
+        device=device,
+        name=f"pp {stage}" if server.parallel.pipeline > 1 else "",
+        budget_bytes=budget,
+        tests=(
+            Check(
+                "free_at_start",
+                taken.shifted(budget),
+                usable,
+                "less memory is free at start than is requested",
+            ),
+            Check(
+                "outside_pool",
+                taken + share.outside,
+                max(0, usable - budget),
+                "what lives beside the share exceeds the rest",
+            ),
+        ),
+        taken=taken,
+    )
+
+
 @lru_cache(maxsize=4096)
-def _share(server: Server, stage: int, architecture: str) -> Share:
+def _share(server: Server, stage: int, beside: Surroundings) -> Share:
     model, settings, rules, parallel = server.model, server.settings, server.rules, server.parallel
     tensor, pipeline, format_name = parallel.tensor, parallel.pipeline, server.format_name
+    num_ranks = tensor * pipeline
     loaded = loaded_weights(
         model,
         format_name,
@@ -113,38 +146,45 @@ def _share(server: Server, stage: int, architecture: str) -> Share:
     graphs = NO_GRAPHS
     if not settings.enforce_eager:
         drafted = sum(group.count for group in draft_layers(model, settings.speculation)) if samples else 0
-        graphs = cuda_graphs(model, settings.largest_capture, architecture, rules.version, drafted)
-    # One figure stands for all that is estimated beside weights and cache.
-    overhead_is_given = server.asked.overhead_bytes is not None
-    beside: list[Component] = []
+        graphs = cuda_graphs(model, settings.largest_capture, beside.architecture, rules.version, drafted)
+    overhead = server.asked.overhead_bytes
+    after: list[Component] = []
     draft = draft_bytes(model, settings.speculation, tensor, parallel.expert) if samples else None
     if draft is not None:
-        beside.append(Component("draft_model", draft, "weights; its cache is in the pool"))
+        after.append(Component("draft_model", draft, "weights; its cache is in the pool"))
     frames = ipc_bytes(server.asked) if stage == 0 and settings.sees and has_towers(model) else 0
     if frames:
-        beside.append(Component("multimodal", exact(frames, "--mm-ipc-gpu-memory-gb")))
+        after.append(Component("multimodal", exact(frames, "--mm-ipc-gpu-memory-gb")))
     if server.asked.option("enable_lora"):
         from kvplan.engines.vllm.adapters import adapter_bytes
 
-        beside.append(Component("adapters", adapter_bytes(model, server.asked, tensor, pipeline, stage)))
-    if graphs_inside(server.asked, rules) and graphs.high and not overhead_is_given:
-        beside.append(Component("cuda_graphs", graphs))
+        after.append(Component("adapters", adapter_bytes(model, server.asked, tensor, pipeline, stage)))
+    if graphs_inside(server.asked, rules) and graphs.high and overhead is None:
+        after.append(Component("cuda_graphs", graphs))
+    if overhead is None:
+        runtime = non_torch(num_ranks, beside, loaded.expected, rules.version)
+    else:
+        # One figure stands for all that is estimated beside weights and cache.
+        runtime = exact(overhead, "--overhead, activations and graphs included")
+    after.append(Component("runtime", runtime))
     weights = Component("weights", on_device(loaded, server.asked))
     # Mostly what the profile run left free serves the warm-up; two gpt-oss-20b servers died in it
     # whose room beside the pool was smaller than the logits.
     warm_up = Quantity(0, 0, WARM_UP_COPIES * terms.logits if samples else 0, "calibrated", WARM_UP_WHY)
     return Share(
+        server=server,
+        stage=stage,
         weights=weights,
-        loaded_bytes=loaded.expected,
-        beside=tuple(beside),
-        fixed=total((weights.bytes, *(part.bytes for part in beside))),
+        after=tuple(after),
+        fixed=total((weights.bytes, *(part.bytes for part in after))),
+        taken=before_snapshot(num_ranks, beside),
         outside=warm_up if graphs_inside(server.asked, rules) else warm_up + graphs,
         terms=terms,
         samples=samples,
         activation=ZERO
-        if overhead_is_given
+        if overhead is not None
         else activations(terms, model, 0, rules.version, samples=samples, sees=settings.sees),
-        overhead_is_given=overhead_is_given,
+        overhead_is_given=overhead is not None,
     )
 
 
@@ -168,50 +208,8 @@ def graphs_inside(workload: Workload, rules: Behaviour) -> bool:
     return rules.graphs_inside
 
 
-def _rank(server: Server, device: Device, stage: int) -> Rank:
-    settings, parallel = server.settings, server.parallel
-    share = _share(server, stage, device.architecture)
-    num_ranks = parallel.tensor * parallel.pipeline
-    if server.asked.overhead_bytes is None:
-        runtime = non_torch(num_ranks, device, share.loaded_bytes, server.rules.version)
-    else:
-        runtime = exact(server.asked.overhead_bytes, "--overhead, activations and graphs included")
-    budget = settings.requested_bytes(device.usable_bytes)
-    taken = _taken(server.asked, device, num_ranks)
-    return Rank(
-        share=share,
-        device=device,
-        stage=stage,
-        name=f"pp {stage}" if parallel.pipeline > 1 else "",
-        budget_bytes=budget,
-        after=(*share.beside, Component("runtime", runtime)),
-        fixed=share.fixed + runtime,
-        tests=(
-            Check(
-                "free_at_start",
-                exact(budget) + taken,
-                device.usable_bytes,
-                "less memory is free at start than is requested",
-            ),
-            Check(
-                "outside_pool",
-                taken + share.outside,
-                max(0, device.usable_bytes - budget),
-                "what lives beside the share exceeds the rest",
-            ),
-        ),
-        pool_bytes=fixed_pool_bytes(settings, server.layout, stage),
-        taken=taken,
-    )
-
-
 def fixed_pool_bytes(settings: Settings, layout: Layout, stage: int) -> int | None:
     """Return the bytes of a pool that the flags fix on one stage; None where the card's share decides."""
     if settings.num_gpu_blocks_override:
         return settings.num_gpu_blocks_override * layout.pool.stage_bytes_per_block[stage]
     return settings.kv_cache_memory_bytes or None
-
-
-def _taken(workload: Workload, device: Device, num_ranks: int) -> Quantity:
-    """Return what the context (and NCCL) and what others hold on a device."""
-    return before_snapshot(num_ranks, device) + exact(workload.reserve_bytes + device.used_bytes)
