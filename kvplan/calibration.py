@@ -8,6 +8,7 @@ reads a file: the measurements are handed in.
 """
 
 from collections.abc import Sequence
+from copy import copy
 
 from kvplan.device import Device
 from kvplan.engines.base import Check, Component, DevicePlan, Engine, Notice, Plan
@@ -93,9 +94,11 @@ class CalibratedEngine(Engine):
         self.spills_by_itself, self.loads_beside = inner.spills_by_itself, inner.loads_beside
         self.takes_what_fits = inner.takes_what_fits
 
-    def most_spare_bytes(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> int | None:
-        """Return the engine's own bound, which counts no overhead."""
-        return self.uncalibrated.most_spare_bytes(model, workload, devices)
+    def searching(self) -> Engine:
+        """Return the same over the engine as searches use it."""
+        searching = copy(self)
+        searching.uncalibrated = self.uncalibrated.searching()
+        return searching
 
     def spilled(self, plan: Plan, devices: Sequence[Device]) -> Plan | None:
         """Spill as the engine does."""

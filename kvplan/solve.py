@@ -107,6 +107,7 @@ def max_context(
 
     0 where not even ``least`` tokens do.
     """
+    engine = engine.searching()
 
     def attempt(context_tokens: int) -> tuple[bool, int]:
         asked = replace(workload, context_tokens=context_tokens, context_source="flag")
@@ -125,6 +126,7 @@ def max_sequences(
     ceiling: int | None = None,
 ) -> int:
     """Return the most sequences that succeed at the asked context, at most the engine's own cap."""
+    engine = engine.searching()
 
     def attempt(num_sequences: int) -> tuple[bool, int]:
         asked = replace(workload, num_sequences=num_sequences)
@@ -168,6 +170,7 @@ def fewest_gpus(
 
     Powers of two, because tensor parallelism must divide the heads of nearly every model.
     """
+    engine = engine.searching()
     asked = replace(workload, tensor_parallel=0, pipeline_parallel=0)
     count = 1
     while count <= at_most:

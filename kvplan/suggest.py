@@ -104,6 +104,7 @@ def suggestions(base: Plan, situation: Situation) -> tuple[Suggestion, ...]:
     """Return at most four ways to make it fit, smallest loss first, no two of one sort."""
     if not situation.devices:
         return ()
+    situation = replace(situation, engine=situation.engine.searching())
     found: list[Suggestion] = []
     failed: list[Option] = []
     fitting: dict[str, list[tuple[int, int]]] = {}
@@ -208,7 +209,7 @@ def _apply(situation: Situation, options: Sequence[Option]) -> tuple[Workload, t
             case "weights":
                 workload = replace(workload, weights_format=option.value)
                 if not situation.engine_chosen:
-                    engine = default_engine(situation.model, option.value)
+                    engine = default_engine(situation.model, option.value).searching()
             case "gpu":
                 devices = (devices[0],) * int(option.value)
             case "ctx":
@@ -243,8 +244,11 @@ def attempt(situation: Situation, options: Sequence[Option], rules: Rules | None
     """
     judged_by = rules or situation.rules
     workload, devices, engine = _apply(situation, options)
-    if engine.name != situation.engine.name and workload.engine_options:
-        # Flags of one engine mean nothing to another.
+    if engine.name != situation.engine.name and (
+        workload.engine_options
+        or any(option.key == "kv" and option.value not in engine.kv_formats for option in options)
+    ):
+        # Flags and formats of one engine mean nothing to another.
         return None
     try:
         if judged_by.allow_offload:

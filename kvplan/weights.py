@@ -14,7 +14,6 @@ from kvplan.dtypes import DTYPE_BYTES, WeightFormat, weight_format
 from kvplan.frozen import replace
 from kvplan.gguf_mix import least_mix_bytes, mix_bytes, mix_tensor_bytes
 from kvplan.model import ModelSpec, Quantization, num_parameters
-from kvplan.module_patterns import patterns_of
 from kvplan.quantity import Quantity
 from kvplan.tensors import Role, Tensor
 from kvplan.units import ceil_div
@@ -123,6 +122,8 @@ class _Packing:
     __slots__ = ("_formats", "_found", "_like", "_spans", "_unquantized", "differs_by_layer", "quantization")
 
     def __init__(self, quantization: Quantization) -> None:
+        from kvplan.module_patterns import patterns_of
+
         self.quantization = quantization
         self._unquantized = patterns_of(quantization.unquantized)
         merged: dict[str, tuple[str, ...]] = {}

@@ -3,7 +3,7 @@
 import pytest
 from oracle_tables import oracle
 
-from kvplan.gguf_mix import mix_bytes, num_stored_elements
+from kvplan.gguf_mix import least_mix_bytes, mix_bytes, num_stored_elements
 from kvplan.sources.config_model import model_from_config
 
 ROWS = oracle("gguf_mixes.jsonl")
@@ -25,3 +25,10 @@ def test_the_parts_add_up(row):
     assert all(
         0 <= experts <= layer for experts, layer in zip(file.expert_bytes, file.layer_bytes, strict=True)
     )
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row["model"] for row in ROWS])
+def test_no_file_is_smaller_than_the_bound(row):
+    model = model_from_config(row["config"], name=row["model"], source="test")
+    for mix, num_bytes in row["bytes"].items():
+        assert num_bytes // 4 < least_mix_bytes(model, mix) <= num_bytes

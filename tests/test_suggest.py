@@ -141,3 +141,49 @@ def test_losses_are_of_one_engine_each():
     assert kv_loss("transformers", "int4").text == ""
     for name in ("bf16", "fp8", "awq", "q4_k_m", "iq2_m", "mlx-4bit", "gguf-bf16", "nf4", "exl3-4.0"):
         assert weight_loss(name).tier in ("none", "small", "large")
+
+
+# As they were when each change was planned in full.
+SUGGESTED = {
+    "llama-3-70b --gpu 48GB --ctx 32k": [
+        {"gpu": "4"},
+        {"weights": "q8_0", "gpu": "2"},
+        {"weights": "q3_k_m"},
+        {"weights": "q4_k_m", "ctx": "15360"},
+    ],
+    "command-r --gpu rtx-5090 --ctx 8k --weights q8_0": [
+        {"gpu": "2"},
+        {"kv": "q8_0", "weights": "q5_k_m"},
+        {"weights": "q4_k_m"},
+        {"weights": "q6_k", "ctx": "3072"},
+    ],
+    "llama-3.1-70b --gpu rtx-5090 --ctx 16k --weights q8_0": [
+        {"gpu": "4"},
+        {"weights": "q6_k", "gpu": "2"},
+        {"kv": "q8_0", "weights": "iq3_xxs"},
+        {"weights": "iq2_m"},
+    ],
+    "qwen2.5-7b --gpu 8GB --ctx 32k --engine ideal": [
+        {"gpu": "4"},
+        {"weights": "q8_0", "gpu": "2"},
+        {"kv": "fp8", "gpu": "2"},
+        {"weights": "q6_k"},
+    ],
+    "qwen2-7b --gpu 8GB --ctx 64k --batch 4": [
+        {"weights": "q8_0", "gpu": "4"},
+        {"weights": "q6_k", "ctx": "7168"},
+        {"weights": "q8_0", "allow_offload": "true"},
+    ],
+    "gpt-j-6b --gpu m3-max-64gb --ctx 128k --weights awq": [
+        {"gpu": "2"},
+        {"kv": "fp8"},
+        {"ctx": "90112"},
+        {"weights": "q4_k_m", "ctx": "103424"},
+    ],
+}
+
+
+@pytest.mark.parametrize("words", SUGGESTED)
+def test_leaving_out_what_cannot_be_printed_changes_no_suggestion(answer, words):
+    _, data = answer("fit", *words.split())
+    assert [item["changes"] for item in data["suggestions"]] == SUGGESTED[words]

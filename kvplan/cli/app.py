@@ -84,9 +84,12 @@ def _cut(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _build(words: Sequence[str]) -> typer.Typer:
+    called = next((word for word in words if not word.startswith("-")), "")
+    is_alone = called in COMMANDS and not _completing()
     app = typer.Typer(
         name="kvplan",
-        add_completion=True,
+        # Options of kvplan itself stand before the command; where none does, none is built but --help.
+        add_completion=not is_alone or words[0] != called,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
@@ -95,8 +98,7 @@ def _build(words: Sequence[str]) -> typer.Typer:
         "130 interrupted.",
     )
     app.callback()(_callback)
-    called = next((word for word in words if not word.startswith("-")), "")
-    names = [called] if called in COMMANDS and not _completing() else list(COMMANDS)
+    names = [called] if is_alone else list(COMMANDS)
     for name in names:
         import_module(f"kvplan.cli.{COMMANDS[name]}").register(app)
     return app

@@ -247,6 +247,13 @@ class Engine(ABC):
         """
         return None
 
+    def searching(self) -> "Engine":
+        """Return the engine as searches use it, where a plan is asked whether it fits and no more.
+
+        Its plans have the same expected and upper amounts; a lower bound that costs much may be wide.
+        """
+        return self
+
     def spilled(self, plan: Plan, devices: Sequence[Device]) -> Plan | None:  # noqa: ARG002
         """Return ``plan``'s workload with as little as possible in system memory, so that it fits.
 

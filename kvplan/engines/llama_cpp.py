@@ -7,6 +7,7 @@ not fit can be left in system memory with ``--n-cpu-moe`` or ``-ngl``, which is 
 """
 
 from collections.abc import Sequence
+from copy import copy
 
 from kvplan.device import Device
 from kvplan.dtypes import GGML_TYPES
@@ -25,10 +26,8 @@ from kvplan.engines.base import (
 from kvplan.engines.llama_cpp_commands import server_command, startup_lines
 from kvplan.engines.llama_cpp_compute import compute_buffers
 from kvplan.engines.llama_cpp_devices import one_memory_check, runtime_of
-from kvplan.engines.llama_cpp_draft import drafting
 from kvplan.engines.llama_cpp_extras import extra_components
 from kvplan.engines.llama_cpp_fit import Room, fitted_context, min_context, shrinks, target_bytes
-from kvplan.engines.llama_cpp_offload import least_spilled
 from kvplan.engines.llama_cpp_placement import Holding, Placed, layout_of, place, shares_of
 from kvplan.engines.llama_cpp_settings import (
     ALL_LAYERS,
@@ -64,8 +63,17 @@ class LlamaCppEngine(Engine):
     weight_families = ("plain", "gguf")
     about = "GGUF files on one card or several, with layers or experts in system memory"
 
+    # Whether the lower bound over several cards is worked out: it takes a graph of its own.
+    _is_narrow = True
+
     def __init__(self, version: str = VERSIONS[-1]) -> None:
         self.version = version
+
+    def searching(self) -> Engine:
+        """Return the same with a wide lower bound for compute buffers over several cards."""
+        wide = copy(self)
+        wide._is_narrow = False
+        return wide
 
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
         """Price one server. Raises UnknownFormat for weights or caches llama.cpp does not take."""
@@ -78,6 +86,8 @@ class LlamaCppEngine(Engine):
 
     def spilled(self, plan: Plan, devices: Sequence[Device]) -> Plan | None:
         """Return the plan with the fewest experts, then layers, in system memory that fits."""
+        from kvplan.engines.llama_cpp_offload import least_spilled
+
         model, workload = plan.model, plan.workload
         type_k, type_v, _ = cache_types(workload)
         settings = settings_of(workload, plan.context_tokens, type_k, type_v)
@@ -112,7 +122,7 @@ class LlamaCppEngine(Engine):
         if placed.unmodelled:
             return None
         return min(
-            self.budget_bytes(device, workload) - held.weight_bytes - held.cache_bytes - held.state_bytes
+            self.budget_bytes(device, workload) - held.num_bytes
             for device, held in zip(on_gpu, placed.devices, strict=True)
         )
 
@@ -206,7 +216,13 @@ class LlamaCppEngine(Engine):
         placed = place(model, format_name, settings, shares, layout)
         cache = cache_use(model, workload, settings, context_tokens)
         compute = compute_buffers(
-            model, format_name, settings, cells_for(model, settings), shares, is_cuda=layout == "cuda"
+            model,
+            format_name,
+            settings,
+            cells_for(model, settings),
+            shares,
+            is_cuda=layout == "cuda",
+            is_narrow=self._is_narrow,
         )
         extras, on_host = extra_components(model, workload, settings)
         host = [
@@ -220,6 +236,8 @@ class LlamaCppEngine(Engine):
         host += on_host if on_gpu else (*on_host, *extras)
         beside: list[tuple[Component, ...]] = [extras, *[()] * (len(on_gpu) - 1)]
         if model.draft is not None:
+            from kvplan.engines.llama_cpp_draft import drafting
+
             draft = drafting(model.draft, workload, settings, format_name, shares, layout)
             beside = [(*parts, part) for parts, part in zip(beside, draft.devices, strict=False)]
             host.append(draft.host)

@@ -2,7 +2,6 @@
 
 from kvplan.engines.base import DevicePlan
 from kvplan.engines.llama_cpp_devices import backend_of
-from kvplan.engines.llama_cpp_draft import draft_format
 from kvplan.engines.llama_cpp_placement import Placed
 from kvplan.engines.llama_cpp_settings import ALL_LAYERS, DEFAULT_N_BATCH, DEFAULT_N_UBATCH, Settings
 from kvplan.model import ModelSpec, num_layers
@@ -48,6 +47,8 @@ def server_command(
         if key in options:
             words += [flag, str(options[key])]
     if model.draft is not None:
+        from kvplan.engines.llama_cpp_draft import draft_format
+
         words += ["-md", file_of(model.draft, draft_format(model.draft, format_name))]
     elif "model_draft" in options:
         words += ["-md", str(options["model_draft"])]

@@ -53,10 +53,12 @@ def compute_buffers(
     shares: tuple[int, ...],
     *,
     is_cuda: bool = True,
+    is_narrow: bool = True,
 ) -> ComputeBuffers:
     """Return the compute buffers of a context over ``len(shares)`` cards (none: the CPU alone).
 
-    ``shares`` are the weights by which layers are split over the cards.
+    ``shares`` are the weights by which layers are split over the cards. Without ``is_narrow`` the lower
+    bound is zero where it takes a graph of its own.
     """
     shape = model_shape(model)
     used = tuple(index for index, share in enumerate(shares) if share > 0)
@@ -73,7 +75,9 @@ def compute_buffers(
     batch = _batch(model, settings, cells, on_cards=bool(cards))
     sizes = compute_buffer_sizes(model, format_name, placement, batch)
     least = sizes
-    if placement.is_pipeline:
+    if placement.is_pipeline and not is_narrow:
+        least = (0,) * len(sizes)
+    elif placement.is_pipeline:
         # A server pins norms to their layer's card; what --fit measures is larger by a copy of the state.
         least = compute_buffer_sizes(model, format_name, placement, batch, pinned=True)
     amounts = [

@@ -34,3 +34,12 @@ def test_the_public_names_are_there():
 
     for name in kvplan.__all__:
         assert getattr(kvplan, name) is not None
+
+
+def test_help_shows_every_command_and_how_to_complete(kvplan):
+    code, out, _ = kvplan("--help")
+    assert code == 0
+    assert {"fit", "show", "sweep", "doctor", "--install-completion", "--version"} <= set(out.split())
+    code, out, _ = kvplan("fit", "--help")
+    assert code == 0
+    assert "--min-headroom" in out

@@ -95,27 +95,42 @@ def _alignments(num_cards: int) -> tuple[int, ...]:
 class _ByLength:
     """The buffers of one graph by the length of its caches; a window may be as long as they are.
 
-    One length is built as it is. Whoever asks for a second will ask for more: two lengths are built
-    then, unlike any other size in a model, and all others only packed.
+    One length is built as it is. Whoever asks for a second will ask for more: one other is built then,
+    unlike any other size in a model, and all the rest only packed. Where the first length is like some
+    size in the model, so that tensors live otherwise, two others are built.
     """
 
     def __init__(self, build: Callable[[int], Lifetimes], alignments: tuple[int, ...]) -> None:
         self._build, self._alignments = build, alignments
-        self._one: dict[int, tuple[int, ...]] = {}
+        self._first: tuple[int, Lifetimes, tuple[int, ...]] | None = None
         self._all: GrowingBuffers | None = None
 
     def at(self, num_cells: int) -> tuple[int, ...]:
         """Return the bytes of each card's buffer and, last, the CPU's."""
-        if num_cells in self._one:
-            return self._one[num_cells]
-        if not self._one:
-            self._one[num_cells] = packed_sizes(self._build(num_cells), self._alignments)
-            return self._one[num_cells]
+        if self._first is None:
+            lived = self._build(num_cells)
+            self._first = num_cells, lived, packed_sizes(lived, self._alignments)
+        first_cells, lived, sizes = self._first
+        if num_cells == first_cells:
+            return sizes
         if self._all is None:
-            first, last = (cells // CELL_STRIDE for cells in MEASURED_CELLS)
-            short, long = (self._build(cells) for cells in MEASURED_CELLS)
-            self._all = GrowingBuffers(short, long, first, last, self._alignments)
+            self._all = self._growing(first_cells, lived)
         return self._all.at(num_cells // CELL_STRIDE)
+
+    def _growing(self, first_cells: int, lived: Lifetimes) -> GrowingBuffers:
+        near_cells, far_cells = MEASURED_CELLS
+        far = self._build(far_cells)
+        steps = (far_cells - first_cells) // CELL_STRIDE
+        is_alike = (
+            first_cells % CELL_STRIDE == 0
+            and steps
+            and (lived.events, lived.backends) == (far.events, far.backends)
+            and not any((large - size) % steps for size, large in zip(lived.sizes, far.sizes, strict=True))
+        )
+        if not is_alike:
+            first_cells, lived = near_cells, self._build(near_cells)
+        first, last = first_cells // CELL_STRIDE, far_cells // CELL_STRIDE
+        return GrowingBuffers(lived, far, first, last, self._alignments)
 
 
 @lru_cache(maxsize=1024)
