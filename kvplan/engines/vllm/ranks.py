@@ -80,7 +80,7 @@ class Loaded:
     required: Quantity
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def ranks_of(server: Server, devices: tuple[Device, ...]) -> tuple[Rank, ...]:
     """Return one rank a device, equal ones made once."""
     made: dict[tuple[int, int], Rank] = {}
@@ -239,7 +239,7 @@ def _activation(share: Share, context_tokens: int) -> Quantity:
     )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def _with_load(share: Share, blocks: int, context_tokens: int, num_sequences: int) -> Loaded:
     """Put a load on a share; one card after the other asks for the same."""
     activation = _activation(share, context_tokens)
