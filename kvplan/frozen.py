@@ -40,6 +40,8 @@ else:
 
 
 def _frozen(cls: type, *, eq: bool) -> type:
+    if any(hasattr(base, "__match_args__") for base in cls.__bases__):
+        raise TypeError(f"{cls.__qualname__}: a frozen value inherits no fields")
     names, defaults = tuple(cls.__annotations__), vars(cls)
     body = {name: value for name, value in defaults.items() if name not in names}
     # Slots are laid out when a class is made, so it is made once more.

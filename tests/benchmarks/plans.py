@@ -15,7 +15,15 @@ from kvplan.solve import max_context
 from kvplan.sources import open_model
 from kvplan.workload import Workload
 
-MODELS = ("llama-3-70b", "gemma-3-27b", "deepseek-v3", "gpt-oss-120b", "kimi-k3", "deepseek-v4-pro", "gemma-3n-e4b")
+MODELS = (
+    "llama-3-70b",
+    "gemma-3-27b",
+    "deepseek-v3",
+    "gpt-oss-120b",
+    "kimi-k3",
+    "deepseek-v4-pro",
+    "gemma-3n-e4b",
+)
 ENGINES = ("ideal", "vllm", "sglang", "tensorrt-llm", "tgi", "lmdeploy", "transformers", "llama.cpp")
 
 
