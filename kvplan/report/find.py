@@ -174,11 +174,13 @@ def _notes(answer: FindAnswer) -> Iterator[str]:
             yield f"price: {name}, ${dollars:,.2f} an hour, {answer.offer.source}"
     if answer.found:
         if answer.num_cards:
-            yield "one row a GPU, the smallest first; each with its best model"
+            yield "one row a GPU, the smallest first" + (
+                "; each with its best" if answer.num_models > 1 else ""
+            )
         if answer.as_published:
             yield "models as they are published; name some, or --weights, to try other formats"
-        yield (
-            "best first: fits before tight, four bits and more before fewer, then most parameters, then "
+        yield f"best{'' if answer.num_cards else ' first'}: " + (
+            "fits before tight, four bits and more before fewer, then most parameters, then "
             "the format that loses least; no benchmark scores"
         )
         yield "tokens/s: of all sequences, at the asked context, from the bandwidth; an estimate"
