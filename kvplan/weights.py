@@ -7,11 +7,11 @@ mixes choose a type per tensor and are in kvplan.gguf_mix.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import lru_cache
 from math import prod
 
 from kvplan.dtypes import DTYPE_BYTES, WeightFormat, weight_format
+from kvplan.frozen import replace
 from kvplan.gguf_mix import least_mix_bytes, mix_bytes, mix_tensor_bytes
 from kvplan.model import ModelSpec, Quantization, num_parameters
 from kvplan.module_patterns import patterns_of

@@ -1,6 +1,5 @@
 """vLLM: what the cache costs: the whole model with ranks counted once, and by kind of layer."""
 
-from dataclasses import replace
 from functools import lru_cache
 
 from kvplan.engines.base import CacheGroup, CacheUse
@@ -9,7 +8,7 @@ from kvplan.engines.vllm.pages import specs_of
 from kvplan.engines.vllm.pool import Demand, PoolLayout
 from kvplan.engines.vllm.server import Server
 from kvplan.engines.vllm.states import StateDtypes, state_bytes
-from kvplan.frozen import dataclass
+from kvplan.frozen import dataclass, replace
 from kvplan.layers import Cache, kind_name
 from kvplan.model import cache_kinds
 from kvplan.quantity import Quantity, exact
