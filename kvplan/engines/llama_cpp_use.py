@@ -60,6 +60,7 @@ def _sizes(model: ModelSpec, settings: Settings) -> tuple[int, int, tuple[CacheG
     value_width = value_width_of(cache_kinds(model), flash_attn=settings.flash_attn)
     wide = KV_FORMATS["fp16"]
     kv = states = low = high = 0
+    is_assumed = False
     groups: list[CacheGroup] = []
     for cache, count in cache_kinds(model):
         part = layer_cache(
@@ -73,7 +74,9 @@ def _sizes(model: ModelSpec, settings: Settings) -> tuple[int, int, tuple[CacheG
         )
         if part is None:
             textbook = cache_bytes(cache, cells.full, wide, wide) * cells.num_streams * count
-            full = 4 * model.structure.hidden_size * cells.full * cells.num_streams * count
+            # A short context takes less than the other sequence that cross attention keeps.
+            full = max(textbook, 4 * model.structure.hidden_size * cells.full * cells.num_streams * count)
+            is_assumed = True
             kv += (textbook + full) // 2
             low, high = low + textbook, high + full
             groups.append(CacheGroup(kind_name(cache), count, 0, textbook // settings.n_parallel))
@@ -85,5 +88,4 @@ def _sizes(model: ModelSpec, settings: Settings) -> tuple[int, int, tuple[CacheG
         each = ceil_div(amount + part.state_bytes * count, settings.n_parallel)
         rows = max(1, cells.full * cells.num_streams)
         groups.append(CacheGroup(kind_name(cache), count, amount // rows, each))
-    is_assumed = high != kv
     return kv, states, tuple(groups), low if is_assumed else 0, high if is_assumed else 0

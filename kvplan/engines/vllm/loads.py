@@ -71,7 +71,7 @@ def _activation(share: Share, context_tokens: int) -> Quantity:
     )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def _with_load(share: Share, blocks: int, context_tokens: int, num_sequences: int) -> Loaded:
     """Put a load on a share; one card after the other asks for the same."""
     activation = _activation(share, context_tokens)

@@ -104,7 +104,7 @@ class _Start:
     details: tuple[tuple[str, object], ...]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)
 def _started(server: Server, devices: tuple[Device, ...], context_tokens: int) -> _Start:
     ranks = ranks_of(server, devices)
     rooms = available_bytes(server, ranks, context_tokens)

@@ -70,7 +70,7 @@ class Rank:
     taken: Quantity
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def ranks_of(server: Server, devices: tuple[Device, ...]) -> tuple[Rank, ...]:
     """Return one rank a device, equal ones made once."""
     made: dict[tuple[int, int], Rank] = {}

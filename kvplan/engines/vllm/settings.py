@@ -37,8 +37,8 @@ V0_LONG_CONTEXT_TOKENS = 32768
 class Card:
     """What of a device decides how a server resolves itself; nothing where no device is named.
 
-    ``generation`` is the major number of its compute capability, ``max_num_batched_tokens`` and
-    ``max_num_seqs`` the scheduler's defaults there.
+    ``generation`` is the major number of its compute capability, 0 where it changes nothing;
+    ``max_num_batched_tokens`` and ``max_num_seqs`` are the scheduler's defaults there.
     """
 
     generation: int
@@ -208,8 +208,8 @@ def _state_dtypes(model: ModelSpec, workload: Workload) -> StateDtypes:
 
 
 @lru_cache(maxsize=1024)
-def card_of(device: Device | None, version: tuple[int, int]) -> Card:
-    """Return a device's kind: its generation and the defaults of an API server by its memory.
+def card_of(device: Device | None, version: tuple[int, int], *, by_generation: bool) -> Card:
+    """Return a device's kind: the defaults of an API server by its memory, and its generation if asked.
 
     engine/arg_utils.py get_batch_defaults: the A100 is kept small since 0.9, the largest tier is new in
     0.28, the GB10 is kept small since 0.33.
@@ -225,7 +225,7 @@ def card_of(device: Device | None, version: tuple[int, int]) -> Card:
         tokens, seqs = 16384, 1024
     elif memory >= BIG_DEVICE_BYTES and not is_small_tier:
         tokens, seqs = 8192, 1024
-    return Card(generation(device.compute_capability), tokens, seqs)
+    return Card(generation(device.compute_capability) if by_generation else 0, tokens, seqs)
 
 
 def _scheduler(
