@@ -15,8 +15,7 @@ from kvplan.engines.base import Component, DevicePlan, Engine, Notice, Plan
 from kvplan.errors import OptionClash
 from kvplan.frozen import replace
 from kvplan.model import ModelSpec
-from kvplan.quantity import Quantity
-from kvplan.quantity import total
+from kvplan.quantity import Quantity, total
 from kvplan.units import format_tokens
 from kvplan.weights import format_name_of
 from kvplan.workload import Workload

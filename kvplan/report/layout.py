@@ -52,7 +52,9 @@ def _layer_text(layer: Layer, model: ModelSpec) -> str:
         return NO_CACHE
     texts = [cache_text(cache, model) for cache in layer.caches]
     once = dict.fromkeys(texts)
-    return " beside ".join(text if texts.count(text) == 1 else f"{texts.count(text)} × {text}" for text in once)
+    return " beside ".join(
+        text if texts.count(text) == 1 else f"{texts.count(text)} × {text}" for text in once
+    )
 
 
 def cache_text(cache: Cache, model: ModelSpec) -> str:
