@@ -278,6 +278,8 @@ FAMILIES: dict[str, str] = {
     "musicflamingo": "hearing:audio_flamingo3",
     "glmasr": "hearing:glm_asr",
     "qwen3_asr": "hearing:qwen3_asr",
+    "muse_glimmer": "muse:muse_glimmer",
+    "muse_spark": "muse:muse_spark",
     "deepseek_vl": "deepseek_vision:deepseek_vl",
     "deepseek_vl_hybrid": "deepseek_vision:deepseek_vl_hybrid",
     "janus": "janus:janus",
