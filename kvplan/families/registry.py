@@ -264,7 +264,7 @@ FAMILIES: dict[str, str] = {
     "glmga": "glm_vision:glm4v",
     "exaone4_5": "qwen_vl:exaone4_5",
     "cosmos3_omni": "qwen_vl:cosmos3_omni",
-    "qianfan_ocr": "seeing:internvl",
+    "qianfan_ocr": "seeing:qianfan_ocr",
     "minicpmv4_7": "minicpm_v:minicpmv4_6",
     "minicpm_ocr": "minicpm_v:minicpmv4_6",
     "idefics2": "stock_vision:idefics2",
