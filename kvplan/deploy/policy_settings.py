@@ -21,6 +21,8 @@ SPELLED: dict[str, dict[str, str]] = {
     },
     "sglang": {"ctx": "--context-length", "tp": "--tp-size", "pp": "--pp-size", "kv": "--kv-cache-dtype"},
     "tensorrt-llm": {"ctx": "--max_seq_len", "tp": "--tp_size", "pp": "--pp_size", "kv": "--kv_cache_dtype"},
+    "lmdeploy": {"ctx": "--session-len", "tp": "--tp", "kv": "--quant-policy"},
+    "tgi": {"ctx": "--max-total-tokens", "tp": "--num-shard", "kv": "--kv-cache-dtype"},
     "llama.cpp": {
         "ctx": "--ctx-size",
         "slots": "--parallel",
@@ -109,7 +111,7 @@ def _deployment(base: Settings, own: Deployment, launch: Launch) -> Settings:
 def deployments_of(loaded: Loaded) -> list[Launch]:
     """Return a policy's own deployments as launches."""
     return [
-        _launch(name, entry, loaded.origin, loaded.lines.get(name, 0))
+        replace(_launch(name, entry, loaded.origin, loaded.lines.get(name, 0)), policy=loaded)
         for name, entry in loaded.policy.deployments.items()
     ]
 

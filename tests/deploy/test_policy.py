@@ -145,6 +145,27 @@ def test_deployments_as_data(check):
     assert other["file"] == "d/a.yml"
 
 
+@pytest.mark.parametrize(
+    ("engine", "kv", "kept"), [("tgi@3.2", "fp8", "fp8_e4m3fn"), ("lmdeploy", "int8", "int8")]
+)
+def test_deployments_under_engines_with_flags_of_their_own(check, engine, kv, kept):
+    policy = (
+        "deployments:\n"
+        "  chat:\n"
+        "    model: llama-3.1-8b\n"
+        "    gpu: 2xl40s\n"
+        f"    engine: {engine}\n"
+        "    ctx: 16k\n"
+        "    tp: 2\n"
+        f"    kv: {kv}\n"
+    )
+    code, data = check({"kvplan.yaml": policy})
+    (chat,) = data["deployments"]
+    assert (code, chat["verdict"], chat["gpu"]) == (0, "fits", "2 × l40s")
+    assert chat["plan"]["workload"]["context_tokens"] == 16384
+    assert chat["plan"]["workload"]["kv_cache_dtype"]["k"] == kept
+
+
 def test_the_schema_for_editors(kvplan):
     code, out, _ = kvplan("schema", "policy")
     schema = json.loads(out)
@@ -169,3 +190,21 @@ def test_a_general_gpu_holds_where_files_name_none(check):
     override = files["kvplan.yaml"] + "files: {p.yaml: {gpu: 24GB}}\n"
     _, data = check({"kvplan.yaml": override}, "a.yml", "p.yaml")
     assert [row["gpu"] for row in data["deployments"]] == ["h100-sxm", "24GB"]
+
+
+def test_a_policy_is_a_file_to_check_and_to_compare(check, capsys):
+    from kvplan.cli import main
+
+    text = "gpu: l4\ndeployments:\n  chat: {model: llama-3.1-8b, ctx: 8k, min_concurrency: 2}\n"
+    files = {"kvplan.yaml": text, "other/kvplan.yaml": text.replace("8k", "64k").replace("l4", "h100")}
+    for words in (("kvplan.yaml",), (".",), ()):
+        code, data = check(files, *words)
+        rows = {row["file"]: row for row in data["deployments"]}
+        assert (code, rows["kvplan.yaml"]["gpu"], rows["kvplan.yaml"]["line"]) == (0, "l4", 3)
+        # Each file's own settings hold for its deployments.
+        assert ("other/kvplan.yaml" in rows) == (words == (".",))
+        if words == (".",):
+            assert rows["other/kvplan.yaml"]["gpu"] == "h100-sxm"
+    assert main(["diff", "kvplan.yaml", "other/kvplan.yaml", "--json"]) == 0
+    (change,) = json.loads(capsys.readouterr().out)["changes"]
+    assert {"gpu", "context_tokens"} <= {item["field"] for item in change["changed"]}
