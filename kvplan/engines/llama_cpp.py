@@ -81,6 +81,10 @@ class LlamaCppEngine(Engine):
         if settings.placement_is_given or plan.refusals or not plan.devices:
             return None
         has_experts = any(mix_bytes(model, plan.weights_format).expert_bytes)
+
+        def may_fit(tried: Settings) -> bool:
+            return self._spare_bytes(model, workload, devices, tried, plan.weights_format) >= 0
+
         for strict in (True, False):
 
             def fits(tried: Settings, *, strict: bool = strict) -> bool:
@@ -91,7 +95,13 @@ class LlamaCppEngine(Engine):
                     for check in checks
                 )
 
-            found = least_spilled(settings, num_layers(model.structure), has_experts=has_experts, fits=fits)
+            found = least_spilled(
+                settings,
+                num_layers(model.structure),
+                has_experts=has_experts,
+                may_fit=may_fit,
+                fits=fits,
+            )
             if found is not None:
                 kept = tuple(notice for notice in plan.warnings if notice.code != "windows-spills")
                 result = self._priced(model, workload, devices, found, kept)
@@ -104,12 +114,32 @@ class LlamaCppEngine(Engine):
         if not on_gpu:
             return None
         workload, settings, _ = self._settled(model, workload, devices)
-        format_name = _format_of(model, workload)
-        placed = place(model, format_name, settings, shares_of(settings, on_gpu), layout_of(on_gpu[0]))
-        if placed.unmodelled:
-            return None
+        placed = self._laid_out(model, settings, on_gpu, _format_of(model, workload))
+        return None if placed.unmodelled else self._spare_on(placed, workload, on_gpu)
+
+    def _spare_bytes(
+        self,
+        model: ModelSpec,
+        workload: Workload,
+        devices: Sequence[Device],
+        settings: Settings,
+        format_name: str,
+    ) -> int:
+        on_gpu = _gpus(devices)
+        return self._spare_on(self._laid_out(model, settings, on_gpu, format_name), workload, on_gpu)
+
+    @staticmethod
+    def _laid_out(
+        model: ModelSpec, settings: Settings, on_gpu: tuple[Device, ...], format_name: str
+    ) -> Placed:
+        return place(model, format_name, settings, shares_of(settings, on_gpu), layout_of(on_gpu[0]))
+
+    def _spare_on(self, placed: Placed, workload: Workload, on_gpu: tuple[Device, ...]) -> int:
+        """Return what weights and caches leave of the fullest card; what was not modelled counts for 0."""
         return min(
-            self.budget_bytes(device, workload) - held.weight_bytes - held.cache_bytes - held.state_bytes
+            self.budget_bytes(device, workload)
+            - held.weight_bytes
+            - (0 if placed.unmodelled else held.cache_bytes + held.state_bytes)
             for device, held in zip(on_gpu, placed.devices, strict=True)
         )
 
