@@ -83,7 +83,8 @@ def compute_buffer_sizes(
         return packed_sizes(_lived(model, mix, placement, batch, pinned), _alignments(cpu))
     follows = batch.window == batch.full
     # The matrices' types decide only about those that lie in system memory.
-    of_mix = mix if placement.output == cpu else ""
+    reads_types = placement.output == cpu or llama_cpp_arch(model) in EXACT_EXPERT_ARCHS
+    of_mix = mix if reads_types else ""
     anywhere = replace(batch, full=0, window=0 if follows else batch.window)
     return _by_length(model, of_mix, placement, anywhere, follows, pinned).at(batch.full)
 
