@@ -7,14 +7,14 @@ Where a file's own header was read its tensors are the answer.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 from typing import Literal
 
 from kvplan.dtypes import GGML_TYPES
-from kvplan.frozen import dataclass
+from kvplan.frozen import dataclass, replace
 from kvplan.gguf_names import (
     GgufTensor,
     file_name,

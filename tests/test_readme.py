@@ -7,7 +7,7 @@ import pytest
 from readme_outputs import BLOCK, ROOT, filled
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMAND_NAMES = ("fit", "show", "list", "compare", "find", "sweep", "capacity", "check", "diff")
+COMMAND_NAMES = ("fit", "show", "list", "compare", "find", "sweep", "capacity", "check", "diff", "verify")
 COMMANDS = sorted({line.split(" | ")[0] for line in re.findall(r"^kvplan [^\n]*", TEXT, re.MULTILINE)})
 
 

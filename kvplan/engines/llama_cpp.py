@@ -7,7 +7,6 @@ not fit can be left in system memory with ``--n-cpu-moe`` or ``-ngl``, which is 
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from kvplan.device import Device
 from kvplan.engines.base import (
@@ -42,6 +41,7 @@ from kvplan.engines.llama_cpp_settings import (
 )
 from kvplan.engines.llama_cpp_use import cache_use, cells_for
 from kvplan.errors import InvalidValue
+from kvplan.frozen import replace
 from kvplan.gguf_mix import mix_bytes
 from kvplan.model import ModelSpec, num_layers
 from kvplan.quantity import Quantity, exact, total

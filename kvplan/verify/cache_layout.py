@@ -21,6 +21,8 @@ LAYOUTS: dict[str, str] = {
     "ollama": "llama_cpp_layout",
     "sglang": "sglang_layout",
     "tensorrt-llm": "tensorrt_llm_layout",
+    "tgi": "tgi_layout",
+    "lmdeploy": "lmdeploy_layout",
 }
 
 

@@ -139,6 +139,10 @@ def _shared(plan: Plan, readings: Readings) -> list[Comparison]:
         if name == "cuda_graphs" and planned is None:
             continue
         if name == "weights" and planned is not None:
+            draft = _component(device, "draft_model")
+            if plan.engine_name == "vllm" and draft is not None:
+                # vLLM loads what drafts in the same measured step (v1/worker/gpu_model_runner.py).
+                planned += draft
             planned = _as_loaded(planned)
         rows.append(_row(name, planned, readings.largest(said)))
     return [row for row in rows if row is not None]
@@ -273,7 +277,9 @@ def _llama_cpp(plan: Plan, readings: Readings) -> tuple[Comparison, ...]:
     rows += _whole_cache(plan, readings)
     if not names:
         host = {part.name: part.bytes for part in plan.host}
-        weights = [reading for reading in readings.of("weights") if not is_gpu(reading.device)]
+        # The memory table's row of the host repeats what the loader's buffers say more finely.
+        buffers = [reading for reading in readings.of("weights") if not is_gpu(reading.device)]
+        weights = [reading for reading in buffers if reading.device != "Host"] or buffers
         if weights:
             held = Reading(
                 "weights",
