@@ -39,6 +39,8 @@ class Room:
 def shrinks(workload: Workload) -> bool:
     """Tell whether ``--fit`` chooses the context: it is on, and no context was named."""
     named = workload.context_tokens or workload.option("ctx_size") is not None
+    # It gives up on --split-mode tensor before it looks at the context.
+    named = named or str(workload.option("split_mode")).casefold() == "tensor"
     return not named and str(workload.option("fit", "on")).casefold() not in OFF
 
 

@@ -83,7 +83,7 @@ def settings_of(workload: Workload, context_tokens: int, type_k: str, type_v: st
     n_ctx = whole(option("ctx_size"), 0) or context_tokens * num_shares
     n_batch = min(round_up(n_ctx, CELL_PADDING), whole(option("n_batch"), DEFAULT_N_BATCH))
     flash = str(option("flash_attn", "auto")).casefold()
-    layers = option("n_gpu_layers")
+    layers, split_mode = option("n_gpu_layers"), _split_mode(option("split_mode"))
     n_cpu_moe = ALL_LAYERS if option("cpu_moe") else whole(option("n_cpu_moe"), 0)
     overrides = _overrides(option("override_tensor"), whole(option("n_cpu_ffn"), 0))
     return Settings(
@@ -102,10 +102,11 @@ def settings_of(workload: Workload, context_tokens: int, type_k: str, type_v: st
         tensor_split=_tensor_split(option("tensor_split")),
         num_outputs=n_parallel,
         overrides=overrides,
-        split_mode=_split_mode(option("split_mode")),
+        split_mode=split_mode,
         main_gpu=whole(option("main_gpu"), 0),
         op_offload=not option("no_op_offload", False),
-        flash_attn_auto=flash not in (*FLASH_OFF, *FLASH_ON),
+        # Parts of layers on several cards need it: no card turns it off then.
+        flash_attn_auto=flash not in (*FLASH_OFF, *FLASH_ON) and split_mode != "tensor",
         placement_is_given=bool(
             n_cpu_moe or overrides or str(layers or "auto").casefold() not in ("auto", "-1")
         ),

@@ -69,6 +69,14 @@ _PLAIN: tuple[tuple[str, str], ...] = (
     ("attention.q_lora_rank", "q_lora_rank"),
 )
 
+# What a router does with its scores; numbers of any kind.
+_ROUTER: tuple[tuple[str, str], ...] = (
+    ("expert_weights_scale", "routed_scaling_factor"),
+    ("expert_weights_norm", "norm_topk_prob"),
+    ("expert_group_count", "n_group"),
+    ("expert_group_used_count", "topk_group"),
+)
+
 
 def config_is_known(arch: str) -> bool:
     """Tell whether some family reads the configs of a GGUF architecture."""
@@ -86,6 +94,10 @@ def config_of_keys(keys: Keys, *, is_tied: bool | None = None) -> Config:
     for key, name in _PLAIN:
         if keys.raw(key) is not None and (value := keys.count(key)):
             config[name] = value
+    for key, name in _ROUTER:
+        said = keys.raw(key)
+        if isinstance(said, bool | int | float):
+            config[name] = said
     if keys.raw("vocab_size") is not None:
         config["vocab_size"] = keys.count("vocab_size")
     num_layers = keys.count("block_count") - keys.count("nextn_predict_layers", 0)

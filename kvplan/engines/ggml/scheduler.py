@@ -156,7 +156,7 @@ def _batch_of(tensor: Tensor) -> int:
             return 0
         case "mul_mat":
             return tensor.ne[1]
-        case "mul_mat_id" | "rope":
+        case "mul_mat_id" | "mul_mat_id_f32" | "rope":
             return tensor.ne[2]
     return tensor.ne[1] * tensor.ne[2] * tensor.ne[3]
 

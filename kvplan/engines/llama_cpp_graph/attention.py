@@ -231,7 +231,9 @@ class AttentionParts(GraphParts):
                 cur.backend = self.places.cpu
         return self.graph.expand(cur)
 
-    def latent_attention(self, part: Latent, tensor: Tensor) -> Tensor:
+    def latent_attention(
+        self, part: Latent, tensor: Tensor, *, rotates: bool = True, temper: Tensor | None = None
+    ) -> Tensor:
         """MLA with the absorbed projections (src/models/deepseek2.cpp)."""
         tokens, rope, rank = self.batch.num_tokens, part.rope_dim, part.kv_lora_rank
         head = part.nope_dim + rope
@@ -243,11 +245,14 @@ class AttentionParts(GraphParts):
         joint = self.linear(tensor, rank + rope, "attn_kv_a_mqa")
         row = joint.nb[1]
         compressed = self.norm(view(joint, (rank, tokens), (4, row, row * tokens, row * tokens)))
-        q_pe = self.rope(view(q, (rope, part.num_heads, tokens), q.nb))
-        k_pe = self.rope(view(joint, (rope, 1, tokens), (4, row, row, row * tokens)))
+        q_pe = view(q, (rope, part.num_heads, tokens), q.nb)
+        k_pe = view(joint, (rope, 1, tokens), (4, row, row, row * tokens))
+        if rotates:
+            q_pe, k_pe = self.rope(q_pe), self.rope(k_pe)
         q_nope = permute(view(q, (part.nope_dim, part.num_heads, tokens), q.nb), (0, 2, 1, 3))
         absorbed = mul_mat(self.weight(part.nope_dim, rank, part.num_heads, name="attn_k_b"), q_nope)
         query = concat(permute(absorbed, (0, 2, 1, 3)), q_pe, 0)
+        query = query if temper is None else like("mul", query, temper)
         value = reshape(compressed, (rank, 1, tokens))
         key = concat(value, k_pe, 0)
         for each in (query, value, key):

@@ -21,6 +21,9 @@ from kvplan.engines.ggml.tensor import (
 from kvplan.engines.llama_cpp_graph.attention import AttentionParts
 from kvplan.engines.llama_cpp_graph.shapes import Experts, FeedForward
 
+# Architectures whose experts' outputs ask for fp32 operands, which CUDA does not multiply by experts.
+EXACT_EXPERT_ARCHS = frozenset(("mistral4",))
+
 
 class Builder(AttentionParts):
     """Makes one graph; a layer's parts are its methods."""
@@ -107,6 +110,8 @@ class Builder(AttentionParts):
         else:
             cur = like("sqr", like("unary", through(cur, part.width, "ffn_up_exps")))
         results = through(cur, hidden, "ffn_down_exps")
+        if self.shape.arch in EXACT_EXPERT_ARCHS:
+            results.op = "mul_mat_id_f32"
         if part.scaled:
             # A factor an expert, looked up for those that each token takes.
             factors = repeat(reshape(self.scale_weight(num), (1, num)), (1, num, tokens))

@@ -130,6 +130,7 @@ RULES: dict[str, Rules] = {
     "dbrx": Rules(norm="norm"),
     "exaone-moe": Rules(qk_norm="head", rope="windowed", gating="own"),
     "mimo2": Rules(gating="own"),
+    "mistral4": Rules(gating="own", tempered=True),
 }
 
 
@@ -206,7 +207,7 @@ def _attention(
 ) -> Tensor:
     part = layer.attention
     if isinstance(part, Latent):
-        return builder.latent_attention(part, tensor)
+        return builder.latent_attention(part, tensor, temper=temper)
     if part is None:
         return tensor
     query, key, value = builder.qkv(tensor, part)
