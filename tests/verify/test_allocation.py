@@ -191,6 +191,14 @@ def test_what_does_not_fit_is_refused_and_can_be_scaled_down(answer):
     assert [warning["code"] for warning in said["warnings"]] == ["scaled-down"]
 
 
+def test_what_is_left_out_beside_the_layers_is_said(answer):
+    words = ("verify", "gpt-oss-20b", "--ctx", "256", "--engine", "sglang", "--device", "cpu")
+    code, said = answer(*words, "--max-memory", "13.5MiB")
+    assert (code, said["measured"]["layers_left_out"]) == (0, 0)
+    (warning,) = (one for one in said["warnings"] if one["code"] == "beside-left-out")
+    assert "padding pages" in warning["message"]
+
+
 def test_the_whole_answer_agrees(answer):
     code, said = answer("verify", "gemma-3-4b", "--ctx", "4k", "--device", "cpu", "--engine", "transformers")
     assert (code, said["verdict"], said["mode"]) == (0, "agrees", "allocation")
