@@ -44,6 +44,34 @@ def whisper_encoder(
     )
 
 
+def spectrum_encoder(
+    hidden_size: int, intermediate_size: int, num_layers: int, channels: int, num_mel_bins: int
+) -> tuple[Tensor, ...]:
+    """Return Qwen3's ear: three strided convolutions over the spectrum, biased layers, a last norm.
+
+    Source: transformers 5.23 models/qwen3_omni_moe and models/qwen3_asr (audio parts).
+    """
+    # Each convolution halves the bins, rounding up.
+    left = (((num_mel_bins + 1) // 2 + 1) // 2 + 1) // 2
+    convolutions = tuple(
+        tensor
+        for name, inside in (("conv2d1", 1), ("conv2d2", channels), ("conv2d3", channels))
+        for tensor in (
+            Tensor(f"{name}.weight", (channels, inside, 3, 3), "audio"),
+            Tensor(f"{name}.bias", (channels,), "audio"),
+        )
+    )
+    return with_role(
+        (
+            *convolutions,
+            *linear("conv_out", hidden_size, channels * left, "audio"),
+            *repeat(whisper_layer(hidden_size, intermediate_size, key_bias=True), num_layers),
+            *norm("ln_post", hidden_size, bias=True),
+        ),
+        "audio",
+    )
+
+
 def conformer(
     hidden_size: int,
     num_layers: int,

@@ -8,11 +8,10 @@ reads a file: the measurements are handed in.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from kvplan.device import Device
 from kvplan.engines.base import Check, Component, DevicePlan, Engine, Notice, Plan
-from kvplan.frozen import dataclass
+from kvplan.frozen import dataclass, replace
 from kvplan.model import ModelSpec
 from kvplan.quantity import Quantity
 from kvplan.workload import Workload

@@ -6,12 +6,11 @@ fractional width (4.5 bits) is always computed by blocks, never as a float per e
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
 
 from kvplan.errors import UnknownFormat, did_you_mean
-from kvplan.frozen import dataclass
+from kvplan.frozen import dataclass, replace
 from kvplan.quantity import Basis
 from kvplan.units import ceil_div
 

@@ -44,10 +44,16 @@ def task_of(config: Config, known: Mapping[str, tuple[Tensor, ...]]) -> tuple[Te
     return known[task]
 
 
-def transform(hidden: int, size: int, vocab_size: int, *, tied: bool, name: str) -> tuple[Tensor, ...]:
-    """Return a masked language model's head: a dense layer, a norm, the (tied) decoder and its bias."""
-    # Untied, the decoder has a matrix and a bias of its own beside the head's.
-    decoder = () if tied else linear(f"{name}.decoder", vocab_size, size, "lm_head", bias=True, split="vocab")
+def transform(
+    hidden: int, size: int, vocab_size: int, *, tied: bool, name: str, two_biases: bool = True
+) -> tuple[Tensor, ...]:
+    """Return a masked language model's head: a dense layer, a norm, the (tied) decoder and its bias.
+
+    Untied, the decoder has a matrix of its own and, with ``two_biases``, a bias beside the head's.
+    """
+    decoder = (
+        () if tied else linear(f"{name}.decoder", vocab_size, size, "lm_head", bias=two_biases, split="vocab")
+    )
     return (
         *linear(f"{name}.dense", size, hidden, "lm_head", bias=True),
         *norm(f"{name}.layer_norm", size, bias=True),

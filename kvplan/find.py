@@ -48,6 +48,16 @@ class Candidate:
         return _num_active_parameters(self.plan.model)
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A model in a format to try: the weights' least bytes by a bound, and what the format loses."""
+
+    model: ModelSpec
+    format_name: str
+    least_bytes: int
+    loss: Loss
+
+
 def candidates(
     models: Iterable[ModelSpec],
     workload: Workload,
@@ -59,15 +69,24 @@ def candidates(
     published_only: bool = False,
     rates: bool = True,
 ) -> Iterator[Candidate]:
-    """Yield every model and format that fits, in the order of the models.
+    """Yield every model and format that fits, in the order of the models: ``choices``, then ``fitting``."""
+    tried = choices(models, formats=formats, engine=engine, published_only=published_only)
+    return fitting(tried, workload, devices, engine=engine, rules=rules, rates=rates)
 
-    ``formats`` None tries the published one and those of ``FORMATS`` that are smaller; ``engine``
-    None takes the one the weights call for; ``published_only`` tries no other format, without
-    ``rates`` none is worked out. A model that the engine cannot plan is left out, as is one whose
-    limit is below the asked context.
+
+def choices(
+    models: Iterable[ModelSpec],
+    *,
+    formats: Sequence[str] | None = None,
+    engine: Engine | None = None,
+    published_only: bool = False,
+) -> tuple[Choice, ...]:
+    """Return what is to be tried: made once, asked for one card after the other.
+
+    ``formats`` None tries the published one and those of ``FORMATS`` that are smaller;
+    ``published_only`` tries no other format; ``engine`` leaves out what it does not load.
     """
     every = tuple(models)
-    memory = sum(device.memory_bytes for device in devices)
     originals: frozenset[Shape] = frozenset()
     if formats is None and not published_only:
         originals = frozenset(
@@ -75,20 +94,40 @@ def candidates(
         )
     names = None if formats is None else tuple(weight_format(name).name for name in formats)
     families = None if engine is None else engine.weight_families
-    asked: dict[str, Workload] = {}
+    found: list[Choice] = []
     for model in every:
-        limit = model.context_limit_tokens
-        if limit and workload.context_tokens > limit:
+        found += _choices(model, names, families, published_only or _is_requantized(model, originals))
+    return tuple(found)
+
+
+def fitting(
+    tried: Iterable[Choice],
+    workload: Workload,
+    devices: Sequence[Device],
+    *,
+    engine: Engine | None = None,
+    rules: Rules = DEFAULT_RULES,
+    rates: bool = True,
+) -> Iterator[Candidate]:
+    """Yield the choices that fit on ``devices``, in their order.
+
+    ``engine`` None takes the one the weights call for; without ``rates`` none is worked out. A model
+    that the engine cannot plan is left out, as is one whose limit is below the asked context.
+    """
+    memory = sum(device.memory_bytes for device in devices)
+    asked: dict[str, Workload] = {}
+    for choice in tried:
+        if choice.least_bytes >= memory:
             continue
-        as_published = published_only or _is_requantized(model, originals)
-        for choice in _choices(model, names, families, as_published):
-            if choice.least_bytes >= memory or weight_bytes(model, choice.name).low >= memory:
-                continue
-            if choice.name not in asked:
-                asked[choice.name] = replace(workload, weights_format=choice.name)
-            found = _planned(model, choice, asked[choice.name], devices, engine, rules, rates=rates)
-            if found is not None:
-                yield found
+        model, name = choice.model, choice.format_name
+        limit = model.context_limit_tokens
+        if (limit and workload.context_tokens > limit) or weight_bytes(model, name).low >= memory:
+            continue
+        if name not in asked:
+            asked[name] = replace(workload, weights_format=name)
+        found = _planned(choice, asked[name], devices, engine, rules, rates=rates)
+        if found is not None:
+            yield found
 
 
 @lru_cache(maxsize=4096)
@@ -111,19 +150,10 @@ def _is_requantized(model: ModelSpec, originals: frozenset[Shape]) -> bool:
     return bool(originals) and least_bits(format_name_of(model, None)) < 16 and _shape(model) in originals
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """A format to try: its name, a lower bound on the weights' bytes, what it loses."""
-
-    name: str
-    least_bytes: int
-    loss: Loss
-
-
 @lru_cache(maxsize=4096)
 def _choices(
     model: ModelSpec, asked: tuple[str, ...] | None, families: tuple[str, ...] | None, as_published: bool
-) -> tuple[_Choice, ...]:
+) -> tuple[Choice, ...]:
     """Return the formats of a model to try, of ``families`` that an engine loads."""
     published = format_name_of(model, None)
     bits = least_bits(published)
@@ -134,15 +164,14 @@ def _choices(
     else:
         names = (published, *(name for name in FORMATS if least_bits(name) < bits))
     return tuple(
-        _Choice(name, num_model_parameters(model) * least_bits(name) // 8, weight_loss(name))
+        Choice(model, name, num_model_parameters(model) * least_bits(name) // 8, weight_loss(name))
         for name in dict.fromkeys(names)
         if families is None or weight_format(name).family in families
     )
 
 
 def _planned(
-    model: ModelSpec,
-    choice: _Choice,
+    choice: Choice,
     workload: Workload,
     devices: Sequence[Device],
     engine: Engine | None,
@@ -151,8 +180,8 @@ def _planned(
     rates: bool,
 ) -> Candidate | None:
     try:
-        policy = engine or default_engine(model, choice.name, has_gpu=bool(devices))
-        result = plan(model, workload, devices, policy)
+        policy = engine or default_engine(choice.model, choice.format_name, has_gpu=bool(devices))
+        result = plan(choice.model, workload, devices, policy)
     except KvplanError:
         return None
     verdict = judge(result, rules)

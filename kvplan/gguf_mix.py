@@ -7,14 +7,14 @@ Where a file's own header was read its tensors are the answer.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 from typing import Literal
 
 from kvplan.dtypes import GGML_TYPES
-from kvplan.frozen import dataclass
+from kvplan.frozen import dataclass, replace
 from kvplan.gguf_names import (
     GgufTensor,
     file_name,
@@ -291,7 +291,7 @@ _STORED_PLACES: dict[str, Place] = {
     "token_embd": "embedding",
     "output": "output",
     **dict.fromkeys(("rope_freqs", "rope_factors_long", "rope_factors_short"), "shared"),
-    **dict.fromkeys(("per_layer_model_proj", "per_layer_proj_norm"), "first"),
+    **dict.fromkeys(("per_layer_model_proj", "per_layer_proj_norm", "token_embd_norm"), "first"),
     **dict.fromkeys(INPUT_TABLES, "input"),
 }
 

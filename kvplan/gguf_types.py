@@ -5,9 +5,8 @@ at grouped queries and experts, and falls back where a row is not a multiple of 
 llama.cpp's ``src/llama-quant.cpp`` without an importance matrix (commit 0c1e57098).
 """
 
-from dataclasses import dataclass
-
 from kvplan.dtypes import GGML_TYPES
+from kvplan.frozen import dataclass
 from kvplan.gguf_names import Category, GgufTensor
 
 # A mix's base type: llama_ftype_get_default_type.

@@ -18,7 +18,8 @@ class Structure:
     ``tensors`` are those outside the decoder layers (embeddings, head, final norm, vision tower,
     encoder). ``mtp_layers`` are in the checkpoint and loaded only for speculation; they are not
     part of ``num_parameters``. ``context_limit_tokens`` is 0 where the model has none.
-    ``ssm_dtype`` is what the config asks the recurrent state to be kept in, if it says.
+    ``ssm_dtype`` is what the config asks the recurrent state to be kept in, if it says. With
+    ``is_assumed`` the layers are not known: a user asked to take them as full attention.
     """
 
     layers: tuple[LayerGroup, ...]
@@ -34,6 +35,7 @@ class Structure:
     kind: Literal["decoder", "encoder", "encoder-decoder"] = "decoder"
     assumptions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    is_assumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ _PREFIX = re.compile(r"^(?:(?:model|language_model|transformer|text_model|thinke
 _LAYER = re.compile(r"layers\.(\d+)(?:\.|$)")
 _GLOB = re.compile(r"[*?\[]")
 # What may tell one layer's number from another's in an expression that names no layer outright.
-_NUMBER = re.compile(r"layers|\d|\\d")
+_NUMBER = re.compile(r"\d|\\d|[\[{?]|(?<!\\)\.(?![*+])")
+_GLOB_NUMBER = re.compile(r"[\d?\[]")
 
 
 class ModulePatterns:
@@ -24,36 +25,47 @@ class ModulePatterns:
     ``differ_by_layer`` tells whether any may mean some layers and not others.
     """
 
-    __slots__ = ("_alike", "_expressions", "_names", "differ_by_layer")
+    __slots__ = ("_expressions", "_names", "_numbered", "_own", "differ_by_layer")
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
         # Under None stand those that may mean any layer.
         self._names: dict[int | None, set[str]] = {}
         self._expressions: dict[int | None, list[re.Pattern[str]]] = {}
+        # What is said of one layer, without its number; and how patterns begin that may ask for one.
+        self._own: dict[int, set[str]] = {}
+        self._numbered: set[str] = set()
+        self.differ_by_layer = False
         for pattern in patterns:
-            layer = _LAYER.match(_PREFIX.sub("", pattern))
-            key = int(layer.group(1)) if layer and not pattern.startswith("re:") else None
+            plain = _PREFIX.sub("", pattern.removesuffix(".weight"))
+            layer = None if pattern.startswith("re:") else _LAYER.match(_PREFIX.sub("", pattern))
+            key = int(layer.group(1)) if layer else None
             name = _plain_name(pattern)
             if name is not None:
                 self._names.setdefault(key, set()).add(name)
             else:
                 self._expressions.setdefault(key, []).append(_compiled(pattern))
-        plain = self._names.get(None, set())
-        anywhere = [expression.pattern for expression in self._expressions.get(None, ())]
-        self.differ_by_layer = any(key is not None for key in (*self._names, *self._expressions)) or any(
-            "layers" in text for text in (*plain, *anywhere)
-        )
-        self._alike = not (
-            any(word == "layers" or word.isdigit() for name in plain for word in name.split("."))
-            or any(_NUMBER.search(text) for text in anywhere)
-        )
+            if key is not None:
+                self._own.setdefault(key, set()).add(plain.removeprefix(f"layers.{key}"))
+            elif name is None:
+                self._note_number(pattern, plain)
+            elif name.split(".", 1)[0].isdigit():
+                self._numbered.add("")
+            self.differ_by_layer = self.differ_by_layer or "layers" in (name or pattern)
+
+    def _note_number(self, pattern: str, plain: str) -> None:
+        if pattern.startswith("re:"):
+            if _NUMBER.search(pattern.removeprefix("re:")):
+                self._numbered.add("")
+        elif _GLOB_NUMBER.search(plain):
+            # What stands before the first wildcard.
+            self._numbered.add(_GLOB.split(plain, maxsplit=1)[0])
 
     def meaning(self, layer: int) -> object:
         """Return a key that layers share in which every pattern means the same modules."""
-        if not self._alike or layer in self._expressions:
+        path = f"layers.{layer}."
+        if any(path.startswith(begin) or begin.startswith(path) for begin in self._numbered):
             return layer
-        own = f"layers.{layer}"
-        return frozenset(name.removeprefix(own) for name in self._names.get(layer, ()))
+        return frozenset(self._own.get(layer, ()))
 
     def match(self, tensor_name: str, layer: int | None) -> bool:
         """Tell whether a tensor's module is meant; ``layer`` is None outside the layers."""

@@ -15,7 +15,7 @@ from kvplan.engines.base import Component, DevicePlan, Engine, Notice, Plan
 from kvplan.errors import OptionClash
 from kvplan.frozen import replace
 from kvplan.model import ModelSpec
-from kvplan.quantity import total
+from kvplan.quantity import Quantity, total
 from kvplan.units import format_tokens
 from kvplan.weights import format_name_of
 from kvplan.workload import Workload
@@ -98,6 +98,8 @@ def plan(model: ModelSpec, workload: Workload, devices: Sequence[Device], engine
     if not devices and workload.cpu_memory_bytes is not None and engine.runs_on_cpu:
         devices = (cpu_device(workload.cpu_memory_bytes),)
     result = engine.plan(model, workload, devices)
+    if model.structure.is_assumed:
+        result = _assumed(result)
     if model.draft is not None and engine.loads_beside:
         own = replace(workload, weights_format=None, engine_options=(), overhead_bytes=None)
         result = _with_draft(result, engine.plan(model.draft, own, devices))
@@ -127,6 +129,29 @@ def _with_part(device: DevicePlan, part: Component) -> DevicePlan:
     """Return a device that holds one part more, which every test counts."""
     checks = tuple(replace(check, required=check.required + part.bytes) for check in device.checks)
     return replace(device, components=(*device.components, part), checks=checks)
+
+
+def _assumed(result: Plan) -> Plan:
+    """Return the plan with every amount marked assumed: its model's layers are a guess of the user's."""
+
+    def marked(amount: Quantity) -> Quantity:
+        return replace(amount, basis="assumed")
+
+    devices = tuple(
+        replace(
+            device,
+            components=tuple(replace(part, bytes=marked(part.bytes)) for part in device.components),
+            checks=tuple(replace(check, required=marked(check.required)) for check in device.checks),
+        )
+        for device in result.devices
+    )
+    return replace(
+        result,
+        weights=marked(result.weights),
+        cache=replace(result.cache, total=marked(result.cache.total)),
+        devices=devices,
+        host=tuple(replace(part, bytes=marked(part.bytes)) for part in result.host),
+    )
 
 
 def _beyond(model: ModelSpec, result: Plan) -> str:

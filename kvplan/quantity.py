@@ -32,6 +32,10 @@ class Quantity:
             self.basis if self.basis == other.basis else worse_basis(self.basis, other.basis),
         )
 
+    def shifted(self, num_bytes: int) -> "Quantity":
+        """Return the sum with bytes that are exact."""
+        return Quantity(self.low + num_bytes, self.expected + num_bytes, self.high + num_bytes, self.basis)
+
 
 ZERO = Quantity(0, 0, 0, "exact")
 

@@ -8,14 +8,13 @@ engine refuses is never proposed.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import combinations
 
 from kvplan.device import Device
 from kvplan.dtypes import weight_format
 from kvplan.engines.base import Engine, Plan
 from kvplan.errors import KvplanError
-from kvplan.frozen import dataclass
+from kvplan.frozen import dataclass, replace
 from kvplan.judge import DEFAULT_RULES, Rules, Verdict, exit_code, judge
 from kvplan.model import ModelSpec
 from kvplan.offload import plan_or_offload

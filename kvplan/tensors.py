@@ -6,11 +6,10 @@ parallelism divides it.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 from math import prod
 from typing import Literal
 
-from kvplan.frozen import dataclass
+from kvplan.frozen import dataclass, replace
 
 Role = Literal[
     "embedding",

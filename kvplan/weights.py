@@ -5,12 +5,13 @@ biases always stay in the model's own type, and a tensor with a fixed dtype stay
 mixes choose a type per tensor and are in kvplan.gguf_mix.
 """
 
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import lru_cache
 from math import prod
 
 from kvplan.dtypes import DTYPE_BYTES, WeightFormat, weight_format
+from kvplan.frozen import replace
 from kvplan.gguf_mix import least_mix_bytes, mix_bytes, mix_tensor_bytes
 from kvplan.model import ModelSpec, Quantization, num_parameters
 from kvplan.module_patterns import patterns_of
@@ -102,8 +103,10 @@ def _span(
     packing = _packing(model)
     if packing is None or packing.quantization.weights_format != weight.name:
         return ((weight, count),)
-    if first is None or not packing.differs_by_layer:
-        return ((packing.format_of(weight, tensor, first), count),)
+    if first is None:
+        return ((packing.format_of(weight, tensor, None), count),)
+    if not packing.differs_by_layer:
+        return ((packing.format_of(weight, tensor, packing.like(first)), count),)
     counts: dict[WeightFormat, int] = {}
     for layer, times in packing.alike(first, count):
         found = packing.format_of(weight, tensor, layer)
@@ -117,7 +120,7 @@ class _Packing:
     ``differs_by_layer`` tells whether the same tensor may be packed in some layers and not in others.
     """
 
-    __slots__ = ("_formats", "_found", "_spans", "_unquantized", "differs_by_layer", "quantization")
+    __slots__ = ("_formats", "_found", "_like", "_spans", "_unquantized", "differs_by_layer", "quantization")
 
     def __init__(self, quantization: Quantization) -> None:
         self.quantization = quantization
@@ -132,19 +135,24 @@ class _Packing:
         )
         every = (self._unquantized, *(patterns for patterns, _ in self._formats))
         self.differs_by_layer = any(patterns.differ_by_layer for patterns in every)
+        self._like: dict[tuple[object, ...], int] = {}
         self._spans: dict[tuple[int, int], tuple[tuple[int, int], ...]] = {}
         self._found: dict[tuple[str, str, int | None], WeightFormat] = {}
+
+    def like(self, layer: int) -> int:
+        """Return the layer that stands for all that are packed like this one."""
+        meaning = (
+            self._unquantized.meaning(layer),
+            *(patterns.meaning(layer) for patterns, _ in self._formats),
+        )
+        return self._like.setdefault(meaning, layer)
 
     def alike(self, first: int, count: int) -> tuple[tuple[int, int], ...]:
         """Return the ``count`` layers from ``first`` on: one for all packed like it, and how many."""
         found = self._spans.get((first, count))
         if found is None:
-            every = (self._unquantized, *(patterns for patterns, _ in self._formats))
-            layers: dict[tuple[object, ...], list[int]] = {}
-            for layer in range(first, first + count):
-                layers.setdefault(tuple(patterns.meaning(layer) for patterns in every), []).append(layer)
-            found = tuple((some[0], len(some)) for some in layers.values())
-            self._spans[first, count] = found
+            numbers = Counter(self.like(layer) for layer in range(first, first + count))
+            found = self._spans[first, count] = tuple(numbers.items())
         return found
 
     def format_of(self, weight: WeightFormat, tensor: Tensor, layer: int | None) -> WeightFormat:

@@ -93,14 +93,29 @@ def test_the_tools_of_dataclasses_work():
             assert (first, second) == (1, 5)
 
 
-def test_other_classes_are_the_standard_librarys():
+def test_a_class_that_is_not_frozen_can_be_changed_and_not_hashed():
     @dataclass(slots=True)
     class Open:
         first: int
+        all: list = dataclasses.field(default_factory=list)
 
     made = Open(1)
     made.first = 2
     assert made == Open(2)
+    assert Open(1).all is not made.all
+    assert dataclasses.replace(made, first=3) == Open(3)
+    assert not hasattr(made, "__dict__")
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(made)
+
+
+def test_classes_without_slots_are_the_standard_librarys():
+    @dataclass(frozen=True)
+    class Loose:
+        first: int
+
+    assert Loose(1) == Loose(1)
+    assert hasattr(Loose(1), "__dict__")
 
 
 def test_a_default_is_made_anew_where_a_factory_is_given():

@@ -20,7 +20,7 @@ GPUS = ("24GB", "48GB", "h100", "2xl40s", "rtx-5090")
 cases = st.tuples(
     st.sampled_from(MODELS),
     st.sampled_from(GPUS),
-    st.sampled_from(["vllm", "sglang", "llama.cpp"]),
+    st.sampled_from(["vllm", "sglang", "tgi", "lmdeploy", "llama.cpp"]),
     st.sampled_from([None, "fp8", "q4_k_m"]),
     st.booleans(),
 )

@@ -99,10 +99,9 @@ def fit(
 
 
 def _answer(asked: "Asked", output: Output, *, price: bool) -> Outcome:
-    from dataclasses import replace
-
     from kvplan.cli.question import question
     from kvplan.engines.base import Notice
+    from kvplan.frozen import replace
     from kvplan.judge import exit_code, judge
     from kvplan.offload import alternative, plan_or_offload
     from kvplan.report.answer import FitAnswer
@@ -188,10 +187,11 @@ def _proposal(asked: "Asked", item: "Suggestion") -> "Proposal":
 
 def _speed(result: "Plan", *, runs: bool) -> "Speed":
     from kvplan.report.answer import Speed
-    from kvplan.speed import decode_rate, prefill_rate
 
     if not runs:
         return Speed()
+    from kvplan.speed import decode_rate, prefill_rate
+
     return Speed(
         decode=decode_rate(result),
         prefill=prefill_rate(result),

@@ -1,7 +1,6 @@
 """From options to values: which model, which workload, which devices, under which engine."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from shlex import quote
 
 from kvplan.device import Device
@@ -9,7 +8,7 @@ from kvplan.dtypes import weight_format
 from kvplan.engines import engine_named
 from kvplan.engines.base import Engine
 from kvplan.errors import InvalidValue, OptionClash
-from kvplan.frozen import dataclass
+from kvplan.frozen import dataclass, replace
 from kvplan.judge import Rules
 from kvplan.model import ModelSpec
 from kvplan.plan import default_engine, spread
@@ -90,20 +89,26 @@ class Asked:
 
     def _engine_words(self, changes: Mapping[str, str]) -> tuple[str, ...]:
         """Return the engine's own words with its options among ``changes`` set."""
-        from kvplan.deploy.lifting import LIFTED
-
         words = list(self.engine_words)
         for key, value in changes.items():
             if key in OWN_CHANGES:
-                # The engine's own flag for the same thing gives way.
-                for name, (option, _) in LIFTED.items():
-                    if option.startswith(f"--{key}") or (key == "gpu" and option in ("--tp", "--pp")):
-                        words = _without_flag(words, name, takes_value=True)
+                if words:
+                    words = _without_own(words, key)
                 continue
             words = _without_flag(words, key, takes_value=value != "true")
             flag = f"--{key.replace('_', '-')}"
             words += [flag] if value == "true" else [flag, value]
         return tuple(words)
+
+
+def _without_own(words: list[str], key: str) -> list[str]:
+    """Return the engine's words without its own flags for what an option of kvplan sets."""
+    from kvplan.deploy.lifting import LIFTED
+
+    for name, (option, _) in LIFTED.items():
+        if option.startswith(f"--{key}") or (key == "gpu" and option in ("--tp", "--pp")):
+            words = _without_flag(words, name, takes_value=True)
+    return words
 
 
 def _without_flag(words: Sequence[str], option: str, *, takes_value: bool) -> list[str]:

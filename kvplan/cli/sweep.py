@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -117,6 +117,15 @@ def _axes(typed: dict[str, tuple[str, ...]]) -> tuple["Axis", ...]:
     return tuple(Axis(name, values_of(found, parsers.get(name))) for name, found in texts.items())
 
 
+def _numbers(axis: "Axis") -> dict[str, int]:
+    """Return an axis's values as they read, each read once."""
+    from kvplan.cli.question import number_of_sequences
+    from kvplan.units import parse_tokens
+
+    parse = parse_tokens if axis.name == "ctx" else number_of_sequences
+    return {text: parse(text) for text in axis.values}
+
+
 def _spelled(name: str, texts: tuple[str, ...]) -> tuple[str, ...]:
     if name != "gpu" or texts != ("all",):
         return texts
@@ -171,16 +180,15 @@ class _Reader:
 
     def cases(self, axes: tuple["Axis", ...]) -> Iterator["Case | KvplanError"]:
         """Yield every combination's case; one that cannot be read is its error."""
-        from dataclasses import replace
         from functools import cache
 
-        from kvplan.cli.question import calibrated, number_of_sequences, with_engine_flags, workload_of
+        from kvplan.cli.question import calibrated, with_engine_flags, workload_of
         from kvplan.dtypes import weight_format
         from kvplan.engines import engine_named
         from kvplan.errors import KvplanError
+        from kvplan.frozen import replace
         from kvplan.plan import default_engine
         from kvplan.sweep import Case
-        from kvplan.units import parse_tokens
 
         names = tuple(axis.name for axis in axes)
         base = workload_of(self.asked)
@@ -200,6 +208,8 @@ class _Reader:
                 workload = replace(workload, kv_cache_dtype_k=word, kv_cache_dtype_v=word)
             return Case(replace(workload, weights_format=weights), devices, calibrated(policy))
 
+        numbers = {axis.name: _numbers(axis) for axis in axes if axis.name in ("ctx", "batch")}
+        self.longest = max(numbers.get("ctx", {}).values(), default=0)
         for values in product(*(axis.values for axis in axes)):
             given = dict(zip(names, values, strict=True))
             try:
@@ -208,13 +218,12 @@ class _Reader:
                 self.problems.setdefault(" ".join(values), error)
                 yield error
                 continue
-            workload = case.workload
+            changes: dict[str, Any] = {}
             if "ctx" in given:
-                workload = replace(workload, context_tokens=parse_tokens(given["ctx"]), context_source="flag")
-                self.longest = max(self.longest, workload.context_tokens)
+                changes |= {"context_tokens": numbers["ctx"][given["ctx"]], "context_source": "flag"}
             if "batch" in given:
-                workload = replace(workload, num_sequences=number_of_sequences(given["batch"]))
-            yield Case(workload, case.devices, case.engine)
+                changes["num_sequences"] = numbers["batch"][given["batch"]]
+            yield Case(replace(case.workload, **changes), case.devices, case.engine) if changes else case
 
     def _devices(self, gpu: str) -> tuple["Device", ...]:
         from dataclasses import replace

@@ -21,6 +21,8 @@ SPELLED: dict[str, dict[str, str]] = {
     },
     "sglang": {"ctx": "--context-length", "tp": "--tp-size", "pp": "--pp-size", "kv": "--kv-cache-dtype"},
     "tensorrt-llm": {"ctx": "--max_seq_len", "tp": "--tp_size", "pp": "--pp_size", "kv": "--kv_cache_dtype"},
+    "lmdeploy": {"ctx": "--session-len", "tp": "--tp", "kv": "--quant-policy"},
+    "tgi": {"ctx": "--max-total-tokens", "tp": "--num-shard", "kv": "--kv-cache-dtype"},
     "llama.cpp": {
         "ctx": "--ctx-size",
         "slots": "--parallel",

@@ -7,7 +7,6 @@ not fit can be left in system memory with ``--n-cpu-moe`` or ``-ngl``, which is 
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from kvplan.device import Device
 from kvplan.dtypes import GGML_TYPES
@@ -28,6 +27,7 @@ from kvplan.engines.llama_cpp_compute import compute_buffers
 from kvplan.engines.llama_cpp_devices import one_memory_check, runtime_of
 from kvplan.engines.llama_cpp_draft import drafting
 from kvplan.engines.llama_cpp_extras import extra_components
+from kvplan.engines.llama_cpp_fit import Room, fitted_context, min_context, shrinks, target_bytes
 from kvplan.engines.llama_cpp_offload import least_spilled
 from kvplan.engines.llama_cpp_placement import Holding, Placed, layout_of, place, shares_of
 from kvplan.engines.llama_cpp_settings import (
@@ -41,11 +41,12 @@ from kvplan.engines.llama_cpp_settings import (
 )
 from kvplan.engines.llama_cpp_use import cache_use, cells_for
 from kvplan.errors import InvalidValue
+from kvplan.frozen import replace
 from kvplan.gguf_mix import mix_bytes
 from kvplan.layers import LatentAttention
 from kvplan.model import ModelSpec, cache_kinds, num_layers
 from kvplan.quantity import Quantity, exact, total
-from kvplan.units import MIB, ceil_div, format_gib
+from kvplan.units import MIB, ceil_div, format_gib, format_tokens
 from kvplan.weights import format_name_of, weight_bytes
 from kvplan.workload import Workload
 
@@ -124,10 +125,7 @@ class LlamaCppEngine(Engine):
         return workload, settings_of(workload, context_tokens, type_k, type_v), (*notices, *mapped)
 
     def resolved(
-        self,
-        model: ModelSpec,  # noqa: ARG002 - Ollama's defaults depend on model and devices
-        workload: Workload,
-        devices: Sequence[Device],  # noqa: ARG002
+        self, model: ModelSpec, workload: Workload, devices: Sequence[Device]
     ) -> tuple[Workload, tuple[Notice, ...]]:
         """Return the workload with this engine's own flags and defaults read into it."""
         parallel, n_ctx = workload.option("parallel"), workload.option("ctx_size")
@@ -142,7 +140,54 @@ class LlamaCppEngine(Engine):
             each = max(1, n_ctx // workload.num_sequences)
             workload = replace(workload, context_tokens=each, context_source="flag")
             workload = without_options(workload, "ctx_size")
+        if shrinks(workload) and model.context_limit_tokens and any(each.kind == "gpu" for each in devices):
+            workload, shrunk = self._shrunk(model, workload, devices)
+            notices += shrunk
         return workload, notices
+
+    def _shrunk(
+        self, model: ModelSpec, workload: Workload, devices: Sequence[Device]
+    ) -> tuple[Workload, tuple[Notice, ...]]:
+        """Return the workload with the context that ``--fit`` takes."""
+        type_k, type_v, _ = cache_types(workload)
+        limit = model.context_limit_tokens
+
+        def priced(tokens: int) -> Plan:
+            tried = replace(workload, context_tokens=tokens)
+            return self._priced(model, tried, devices, settings_of(tried, tokens, type_k, type_v), ())
+
+        def used_bytes(tokens: int) -> tuple[int, ...]:
+            return tuple(
+                sum(part.bytes.expected for part in each.components if part.name != "runtime")
+                for each in priced(tokens).devices
+            )
+
+        first = priced(limit)
+        runtimes = [
+            sum(part.bytes.expected for part in each.components if part.name == "runtime")
+            for each in first.devices
+        ]
+        free = tuple(
+            max(0, each.budget_bytes - runtime) for each, runtime in zip(first.devices, runtimes, strict=True)
+        )
+        settings = settings_of(workload, limit, type_k, type_v)
+        has_experts = any(mix_bytes(model, first.weights_format).expert_bytes)
+        room = Room(
+            free,
+            target_bytes(workload, len(free)),
+            1 if settings.kv_unified else settings.n_parallel,
+            first.weights.expected // max(1, num_layers(model.structure)),
+            has_experts,
+        )
+        tokens, is_shorter = fitted_context(limit, min_context(workload), room, used_bytes)
+        if not is_shorter:
+            return workload, ()
+        text = (
+            f"no context named: --fit takes {format_tokens(tokens)} of the model's {format_tokens(limit)}, "
+            f"so that {format_gib(room.target_bytes[0])} stay free (-fit off: all of it)"
+        )
+        workload = replace(workload, context_tokens=tokens, context_source="engine")
+        return workload, (Notice("context-shrunk", text),)
 
     def _priced(
         self,

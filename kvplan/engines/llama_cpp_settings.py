@@ -29,6 +29,7 @@ EXPERT_NAMES = r"\.ffn_(up|down|gate_up|gate)_(ch|)exps"
 # A pattern from a file must not stall: repeats of a group that repeats itself.
 MAX_PATTERN = 2000
 NESTED_REPEATS = re.compile(r"[+*}]\??\)[+*{]")
+FLASH_OFF, FLASH_ON = ("off", "0", "false", "disabled"), ("on", "1", "true", "enabled")
 SPLIT_MODES = ("none", "layer", "row", "tensor")
 
 
@@ -39,7 +40,8 @@ class Settings:
     ``n_ctx`` is all slots together, ``n_parallel`` the slots. ``n_gpu_layers`` counts the output as
     one, ``n_cpu_moe`` the layers whose experts stay in system memory; ``overrides`` are
     ``--override-tensor``'s (pattern, buffer) in order, the first match wins. ``placement_is_given``
-    says that a flag fixed where layers go, so that nothing else may be tried.
+    says that a flag fixed where layers go, so that nothing else may be tried. ``flash_attn_auto`` lets
+    the engine turn ``flash_attn`` off where a card has no kernel for it.
     """
 
     n_ctx: int
@@ -61,6 +63,7 @@ class Settings:
     main_gpu: int = 0
     op_offload: bool = True
     placement_is_given: bool = False
+    flash_attn_auto: bool = False
 
 
 def settings_of(workload: Workload, context_tokens: int, type_k: str, type_v: str) -> Settings:
@@ -88,7 +91,7 @@ def settings_of(workload: Workload, context_tokens: int, type_k: str, type_v: st
         n_parallel=n_parallel,
         n_batch=n_batch,
         n_ubatch=min(n_batch, whole(option("n_ubatch"), DEFAULT_N_UBATCH)),
-        flash_attn=flash not in ("off", "0", "false", "disabled"),
+        flash_attn=flash not in FLASH_OFF,
         kv_unified=unified,
         swa_full=bool(option("swa_full", False)),
         n_gpu_layers=gpu_layers(layers),
@@ -102,6 +105,7 @@ def settings_of(workload: Workload, context_tokens: int, type_k: str, type_v: st
         split_mode=_split_mode(option("split_mode")),
         main_gpu=whole(option("main_gpu"), 0),
         op_offload=not option("no_op_offload", False),
+        flash_attn_auto=flash not in (*FLASH_OFF, *FLASH_ON),
         placement_is_given=bool(
             n_cpu_moe or overrides or str(layers or "auto").casefold() not in ("auto", "-1")
         ),

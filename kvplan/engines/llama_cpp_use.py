@@ -4,7 +4,14 @@ from functools import lru_cache
 
 from kvplan.dtypes import KV_FORMATS
 from kvplan.engines.base import CacheGroup, CacheUse
-from kvplan.engines.llama_cpp_cache import CELL_PADDING, Cells, cells_of, layer_cache, window_of
+from kvplan.engines.llama_cpp_cache import (
+    CELL_PADDING,
+    Cells,
+    cells_of,
+    layer_cache,
+    value_width_of,
+    window_of,
+)
 from kvplan.engines.llama_cpp_settings import Settings, settings_of
 from kvplan.gguf_names import llama_cpp_arch
 from kvplan.layers import kind_name
@@ -50,12 +57,19 @@ def _sizes(model: ModelSpec, settings: Settings) -> tuple[int, int, tuple[CacheG
     """Return (cache, states, groups, lower and upper bound of the cache; 0, 0 where it is exact)."""
     cells = cells_for(model, settings)
     honours = window_of(cache_kinds(model), llama_cpp_arch(model)) > 0
+    value_width = value_width_of(cache_kinds(model), flash_attn=settings.flash_attn)
     wide = KV_FORMATS["fp16"]
     kv = states = low = high = 0
     groups: list[CacheGroup] = []
     for cache, count in cache_kinds(model):
         part = layer_cache(
-            cache, cells, settings.type_k, settings.type_v, honours_window=honours, cuda=settings.kv_offload
+            cache,
+            cells,
+            settings.type_k,
+            settings.type_v,
+            honours_window=honours,
+            cuda=settings.kv_offload,
+            value_width=value_width,
         )
         if part is None:
             textbook = cache_bytes(cache, cells.full, wide, wide) * cells.num_streams * count

@@ -71,6 +71,7 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "moe_topk": 2,
         "moe_num_shared_experts": 2,
     },
+    "audioflamingo3": {},
     "axk1": {
         "vocab_size": 163840,
         "hidden_size": 7168,
@@ -518,6 +519,23 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "moe_num_experts": 64,
         "moe_num_shared_experts": 2,
     },
+    "ernie4_5_vl_moe": {
+        "tie_word_embeddings": True,
+    },
+    "ernie4_5_vl_moe_text": {
+        "vocab_size": 103424,
+        "hidden_size": 2560,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 20,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 131072,
+        "tie_word_embeddings": True,
+        "use_bias": False,
+        "moe_k": 6,
+        "moe_num_experts": 64,
+        "moe_num_shared_experts": 2,
+    },
     "eurobert": {
         "vocab_size": 128256,
         "hidden_size": 768,
@@ -623,6 +641,9 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "head_dim": 128,
         "attention_bias": False,
     },
+    "fuyu": {
+        "tie_word_embeddings": False,
+    },
     "gemma": {
         "vocab_size": 256000,
         "hidden_size": 3072,
@@ -695,6 +716,9 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "tie_word_embeddings": True,
         "attention_bias": False,
         "sliding_window": 512,
+    },
+    "gemma4_unified": {
+        "tie_word_embeddings": True,
     },
     "gemma4_unified_text": {
         "vocab_size": 262144,
@@ -838,6 +862,9 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "num_attention_heads": 16,
         "num_key_value_heads": 8,
         "max_position_embeddings": 131072,
+    },
+    "glmasr": {
+        "tie_word_embeddings": True,
     },
     "glmga": {
         "tie_word_embeddings": False,
@@ -1099,6 +1126,12 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "attention_bias": False,
         "mlp_bias": False,
         "use_post_norm": True,
+    },
+    "hyperclovax_vision_v2": {
+        "tie_word_embeddings": True,
+    },
+    "idefics2": {
+        "tie_word_embeddings": False,
     },
     "idefics3": {
         "tie_word_embeddings": False,
@@ -1536,6 +1569,9 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "tie_word_embeddings": False,
         "attention_bias": False,
     },
+    "mistral_large4": {
+        "tie_word_embeddings": False,
+    },
     "mistral_large4_text": {
         "vocab_size": 204800,
         "hidden_size": 6144,
@@ -1660,6 +1696,7 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "num_local_experts": 256,
         "num_experts_per_tok": 8,
     },
+    "musicflamingo": {},
     "nanochat": {
         "vocab_size": 50304,
         "hidden_size": 768,
@@ -1698,6 +1735,7 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "num_experts_per_tok": 2,
         "use_bias": False,
     },
+    "nemotron_h_omni": {},
     "nomic_bert": {
         "vocab_size": 30528,
         "hidden_size": 768,
@@ -2027,6 +2065,9 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "linear_num_key_heads": 16,
         "linear_num_value_heads": 32,
     },
+    "qwen3_asr": {
+        "tie_word_embeddings": True,
+    },
     "qwen3_moe": {
         "vocab_size": 151936,
         "hidden_size": 2048,
@@ -2270,6 +2311,9 @@ CLASS_DEFAULTS: dict[str, dict[str, object]] = {
         "sliding_window": 4096,
     },
     "video_llama_3": {
+        "tie_word_embeddings": False,
+    },
+    "video_llava": {
         "tie_word_embeddings": False,
     },
     "vipllava": {

@@ -53,7 +53,9 @@ def _inner_width(config: Config) -> int:
 
 
 def _num_queries(config: Config) -> int:
+    if config.has("max_value_projector_patch_to_query_dict"):
+        return config.positive("max_value_projector_patch_to_query_dict")
     counts = config.sub("projector_patch_to_query_dict")
     if counts is None:
-        return config.positive("max_value_projector_patch_to_query_dict", 256)
+        return 256
     return max((counts.positive(name) for name in counts.names()), default=256)

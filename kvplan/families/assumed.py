@@ -46,4 +46,5 @@ def assumed_full_attention(config: Config) -> Structure:
         num_attention_heads=num_attention_heads,
         context_limit_tokens=config.integer("max_position_embeddings", 0),
         tie_word_embeddings=False,
+        is_assumed=True,
     )

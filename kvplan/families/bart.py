@@ -18,12 +18,13 @@ FAIRSEQ_ROWS = 2
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What tells the kin apart: extra position rows, whether positions are parameters, the norms."""
+    """What tells the kin apart: position rows, norms, and stacks that embed their tokens untied."""
 
     extra_rows: int
     has_positions: bool
     embedding_norm: bool
     final_norm: bool
+    own_embeddings: bool = False
 
 
 def bart(config: Config) -> Structure:
@@ -60,7 +61,7 @@ def blenderbot_small(config: Config) -> Structure:
 
 def m2m_100(config: Config) -> Structure:
     """Read M2M-100 and NLLB: pre-norm, sinusoids that are computed, not stored."""
-    return _pair(config, _Kind(0, False, False, True))
+    return _pair(config, _Kind(0, False, False, True, own_embeddings=True))
 
 
 def _check_class(config: Config) -> bool:
@@ -105,6 +106,7 @@ def _pair(config: Config, kind: _Kind) -> Structure:
             *with_role(encoder, "encoder"),
             *around,
             *(lm_head(vocab, hidden) if has_head else ()),
+            *(_own_embeddings(vocab, hidden) if kind.own_embeddings and not tied else ()),
         ),
         hidden_size=hidden,
         vocab_size=vocab,
@@ -112,6 +114,14 @@ def _pair(config: Config, kind: _Kind) -> Structure:
         context_limit_tokens=positions,
         tie_word_embeddings=tied,
         kind="encoder-decoder",
+    )
+
+
+def _own_embeddings(vocab: int, hidden: int) -> tuple[Tensor, ...]:
+    """Return what each stack stores where M2M-100's class does not share its embedding."""
+    return (
+        embedding("encoder.embed_tokens", vocab, hidden),
+        embedding("decoder.embed_tokens", vocab, hidden),
     )
 
 

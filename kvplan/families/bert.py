@@ -186,7 +186,7 @@ def distilbert(config: Config) -> Structure:
         config,
         {
             MODEL: (),
-            MASKED_LM: transform(hidden, hidden, vocab, tied=tied, name="vocab_transform"),
+            MASKED_LM: transform(hidden, hidden, vocab, tied=tied, name="vocab_transform", two_biases=False),
             SEQUENCE: (
                 *linear("pre_classifier", hidden, hidden, "other", bias=True),
                 *classifier(config, hidden),

@@ -104,6 +104,11 @@ def deepseek_v2(config: Config) -> Structure:
     return _mla_model(config, _no_indexer)
 
 
+def glm4_moe_lite(config: Config) -> Structure:
+    """Read GLM-4.7-Flash: V3's layer, the first one dense where the file does not say."""
+    return _mla_model(config.behind({"first_k_dense_replace": 1}), _no_indexer)
+
+
 def deepseek_v32(config: Config) -> Structure:
     """Read DeepSeek-V3.2: V3 with an indexer on every layer."""
     return _mla_model(config, _every_layer_indexes)

@@ -56,6 +56,7 @@ def deepseek_v4(config: Config) -> Structure:
         *gated_mlp(
             hidden,
             width * _shared_experts(config),
+            bias=config.flag("mlp_bias", False),
             name="mlp.shared_experts",
             role="shared_expert",
         ),

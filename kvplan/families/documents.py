@@ -27,8 +27,8 @@ def got_ocr2(config: Config) -> Structure:
         seen = vision.positive("output_channels", 256)
         return (
             Tensor("conv_upsampler1.weight", (2 * seen, seen, 3, 3), "projector"),
-            Tensor("conv_upsampler2.weight", (4 * seen, 2 * seen, 3, 3), "projector"),
-            *linear("multimodal_projector", size, 4 * seen, "projector", bias=True),
+            Tensor("conv_upsampler2.weight", (size, 2 * seen, 3, 3), "projector"),
+            *linear("multimodal_projector", size, size, "projector", bias=True),
         )
 
     return joined(config, "qwen2", sam_encoder, projector, tied=True)

@@ -97,6 +97,7 @@ def laguna(config: Config) -> Structure:
         )
     sparse = _sparse_layers(config, shape.num_layers, 1)
     gating = config.raw("gating")
+    per_head = gating in (None, True, "per-head")
     bias = config.flag("attention_bias", False)
 
     def make(index: int) -> Layer:
@@ -113,9 +114,9 @@ def laguna(config: Config) -> Structure:
             *_norms(own.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
             *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
         )
-        if gating:
-            rows = heads * own.head_dim if gating == "per-element" else heads
-            tensors += linear("self_attn.g_proj", rows, hidden, "attention", split="out")
+        # modeling_laguna.py: anything but true and "per-head" gates each element.
+        rows = heads if per_head else heads * own.head_dim
+        tensors += linear("self_attn.g_proj", rows, hidden, "attention", split="out")
         if sparse[index]:
             tensors += _routed(config, hidden, config.positive("moe_intermediate_size"))
             tensors += (
@@ -266,7 +267,12 @@ def longcat_flash(config: Config) -> Structure:
     num_layers = config.layers("num_hidden_layers")
     shape = Shape(hidden, num_layers, heads, heads, max(1, hidden // heads), config.positive("vocab_size"))
     num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
-    num_zero = config.integer("zero_expert_num", 0)
+    num_zero = config.integer("zero_expert_num", 256)
+    query_dim = config.positive("qk_nope_head_dim") + config.positive("qk_rope_head_dim")
+    if config.integer("qk_head_dim", query_dim) != query_dim:
+        raise config.invalid(
+            "qk_head_dim", f"is {config.integer('qk_head_dim')}, but its parts add up to {query_dim}"
+        )
     width = config.positive("expert_ffn_hidden_size")
     dense_width = config.positive("intermediate_size")
     if active > num_experts + num_zero:

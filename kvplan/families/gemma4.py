@@ -241,6 +241,22 @@ def gemma4(config: Config) -> Structure:
     return structure if audio is None else with_tensors(structure, _audio(audio, structure.hidden_size))
 
 
+def gemma4_unified(config: Config) -> Structure:
+    """Read Gemma 4 Unified without towers. Raises UnsupportedArchitecture where the file has any."""
+    text = config.sub("text_config")
+    if text is None:
+        raise config.invalid("text_config", "is missing")
+    for key in ("vision_config", "audio_config"):
+        if config.has(key):
+            raise UnsupportedArchitecture(
+                f"{config.origin or 'gemma4_unified'}: {key} is not known",
+                why="its encoder's weights could be any size",
+                hint="plan the text model alone, or report the model",
+            )
+    tied = config.flag("tie_word_embeddings", True)
+    return text_structure(text.override({"tie_word_embeddings": tied}), "gemma4_unified_text")
+
+
 def _audio(config: Config, text_size: int) -> tuple[Tensor, ...]:
     hidden, out = config.positive("hidden_size", 1024), config.positive("output_proj_dims", 1536)
     ear = conformer(

@@ -1,7 +1,7 @@
-"""Kimi K2.5 and later: a MoonViT tower with learned positions before a DeepSeek-V3 shaped text model.
+"""Kimi-VL, Kimi K2.5 and later: a MoonViT tower with learned positions before a DeepSeek-V3 shaped text.
 
 Source: the modeling file of moonshotai/Kimi-K2.5 (modeling_kimi_k25.py), whose tensor count it
-reproduces.
+reproduces; Kimi-VL's tower and projector are the same (vLLM 0.33 models/kimi_vl.py).
 """
 
 from dataclasses import replace
@@ -14,7 +14,7 @@ from kvplan.vision import as_vision
 
 
 def kimi_k25(config: Config) -> Structure:
-    """Read Kimi K2.5, K2.6 and K2.7 from their nested configs."""
+    """Read Kimi-VL, Kimi K2.5, K2.6 and K2.7 from their nested configs."""
     text, vision = config.sub("text_config"), config.sub("vision_config")
     if text is None:
         raise config.invalid("text_config", "is missing")
@@ -110,7 +110,7 @@ def _tower(config: Config, text_hidden: int) -> tuple[Tensor, ...]:
         ),
         *as_vision(
             (
-                *norm("mm_projector.pre_norm", hidden, bias=True),
+                *norm("mm_projector.pre_norm", config.positive("projection_hidden_size", hidden), bias=True),
                 *linear("mm_projector.proj.0", merged, merged, "projector", bias=True),
                 *linear("mm_projector.proj.2", out, merged, "projector", bias=True),
             ),

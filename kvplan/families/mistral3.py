@@ -30,6 +30,18 @@ def mistral3(config: Config) -> Structure:
     return replace(structure, tensors=(*structure.tensors, *_eyes(config, vision, structure.hidden_size)))
 
 
+def mistral_large4(config: Config) -> Structure:
+    """Read Mistral Large 4: Pixtral's tower and Mistral 3's projector; the outer config ties the head."""
+    text = config.sub("text_config")
+    kind = "mistral_large4_text" if text is None else text.text("model_type", "mistral_large4_text")
+    tied = config.flag("tie_word_embeddings", False)
+    vision = config.sub("vision_config")
+    if text is None or vision is None:
+        raise config.invalid("text_config" if text is None else "vision_config", "is missing")
+    structure = text_structure(text.override({"tie_word_embeddings": tied}), kind)
+    return replace(structure, tensors=(*structure.tensors, *_eyes(config, vision, structure.hidden_size)))
+
+
 def ministral3(config: Config) -> Structure:
     """Read Ministral 3: the text model alone, or, in files that nest one, all of Mistral 3."""
     if config.has("text_config"):

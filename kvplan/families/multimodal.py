@@ -17,6 +17,13 @@ def with_tensors(structure: Structure, extra: tuple[Tensor, ...]) -> Structure:
     return replace(structure, tensors=(*structure.tensors, *extra))
 
 
+def shieldgemma2(config: Config) -> Structure:
+    """Read ShieldGemma 2: Gemma 3, tied unless outer and text config both say otherwise."""
+    text = config.sub("text_config") or config.with_only({})
+    tied = config.flag("tie_word_embeddings", False) or text.flag("tie_word_embeddings", True)
+    return gemma3(config.override({"tie_word_embeddings": tied}))
+
+
 def gemma3(config: Config) -> Structure:
     """Read Gemma 3 with its SigLIP tower; the text config omits what its class defaults say."""
     text = config.sub("text_config")

@@ -7,7 +7,7 @@ transformers 5.23 models/qwen2_5_omni, models/qwen3_omni_moe.
 
 from dataclasses import replace
 
-from kvplan.audio import whisper_layer
+from kvplan.audio import spectrum_encoder, whisper_layer
 from kvplan.config import Config
 from kvplan.decoder import block, shape_of
 from kvplan.families.omni_voice import vocoder
@@ -116,25 +116,16 @@ def qwen3_omni_thinker(config: Config) -> Structure:
 
 
 def _ears3(config: Config) -> tuple[Tensor, ...]:
-    """Return three strided convolutions over the spectrum, layers, two projections."""
+    """Return the encoder over the spectrum and two projections."""
     hidden, out = config.positive("d_model", 1280), config.positive("output_dim", 3584)
-    channels, bins = config.positive("downsample_hidden_size", 480), config.positive("num_mel_bins", 128)
-    # Each convolution halves the bins, rounding up.
-    left = (((bins + 1) // 2 + 1) // 2 + 1) // 2
-    convolutions = tuple(
-        tensor
-        for name, inside in (("conv2d1", 1), ("conv2d2", channels), ("conv2d3", channels))
-        for tensor in (
-            Tensor(f"{name}.weight", (channels, inside, 3, 3), "audio"),
-            Tensor(f"{name}.bias", (channels,), "audio"),
-        )
-    )
-    layer = whisper_layer(hidden, config.positive("encoder_ffn_dim", 5120), key_bias=True)
     return (
-        *convolutions,
-        *linear("conv_out", hidden, channels * left, "audio"),
-        *repeat(layer, config.layers("encoder_layers", 32)),
-        *norm("ln_post", hidden, bias=True),
+        *spectrum_encoder(
+            hidden,
+            config.positive("encoder_ffn_dim", 5120),
+            config.layers("encoder_layers", 32),
+            config.positive("downsample_hidden_size", 480),
+            config.positive("num_mel_bins", 128),
+        ),
         *linear("proj1", hidden, hidden, "audio", bias=True),
         *linear("proj2", out, hidden, "audio", bias=True),
     )

@@ -55,8 +55,12 @@ def joined(
     text_defaults: Mapping[str, object] | None = None,
     vision_defaults: Mapping[str, object] | None = None,
     seen_key: str = "vision_config",
+    tied_by_text: bool = False,
 ) -> Structure:
-    """Join the parts; the outer config ties the head, ``tied`` being the outer class's default."""
+    """Join the parts; the outer config ties the head, ``tied`` being the outer class's default.
+
+    With ``tied_by_text`` the inner one does too, as in classes whose first files said it there.
+    """
     text, seen = parts(config, seen_key=seen_key)
     kind = text.text("model_type", text_type)
     if kind == text_type and text_defaults:
@@ -64,6 +68,8 @@ def joined(
     if vision_defaults:
         seen = seen.with_defaults(vision_defaults)
     is_tied = config.flag("tie_word_embeddings", tied)
+    if tied_by_text:
+        is_tied = is_tied or text.flag("tie_word_embeddings", False)
     structure = text_structure(text.override({"tie_word_embeddings": is_tied}), kind)
     between = as_vision(projector(config, seen, structure.hidden_size), "projector")
     return replace(structure, tensors=(*structure.tensors, *tower(seen), *between))

@@ -162,6 +162,10 @@ def xlstm(config: Config) -> Structure:
         config.positive("hidden_size", config.integer("embedding_dim", 4096) or None),
         config.positive("vocab_size"),
     )
+    if config.integer("embedding_dim", hidden) != hidden:
+        raise config.invalid(
+            "embedding_dim", f"is {config.integer('embedding_dim')}, but hidden_size is {hidden}"
+        )
     layers = config.layers("num_blocks") if config.has("num_blocks") else config.layers()
     heads = config.positive("num_attention_heads", 8)
     keys = int(hidden * config.number("qk_dim_factor", 0.5))
@@ -192,7 +196,8 @@ def xlstm(config: Config) -> Structure:
         layers=(LayerGroup(Layer((XlstmState(heads, keys // heads, values // heads),), tensors), layers),),
         tensors=(
             embedding("embeddings", vocab, hidden),
-            *(norm("out_norm", hidden) if config.flag("add_out_norm", True) else ()),
+            # The class norms its output whatever add_out_norm says.
+            *norm("out_norm", hidden),
             *lm_head(vocab, hidden),
         ),
         hidden_size=hidden,

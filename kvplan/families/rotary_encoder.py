@@ -126,7 +126,9 @@ def gte(config: Config) -> Structure:
         config,
         {
             MODEL: (),
-            MASKED_LM: transform(hidden, hidden, shape.vocab_size, tied=tied, name="lm_head"),
+            MASKED_LM: transform(
+                hidden, hidden, shape.vocab_size, tied=tied, name="lm_head", two_biases=False
+            ),
             SEQUENCE: (*pooler(hidden), *classifier(config, hidden)),
             TOKENS: classifier(config, hidden),
         },

@@ -87,11 +87,21 @@ def llava(config: Config) -> Structure:
         tied=False,
         text_defaults=LLAMA_DEFAULTS,
         vision_defaults=LLAVA_CLIP_DEFAULTS,
+        tied_by_text=True,
     )
 
 
 def llava_next(config: Config) -> Structure:
     """Read LLaVA-NeXT (1.6): LLaVA with a learned end of each image row."""
+    return _llava_next(config, tied_by_text=False)
+
+
+def llava_next_video(config: Config) -> Structure:
+    """Read LLaVA-NeXT-Video, whose text config may tie the head."""
+    return _llava_next(config, tied_by_text=True)
+
+
+def _llava_next(config: Config, *, tied_by_text: bool) -> Structure:
     return joined(
         config,
         "llama",
@@ -100,6 +110,7 @@ def llava_next(config: Config) -> Structure:
         tied=False,
         text_defaults=LLAMA_DEFAULTS,
         vision_defaults=LLAVA_CLIP_DEFAULTS,
+        tied_by_text=tied_by_text,
     )
 
 
@@ -114,7 +125,9 @@ def llava_onevision(config: Config) -> Structure:
         "patch_size": 14,
         "vision_use_head": False,
     }
-    return joined(config, "qwen2", _siglip_or, _with_newline, tied=False, vision_defaults=defaults)
+    return joined(
+        config, "qwen2", _siglip_or, _with_newline, tied=False, vision_defaults=defaults, tied_by_text=True
+    )
 
 
 def vipllava(config: Config) -> Structure:
@@ -268,7 +281,7 @@ def minimax_m3_vl(config: Config) -> Structure:
             *linear(f"{PROJECTOR}.merge_linear_2", size, width, "projector", bias=True),
         )
 
-    return joined(config, "minimax_m3_vl_text", tower, projector, tied=False)
+    return joined(config, "minimax_m3_vl_text", tower, projector, tied=False, tied_by_text=True)
 
 
 # openai/clip-vit-large-patch14-336, the tower that Phi-3-Vision's file names but does not describe.

@@ -112,7 +112,7 @@ def step3p7(config: Config) -> Structure:
     text, vision = config.sub("text_config"), config.sub("vision_config")
     if text is None:
         raise config.missing("text_config")
-    tied = config.flag("tie_word_embeddings", text.flag("tie_word_embeddings", False))
+    tied = config.flag("tie_word_embeddings", False)
     structure = step3p5(_with_sizes(text).override({"tie_word_embeddings": tied}))
     seen = vision if vision is not None else config.with_only({})
     hidden = seen.positive("hidden_size", seen.positive("width", 1536))

@@ -29,7 +29,7 @@ def t5gemma(config: Config) -> Structure:
     cross = CrossAttention(
         shape.num_attention_heads, shape.num_key_value_heads, shape.head_dim, shape.head_dim, "encoder"
     )
-    crossing = _crossing(shape, seen.hidden_size)
+    crossing = _crossing(shape, seen.hidden_size, bias=decoder.flag("attention_bias", False))
     made = {
         kind: Layer((attention_cache(shape, kind, window), cross), (*own, *crossing)) for kind in set(kinds)
     }
@@ -87,14 +87,14 @@ def _layer(config: Config, shape: Shape) -> tuple[Tensor, ...]:
     )
 
 
-def _crossing(shape: Shape, seen_size: int) -> tuple[Tensor, ...]:
+def _crossing(shape: Shape, seen_size: int, *, bias: bool) -> tuple[Tensor, ...]:
     hidden, query = shape.hidden_size, shape.num_attention_heads * shape.head_dim
     rows, heads = shape.num_key_value_heads * shape.head_dim, shape.num_key_value_heads
     return (
-        *linear("cross_attn.q_proj", query, hidden, "attention", split="out"),
-        *linear("cross_attn.k_proj", rows, seen_size, "attention", split="kv", num_heads=heads),
-        *linear("cross_attn.v_proj", rows, seen_size, "attention", split="kv", num_heads=heads),
-        *linear("cross_attn.o_proj", hidden, query, "attention", split="in"),
+        *linear("cross_attn.q_proj", query, hidden, "attention", bias=bias, split="out"),
+        *linear("cross_attn.k_proj", rows, seen_size, "attention", bias=bias, split="kv", num_heads=heads),
+        *linear("cross_attn.v_proj", rows, seen_size, "attention", bias=bias, split="kv", num_heads=heads),
+        *linear("cross_attn.o_proj", hidden, query, "attention", bias=bias, split="in"),
         *norm("pre_cross_attn_layernorm", hidden),
         *norm("post_cross_attn_layernorm", hidden),
     )

@@ -10,6 +10,7 @@ from kvplan.blocks import gated_mlp
 from kvplan.config import Config
 from kvplan.decoder import Shape, by_index, finish, shape_of
 from kvplan.layers import FullAttention, Layer, Mamba1State, Mamba2State
+from kvplan.mixers import mamba2_mixer
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm
 from kvplan.units import ceil_div
@@ -99,11 +100,8 @@ def zamba2(config: Config) -> Structure:
         conv_kernel=config.positive("mamba_d_conv", 4),
     )
     mixer = (
-        *_mamba2(
-            hidden,
-            cache,
-            bias=config.flag("add_bias_linear", False),
-            conv_bias=config.flag("use_conv_bias", True),
+        *mamba2_mixer(
+            hidden, cache, name="mamba", bias=config.flag("add_bias_linear", False), conv_bias=True
         ),
         *norm("input_layernorm", hidden),
     )
@@ -148,22 +146,6 @@ def _attention(shape: Shape, hidden: int) -> tuple[Tensor, ...]:
         *linear("self_attn.k_proj", rows, 2 * hidden, "attention", split="kv", num_heads=heads),
         *linear("self_attn.v_proj", rows, 2 * hidden, "attention", split="kv", num_heads=heads),
         *linear("self_attn.o_proj", hidden, query, "attention", split="in"),
-    )
-
-
-def _mamba2(hidden: int, cache: Mamba2State, *, bias: bool, conv_bias: bool) -> tuple[Tensor, ...]:
-    inner = cache.num_heads * cache.head_dim
-    channels = inner + 2 * cache.n_groups * cache.state_size
-    rows = inner + channels + cache.num_heads
-    return (
-        *linear("mamba.in_proj", rows, hidden, "recurrent", bias=bias, split="out"),
-        Tensor("mamba.conv1d.weight", (channels, 1, cache.conv_kernel), "recurrent", split="out"),
-        *((Tensor("mamba.conv1d.bias", (channels,), "recurrent", split="out"),) if conv_bias else ()),
-        Tensor("mamba.dt_bias", (cache.num_heads,), "recurrent", split="out"),
-        Tensor("mamba.A_log", (cache.num_heads,), "recurrent", split="out"),
-        Tensor("mamba.D", (cache.num_heads,), "recurrent", split="out"),
-        *norm("mamba.norm", inner),
-        *linear("mamba.out_proj", hidden, inner, "recurrent", bias=bias, split="in"),
     )
 
 

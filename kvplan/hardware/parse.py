@@ -8,10 +8,10 @@ inferred readings never define a size; where no such card exists, a GB is 10**9 
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
 from kvplan.device import Device
 from kvplan.errors import InvalidValue, UnknownGpu
+from kvplan.frozen import replace
 from kvplan.hardware._catalogue import KEYS, SIZES
 from kvplan.hardware.catalog import device_at, device_named, hidden_from_cuda, row
 from kvplan.hardware.names import key_of

@@ -1,14 +1,17 @@
 """What a report renders: an answer's values, and the screen it is for."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from kvplan.engines.base import Plan
 from kvplan.frozen import dataclass
-from kvplan.judge import Verdict
-from kvplan.model import ModelSpec
-from kvplan.solve import Limits
-from kvplan.speed import Rate
-from kvplan.suggest import Price
+
+if TYPE_CHECKING:
+    from kvplan.engines.base import Plan
+    from kvplan.judge import Verdict
+    from kvplan.model import ModelSpec
+    from kvplan.solve import Limits
+    from kvplan.speed import Rate
+    from kvplan.suggest import Price
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Proposal:
     command: str
     status: str
     headroom_bytes: int
-    prices: tuple[Price, ...] = ()
+    prices: "tuple[Price, ...]" = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +69,16 @@ class Speed:
     ``decode_on_devices`` is the rate with nothing in system memory, where the plan spills.
     """
 
-    decode: Rate | None = None
-    prefill: Rate | None = None
-    decode_on_devices: Rate | None = None
+    decode: "Rate | None" = None
+    prefill: "Rate | None" = None
+    decode_on_devices: "Rate | None" = None
 
 
 @dataclass(frozen=True, slots=True)
 class Offload:
     """How a plan that does not fit would run with a part in system memory, and how fast."""
 
-    plan: Plan
+    plan: "Plan"
     speed: Speed
 
 
@@ -90,10 +93,10 @@ class FitAnswer:
     """
 
     command: str
-    plan: Plan
-    verdict: Verdict
+    plan: "Plan"
+    verdict: "Verdict"
     exit_code: int
-    limits: Limits
+    limits: "Limits"
     gpu_text: str
     proposals: tuple[Proposal, ...] = ()
     context_source: str = "flag"
@@ -107,12 +110,12 @@ class FitAnswer:
 class ShowAnswer:
     """The answer of ``kvplan show``: a model, and its cache under one engine."""
 
-    model: ModelSpec
-    plan: Plan
+    model: "ModelSpec"
+    plan: "Plan"
     roles: tuple[tuple[str, int], ...]
     num_parameters: int
     num_active_parameters: int
-    limits: Limits | None = None
+    limits: "Limits | None" = None
     spec: Mapping[str, object] | None = None
     aliases: tuple[str, ...] = ()
 

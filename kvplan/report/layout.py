@@ -14,6 +14,7 @@ from kvplan.layers import (
     GatedDeltaState,
     KimiDeltaState,
     LatentAttention,
+    Layer,
     LightningState,
     Mamba1State,
     Mamba2State,
@@ -27,18 +28,33 @@ from kvplan.layers import (
 from kvplan.model import ModelSpec, cache_kinds, layer_kinds, num_layers
 from kvplan.textbook import state_bytes
 
+NO_CACHE = "without a cache"
+
 
 def layout_text(model: ModelSpec) -> str:
     """Return the layers in words: ``48 layers: 12 full attention (2 KV heads × 256), 36 …``.
 
-    What grows with the text comes first, states of a fixed size after it.
+    What grows with the text comes first, states of a fixed size after it; a layer that holds both
+    is named by both.
     """
-    kinds = sorted(cache_kinds(model), key=lambda kind: isinstance(kind[0], RECURRENT_STATES))
-    parts = [f"{count} {cache_text(cache, model)}" for cache, count in kinds]
-    bare = sum(count for layer, count in layer_kinds(model) if not layer.caches)
-    if bare:
-        parts.append(f"{bare} without a cache")
-    return f"{num_layers(model.structure)} layers: {', '.join(parts) or 'no cache'}"
+    counts: dict[tuple[bool, str], int] = {}
+    for layer, count in layer_kinds(model):
+        fixed = bool(layer.caches) and all(isinstance(cache, RECURRENT_STATES) for cache in layer.caches)
+        key = (fixed, _layer_text(layer, model))
+        counts[key] = counts.get(key, 0) + count
+    parts = sorted(counts.items(), key=lambda item: (item[0][1] == NO_CACHE, item[0][0]))
+    words = ", ".join(f"{count} {text}" for (_, text), count in parts)
+    return f"{num_layers(model.structure)} layers: {words or 'no cache'}"
+
+
+def _layer_text(layer: Layer, model: ModelSpec) -> str:
+    if not layer.caches:
+        return NO_CACHE
+    texts = [cache_text(cache, model) for cache in layer.caches]
+    once = dict.fromkeys(texts)
+    return " beside ".join(
+        text if texts.count(text) == 1 else f"{texts.count(text)} × {text}" for text in once
+    )
 
 
 def cache_text(cache: Cache, model: ModelSpec) -> str:
@@ -55,9 +71,12 @@ def formula(cache: Cache) -> str:
     match cache:
         case FullAttention() | SlidingWindow() | ChunkedAttention() | CrossAttention():
             heads = f"{cache.num_key_value_heads} KV heads"
+            text = f"{heads} × ({cache.head_dim} K + {cache.v_head_dim} V)"
             if cache.head_dim == cache.v_head_dim:
-                return f"2 (K and V) × {heads} × {cache.head_dim}"
-            return f"{heads} × ({cache.head_dim} K + {cache.v_head_dim} V)"
+                text = f"2 (K and V) × {heads} × {cache.head_dim}"
+            if isinstance(cache, FullAttention) and cache.index_head_dim:
+                text += f" + {cache.index_head_dim} index key"
+            return text
         case LatentAttention():
             text = f"{cache.kv_lora_rank} latent + {cache.qk_rope_head_dim} rope key"
             return f"{text} + {cache.index_head_dim} index key" if cache.index_head_dim else text
@@ -109,7 +128,10 @@ def _heads(cache: FullAttention | SlidingWindow | ChunkedAttention | CrossAttent
 
 
 _WRITERS: dict[type, Callable[[Any], str]] = {
-    FullAttention: lambda cache: f"full attention ({_heads(cache)})",
+    FullAttention: lambda cache: (
+        f"full attention ({_heads(cache)}"
+        + (f", index {cache.index_head_dim})" if cache.index_head_dim else ")")
+    ),
     SlidingWindow: lambda cache: f"sliding window {cache.sliding_window:,} ({_heads(cache)})",
     ChunkedAttention: lambda cache: f"chunked attention {cache.attention_chunk_size:,} ({_heads(cache)})",
     LatentAttention: lambda cache: (

@@ -109,10 +109,12 @@ def markdown(sheet: Sheet, screen: Screen) -> str:
 def csv(sheet: Sheet, screen: Screen) -> str:  # noqa: ARG001 - every format takes the screen
     """Write the records: one header, amounts in bytes."""
     buffer = StringIO()
-    names = list(dict.fromkeys(name for record in sheet.records for name in record))
-    writer = csv_format.DictWriter(buffer, names, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(sheet.records)
+    names: dict[str, None] = {}
+    for record in sheet.records:
+        names.update(dict.fromkeys(record))
+    writer = csv_format.writer(buffer, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([record.get(name, "") for name in names] for record in sheet.records)
     return buffer.getvalue()
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from kvplan.model import num_parameters
+from kvplan.layers import RECURRENT_STATES
+from kvplan.model import ModelSpec, cache_kinds, num_parameters
 from kvplan.report.answer import Screen, ShowAnswer
 from kvplan.report.layout import formula_lines, layout_text, multi_head_ratio
 from kvplan.report.wording import engine_text
@@ -42,8 +43,7 @@ def _facts(answer: ShowAnswer) -> Iterator[tuple[str, str]]:
     yield "architecture", f"{model.architecture or '?'} ({model.model_type})"
     yield "layers", layout_text(model)
     yield from _parameters(answer)
-    limit = model.context_limit_tokens
-    yield "context limit", f"{format_tokens(limit)} tokens" if limit else "none: the state has a fixed size"
+    yield "context limit", _limit(model)
     yield "weights", f"{format_gib(plan.weights.expected)} as {plan.weights_format} ({plan.weights.basis})"
     yield from _cache(answer)
     for number, line in enumerate(_remarks(answer), start=1):
@@ -51,6 +51,14 @@ def _facts(answer: ShowAnswer) -> Iterator[tuple[str, str]]:
     for name, value in model.provenance:
         yield f"from {name}", value
     yield "source", model.source + (f" @ {model.revision}" if model.revision else "")
+
+
+def _limit(model: ModelSpec) -> str:
+    if model.context_limit_tokens:
+        return f"{format_tokens(model.context_limit_tokens)} tokens"
+    if all(isinstance(cache, RECURRENT_STATES) for cache, _ in cache_kinds(model)):
+        return "none: the state has a fixed size"
+    return "none stated"
 
 
 def _parameters(answer: ShowAnswer) -> Iterator[tuple[str, str]]:

@@ -75,7 +75,8 @@ def placed(grid: Grid) -> Iterator[tuple[tuple[str, ...], Point]]:
 
 def _records(answer: SweepAnswer) -> Iterator[Mapping[str, object]]:
     names = [axis.name for axis in answer.grid.axes]
-    parts = [name for name in COMPONENTS if any(name in dict(point.parts) for point in answer.grid.points)]
+    held = {name for point in answer.grid.points for name, _ in point.parts}
+    parts = [name for name in COMPONENTS if name in held]
     for values, point in placed(answer.grid):
         sizes = dict(point.parts)
         yield {

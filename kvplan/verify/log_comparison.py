@@ -139,6 +139,10 @@ def _shared(plan: Plan, readings: Readings) -> list[Comparison]:
         if name == "cuda_graphs" and planned is None:
             continue
         if name == "weights" and planned is not None:
+            draft = _component(device, "draft_model")
+            if plan.engine_name == "vllm" and draft is not None:
+                # vLLM loads what drafts in the same measured step (v1/worker/gpu_model_runner.py).
+                planned += draft
             planned = _as_loaded(planned)
         rows.append(_row(name, planned, readings.largest(said)))
     return [row for row in rows if row is not None]

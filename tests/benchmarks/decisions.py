@@ -13,7 +13,7 @@ from time import process_time
 from kvplan.capacity.lengths import Lengths, drawn
 from kvplan.capacity.simulation import simulate_all
 from kvplan.cli import main as kvplan
-from kvplan.find import candidates
+from kvplan.find import choices, fitting
 from kvplan.hardware.catalog import catalogue
 from kvplan.sources.catalog import entries, model_from_spec
 from kvplan.workload import Workload
@@ -24,11 +24,8 @@ def find_everywhere():
     models = [model_from_spec(spec) for spec in entries()]
     workload = Workload(context_tokens=8192, context_source="flag")
     start = process_time()
-    found = sum(
-        1
-        for device in catalogue()
-        for _ in candidates(models, workload, (device,), published_only=True, rates=False)
-    )
+    published = choices(models, published_only=True)
+    found = sum(1 for device in catalogue() for _ in fitting(published, workload, (device,), rates=False))
     return process_time() - start, f"{len(models)} models, {found:,} pairs fit"
 
 

@@ -8,7 +8,8 @@ Each class's default config is cut to six layers and changed in one key at a tim
 flipped, removed, lists turned round. Every version that the class accepts is built on the meta device
 and its parameters counted; transformers' own DynamicCache says which layers keep a window. What
 differs from kvplan's answer is printed. --write puts a sample into tests/oracles/classes.jsonl: for
-each class its config and, for some changes, [key path, value, parameters, windows].
+each class its config and, for some changes, [key path, value, parameters, windows]; with model types
+named, only their rows are replaced.
 """
 
 import argparse
@@ -259,6 +260,11 @@ def main():
             f"transformers {transformers.__version__}: classes built on the meta device from their default "
             "configs cut to six layers, changed in one key at a time: parameters, and each layer's window"
         )
+        if options.model_types:
+            made = {row["config"]["model_type"] for row in table}
+            kept = [json.loads(line) for line in TARGET.read_text(encoding="utf-8").splitlines()[1:]]
+            table += [row for row in kept if row["config"]["model_type"] not in made]
+            table.sort(key=lambda row: row["config"]["model_type"])
         lines = [json.dumps({"origin": origin}), *(json.dumps(row, separators=(",", ":")) for row in table)]
         TARGET.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -145,6 +145,27 @@ def test_deployments_as_data(check):
     assert other["file"] == "d/a.yml"
 
 
+@pytest.mark.parametrize(
+    ("engine", "kv", "kept"), [("tgi@3.2", "fp8", "fp8_e4m3fn"), ("lmdeploy", "int8", "int8")]
+)
+def test_deployments_under_engines_with_flags_of_their_own(check, engine, kv, kept):
+    policy = (
+        "deployments:\n"
+        "  chat:\n"
+        "    model: llama-3.1-8b\n"
+        "    gpu: 2xl40s\n"
+        f"    engine: {engine}\n"
+        "    ctx: 16k\n"
+        "    tp: 2\n"
+        f"    kv: {kv}\n"
+    )
+    code, data = check({"kvplan.yaml": policy})
+    (chat,) = data["deployments"]
+    assert (code, chat["verdict"], chat["gpu"]) == (0, "fits", "2 × l40s")
+    assert chat["plan"]["workload"]["context_tokens"] == 16384
+    assert chat["plan"]["workload"]["kv_cache_dtype"]["k"] == kept
+
+
 def test_the_schema_for_editors(kvplan):
     code, out, _ = kvplan("schema", "policy")
     schema = json.loads(out)

@@ -40,7 +40,7 @@ def test_more_context_never_needs_fewer_blocks(tokens, more, window, in_flight):
 @given(st.integers(1, 2**33), st.integers(1, 300_000), st.integers(0, 16_384))
 def test_the_estimated_length_fits_and_one_more_token_does_not(room, limit, in_flight):
     layout = pool_layout([MIXED], PoolRules())
-    found = estimated_max_model_len(layout, [room], limit, in_flight)
+    found = estimated_max_model_len(layout, [room], limit, layout.demand(in_flight))
 
     def fits(tokens):
         return layout.blocks_per_request(tokens, in_flight) * layout.bytes_per_block <= room

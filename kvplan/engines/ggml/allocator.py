@@ -32,7 +32,7 @@ def lifetimes(nodes: Sequence[tuple[Tensor, int]], leaves: Sequence[tuple[Tensor
     sizes: list[int] = []
 
     def place(tensor: Tensor, backend: int) -> None:
-        if tensor.slot is not None or tensor.view_src is not None or tensor.buffer is not None:
+        if tensor.view_src is not None or tensor.buffer is not None:
             return
         if tensor.op in IN_PLACE:
             for operand in tensor.src:
@@ -59,20 +59,23 @@ def lifetimes(nodes: Sequence[tuple[Tensor, int]], leaves: Sequence[tuple[Tensor
             tensor.slot = GONE
 
     for leaf, backend in leaves:
-        place(leaf, backend)
+        if leaf.slot is None:
+            place(leaf, backend)
     for node, backend in nodes:
         if node.view_src is not None and node.op != "none":
             node.view_src.num_views += 1
-        if node.is_input:
+        if node.is_input and node.slot is None:
             place(node, backend)
         for operand in node.src:
             operand.num_readers += 1
-            if operand.is_input:
+            if operand.is_input and operand.slot is None:
                 place(operand, backend)
     for node, backend in nodes:
         for operand in node.src:
-            place(operand, backend)
-        place(node, backend)
+            if operand.slot is None:
+                place(operand, backend)
+        if node.slot is None:
+            place(node, backend)
         for operand in node.src:
             operand.num_readers -= 1
             if operand.num_readers or operand.num_views:

@@ -61,20 +61,22 @@ class Tensor:
         nb: Dims | None = None,
         view_src: "Tensor | None" = None,
     ) -> None:
+        # By the thousand in a graph: a plain body, without calls.
         size = _SIZES.get(type, 1)
         self.op = op
         self.ne = ne
         self.type = type
         self.src = list(src)
         if nb is None:
-            self.nb = contiguous(ne, size)
-            self.num_bytes = self.nb[3] * ne[3]
+            second = size * ne[0]
+            third = second * ne[1]
+            fourth = third * ne[2]
+            self.nb = (size, second, third, fourth)
+            self.num_bytes = fourth * ne[3]
         else:
             self.nb = nb
             self.num_bytes = _occupied(ne, nb, size)
-        self.view_src: Tensor | None = None
-        if view_src is not None:
-            self.view_src = view_src.view_src or view_src
+        self.view_src: Tensor | None = None if view_src is None else view_src.view_src or view_src
         self.buffer: int | None = None
         self.backend: int | None = None
         self.slot: int | None = None
@@ -160,7 +162,14 @@ def given(ne: Sequence[int], type: str = F32) -> Tensor:  # noqa: A002
 
 def dims(ne: Sequence[int]) -> Dims:
     """Return four dimensions, those not given being 1."""
-    first, second, third, fourth = (*ne, 1, 1, 1, 1)[:4]
+    match ne:
+        case (first, second):
+            return (first, second, 1, 1)
+        case (first, second, third):
+            return (first, second, third, 1)
+        case (first,):
+            return (first, 1, 1, 1)
+    first, second, third, fourth = ne
     return (first, second, third, fourth)
 
 

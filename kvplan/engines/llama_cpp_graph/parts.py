@@ -30,7 +30,8 @@ class Batch:
     """One micro-batch of the worst case, and the caches it meets.
 
     ``num_tokens`` in ``num_sequences`` equal parts; ``full`` and ``window`` cells in each of
-    ``num_streams``.
+    ``num_streams``. ``values_turned`` stores values with the tokens innermost, as a cache made for
+    attention without the fused kernel does.
     """
 
     num_tokens: int
@@ -42,6 +43,7 @@ class Batch:
     flash_attn: bool
     type_k: str
     type_v: str
+    values_turned: bool
 
 
 @dataclass(frozen=True, slots=True)

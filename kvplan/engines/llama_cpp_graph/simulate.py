@@ -14,8 +14,6 @@ from kvplan.engines.ggml.scheduler import Backends, scheduled
 from kvplan.engines.ggml.tensor import Tensor
 from kvplan.engines.llama_cpp_graph.builder import Builder
 from kvplan.engines.llama_cpp_graph.cuda import ALIGNMENT, CELL_STRIDE, HOST_ALIGNMENT, has_kernel
-from kvplan.engines.llama_cpp_graph.gemma3n import Gemma3n
-from kvplan.engines.llama_cpp_graph.hybrid import HYBRIDS, hybrid
 from kvplan.engines.llama_cpp_graph.matrices import matrix_bytes, output_bytes
 from kvplan.engines.llama_cpp_graph.parts import Batch, Places
 from kvplan.engines.llama_cpp_graph.shapes import ModelShape, model_shape
@@ -64,7 +62,11 @@ def is_modelled(arch: str) -> bool:
 
     Others are taken to be like Llama's.
     """
-    return arch in RULES or arch in HYBRIDS or arch == "gemma3n"
+    if arch in RULES or arch in ("gemma3n", "gemma4"):
+        return True
+    from kvplan.engines.llama_cpp_graph.hybrid import HYBRIDS
+
+    return arch in HYBRIDS
 
 
 def compute_buffer_sizes(
@@ -136,12 +138,7 @@ def _is_one_place(placement: Placement) -> bool:
 def _lived(model: ModelSpec, mix: str, placement: Placement, batch: Batch, pinned: bool) -> Lifetimes:
     shape, places = _shortened(model_shape(model), placement, model, mix, pinned=pinned)
     builder = Builder(shape, batch, places)
-    if shape.arch in HYBRIDS:
-        hybrid(builder, HYBRIDS[shape.arch])
-    elif shape.arch == "gemma3n":
-        Gemma3n(builder).build()
-    else:
-        transformer(builder, RULES.get(shape.arch, Rules(gating="own")))
+    _build(builder)
     # Operations without an operand on another card, and with a kernel.
     cards = range(placement.num_cards)
 
@@ -156,6 +153,30 @@ def _lived(model: ModelSpec, mix: str, placement: Placement, batch: Batch, pinne
 
     backends = Backends(placement.num_cards, runs, placement.op_offload, placement.is_pipeline)
     return scheduled(builder.graph, backends)
+
+
+def _build(builder: Builder) -> None:
+    """Build the whole graph as the architecture does; one that is not known as a Llama's."""
+    arch = builder.shape.arch
+    if arch in RULES:
+        transformer(builder, RULES[arch])
+        return
+    if arch == "gemma3n":
+        from kvplan.engines.llama_cpp_graph.gemma3n import Gemma3n
+
+        Gemma3n(builder).build()
+        return
+    if arch == "gemma4":
+        from kvplan.engines.llama_cpp_graph.gemma4 import gemma4
+
+        gemma4(builder)
+        return
+    from kvplan.engines.llama_cpp_graph.hybrid import HYBRIDS, hybrid
+
+    if arch in HYBRIDS:
+        hybrid(builder, HYBRIDS[arch])
+    else:
+        transformer(builder, Rules(gating="own"))
 
 
 def _shortened(

@@ -21,8 +21,6 @@ TURBOMIND = frozenset((
     "GptOssForCausalLM", "MixtralForCausalLM",
 ))  # fmt: skip
 PYTORCH = frozenset((
-    "InternLMForCausalLM", "QWenLMHeadModel", "BaiChuanForCausalLM", "BaichuanForCausalLM",
-    "Starcoder2ForCausalLM", "InternLM2VEForCausalLM", "MllamaForConditionalGeneration",
     "LlamaForCausalLM", "Llama4ForConditionalGeneration", "ChatGLMForConditionalGeneration",
     "ChatGLMModel", "Glm4ForCausalLM", "Glm4vForConditionalGeneration", "Glm4MoeForCausalLM",
     "Glm4MoeLiteForCausalLM", "GlmMoeDsaForCausalLM", "InternLM2ForCausalLM", "MistralForCausalLM",
@@ -35,7 +33,8 @@ PYTORCH = frozenset((
     "Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration",
     "Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration",
     "Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration",
-    "InternS2PreviewForConditionalGeneration", "MetaMoeForConditionalGeneration",
+    "InternS2PreviewForConditionalGeneration", "InternS2PreviewForCausalLM",
+    "InternS2MobiusForCausalLM", "InternS1_1_ForConditionalGeneration", "MetaMoeForConditionalGeneration",
     "InternS2MobiusForConditionalGeneration", "Qwen3OmniMoeForConditionalGeneration",
     "Phi3ForCausalLM", "CogVLMForCausalLM", "InternVLChatModel", "InternVLForConditionalGeneration",
     "InternS1ForConditionalGeneration", "InternS1ProForConditionalGeneration", "Phi3VForCausalLM",
@@ -43,6 +42,18 @@ PYTORCH = frozenset((
     "InternLM2ForRewardModel", "Qwen2ForRewardModel", "GptOssForCausalLM", "Qwen3NextForCausalLM",
     "SDARForCausalLM", "SDARMoeForCausalLM",
 ))  # fmt: skip
+
+# Families that older versions served (REMOVED_MODEL_MAP).
+REMOVED: dict[str, str] = {
+    "InternLMForCausalLM": "InternLM",
+    "QWenLMHeadModel": "Qwen and Qwen-VL",
+    "BaiChuanForCausalLM": "Baichuan",
+    "BaichuanForCausalLM": "Baichuan and Baichuan2",
+    "Starcoder2ForCausalLM": "StarCoder2",
+    "InternLM2VEForCausalLM": "Mono-InternVL",
+    "MllamaForConditionalGeneration": "mllama",
+}
+REMOVED_IN = (0, 18)
 
 
 def backend_of(model: ModelSpec, asked: str, format_name: str) -> Backend:
@@ -55,6 +66,14 @@ def backend_of(model: ModelSpec, asked: str, format_name: str) -> Backend:
     return "turbomind" if model.architecture in TURBOMIND else "pytorch"
 
 
-def is_served(model: ModelSpec, backend: Backend) -> bool:
-    """Tell whether the backend has the model's architecture."""
-    return model.architecture in (TURBOMIND if backend == "turbomind" else PYTORCH)
+def not_served(model: ModelSpec, backend: Backend, version: tuple[int, ...]) -> str:
+    """Return what LMDeploy stops with where the backend lacks the architecture, else nothing."""
+    architecture = model.architecture
+    if architecture in (TURBOMIND if backend == "turbomind" else PYTORCH):
+        return ""
+    family = REMOVED.get(architecture)
+    if family is None:
+        return f"Can not found rewrite for architectures: ['{architecture}']"
+    if version < REMOVED_IN:
+        return ""
+    return f"{family} ({architecture}) support has been removed from LMDeploy."

@@ -18,11 +18,12 @@ from kvplan.engines.base import (
     Refusal,
     context_or_limit,
 )
-from kvplan.engines.lmdeploy.backends import backend_of, is_served
+from kvplan.engines.lmdeploy.backends import backend_of, not_served
 from kvplan.engines.lmdeploy.blocks import has_rows
 from kvplan.engines.lmdeploy.demand import WINDOW_OFF, block_bytes, rank_demand
 from kvplan.engines.lmdeploy.rank_plan import Rank, rank_plan
 from kvplan.engines.lmdeploy.settings import (
+    LAST_WITH_TOTAL_SHARE,
     Settings,
     kv_dtype_name,
     settings_of,
@@ -44,6 +45,7 @@ OBJECT_CACHE = (0, 18)
 KV_NAMES = ("auto", "int4", "int8", "fp8", "fp8_e4m3", "fp8_e5m2", "turbo_quant", "bf16", "fp16")
 FP8_POLICIES, TURBO_QUANT = (16, 17), 42
 LOADED = ("plain", "fp8", "int8", "int4", "fp4")
+TAKEN = "16-bit, fp8, AWQ, GPTQ, compressed-tensors 4-bit, MXFP4 and SmoothQuant"
 
 
 class LmdeployEngine(Engine):
@@ -54,7 +56,7 @@ class LmdeployEngine(Engine):
     kv_formats = KV_NAMES
     weight_families = LOADED
     takes_what_fits = True
-    about = "TurboMind and PyTorch: a share of what is free after the weights; its blocks run, the rest read"
+    about = "a share of what is free after the weights; TurboMind, else PyTorch; blocks as its own code"
 
     def __init__(self, version: str) -> None:
         """Take a version's rules; 0.18's for any later than 0.2.1."""
@@ -107,16 +109,19 @@ class LmdeployEngine(Engine):
             sequence_limit_name="max_batch_size",
             kv_cache_tokens=tokens,
             max_concurrency=None if tokens is None else tokens / context_tokens,
-            refusals=(*refusals, *self._refusals(model, settings)),
+            refusals=(*refusals, *self._refusals(model, settings, format_name)),
             warnings=self._notices(model, workload, settings, asked, num_sequences),
             startup_lines=_startup_lines(settings, ranks, self._numbers),
         )
 
-    def _refusals(self, model: ModelSpec, settings: Settings) -> tuple[Refusal, ...]:
+    def _refusals(self, model: ModelSpec, settings: Settings, format_name: str) -> tuple[Refusal, ...]:
         found: list[Refusal] = []
-        if not is_served(model, settings.backend):
-            message = f"LMDeploy's {settings.backend} backend has no {model.architecture}"
-            found.append(Refusal("architecture-not-served", message, "--engine vllm"))
+        if not _loads(format_name):
+            message = f"LMDeploy does not load {format_name} weights: it takes {TAKEN}"
+            found.append(Refusal("weights-not-loaded", message, "--weights bf16"))
+        stopped = not_served(model, settings.backend, self._numbers)
+        if stopped:
+            found.append(Refusal("architecture-not-served", stopped, "--engine vllm"))
         if settings.backend == "turbomind":
             if settings.quant_policy in FP8_POLICIES:
                 message = "invalid quant_policy for TurboMind, FP8 quantization is not supported"
@@ -138,13 +143,12 @@ class LmdeployEngine(Engine):
                 f"{workload.num_sequences:,} sequences asked, {num_sequences:,} run at once (max_batch_size)"
             )
             notices.append(Notice("batch-capped", text))
-        if settings.backend != asked and is_served(model, settings.backend):
+        if settings.backend != asked and not not_served(model, settings.backend, self._numbers):
             text = f"{model.architecture} is not TurboMind's: LMDeploy falls back to its PyTorch backend"
             notices.append(Notice("backend-fallback", text))
-        if self.version not in VERSIONS:
-            notices.append(
-                Notice("version-assumed", f"LMDeploy {self.version} is planned by {NEWEST}'s rules")
-            )
+        if self._numbers > LAST_WITH_TOTAL_SHARE and self._numbers[:2] != OBJECT_CACHE:
+            text = f"LMDeploy {self.version} is planned by {NEWEST}'s rules"
+            notices.append(Notice("version-assumed", text))
         unsure = _unsure(model, settings)
         if unsure:
             text = f"{unsure} under LMDeploy is assumed: it was read, not run"
@@ -180,17 +184,17 @@ def _format_of(model: ModelSpec, workload: Workload, asked: str) -> str:
     on_load = workload.weights_format is None and model.quantization is None
     if on_load and workload.option("model_format") == "fp8" and backend_of(model, asked, name) == "pytorch":
         name = format_name_of(model, "fp8-block")
-    _check_weights(name)
+    if workload.weights_format is not None and not _loads(name):
+        raise UnknownFormat(
+            f"LMDeploy does not load {name} weights",
+            why=f"it takes {TAKEN}",
+            hint="name such a format, or the engine that loads these weights",
+        )
     return name
 
 
-def _check_weights(format_name: str) -> None:
-    if weight_format(format_name).family not in LOADED or format_name == "nvfp4":
-        raise UnknownFormat(
-            f"LMDeploy does not load {format_name} weights",
-            why="it takes 16-bit, fp8, AWQ, GPTQ, compressed-tensors 4-bit, MXFP4 and SmoothQuant",
-            hint="name such a format, or the engine that loads these weights",
-        )
+def _loads(format_name: str) -> bool:
+    return weight_format(format_name).family in LOADED and format_name != "nvfp4"
 
 
 def _splits(num_key_value_heads: int, ranks: int) -> bool:

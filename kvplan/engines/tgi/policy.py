@@ -24,6 +24,7 @@ NEWEST = "3.3"
 VERSIONS = ("2.0", "2.4", NEWEST)
 KV_NAMES = ("auto", "fp8", "fp8_e4m3fn", "fp8_e5m2", "bf16", "fp16")
 LOADED = ("plain", "fp8", "int8", "int4", "bnb", "exl")
+TAKEN = "16-bit, fp8, AWQ, GPTQ, Marlin, EETQ, bitsandbytes, EXL2 and compressed-tensors"
 # What ``--quantize`` makes of an unquantized checkpoint, by kvplan's names of the formats.
 QUANTIZED_WHILE_LOADING: dict[str, str] = {
     "eetq": "int8",
@@ -99,7 +100,11 @@ class TgiEngine(Engine):
             sequence_limit_name="max_batch_size" if settings.max_batch_size else "max_concurrent_requests",
             kv_cache_tokens=tokens or None,
             max_concurrency=tokens / context_tokens if tokens else None,
-            refusals=(*refusals, *self._refusals(settings, format_name, parallel.tensor, context_tokens)),
+            refusals=(
+                *refusals,
+                *_not_served(model, format_name),
+                *self._refusals(settings, format_name, parallel.tensor, context_tokens),
+            ),
             warnings=_notices(model, workload, settings, num_sequences),
             startup_lines=_startup_lines(settings, ranks),
         )
@@ -159,18 +164,34 @@ def _format_of(model: ModelSpec, workload: Workload) -> str:
     if asked is None and model.quantization is None:
         asked = QUANTIZED_WHILE_LOADING.get(str(workload.option("quantize")))
     name = format_name_of(model, asked)
-    if weight_format(name).family not in LOADED:
+    if workload.weights_format is not None and not _loads(name):
         raise UnknownFormat(
             f"TGI does not load {name} weights",
-            why="it takes 16-bit, fp8, AWQ, GPTQ, Marlin, EETQ, bitsandbytes, EXL2 and compressed-tensors",
+            why=f"it takes {TAKEN}",
             hint="name such a format, or the engine that loads these weights",
         )
     return name
 
 
+def _loads(format_name: str) -> bool:
+    return weight_format(format_name).family in LOADED
+
+
 def _splits(num_key_value_heads: int, ranks: int) -> bool:
     """Tell whether KV heads divide over shards; a single one is copied (flash_causal_lm.py)."""
     return num_key_value_heads == 1 or num_key_value_heads % ranks == 0
+
+
+def _not_served(model: ModelSpec, format_name: str) -> tuple[Refusal, ...]:
+    """Return what no flag helps: encoders, and checkpoints published in a format that TGI lacks."""
+    found: list[Refusal] = []
+    if model.structure.kind == "encoder":
+        message = "TGI generates text; encoders are text-embeddings-inference's"
+        found.append(Refusal("architecture-not-served", message, "--engine transformers"))
+    if not _loads(format_name):
+        message = f"TGI does not load {format_name} weights: it takes {TAKEN}"
+        found.append(Refusal("weights-not-loaded", message, "--weights bf16"))
+    return tuple(found)
 
 
 def _notices(

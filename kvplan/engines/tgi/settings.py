@@ -18,6 +18,7 @@ INFERS_LENGTH = (3, 0)
 OLD_MAX_TOKENS = 4096
 # What is kept free: a share of what is left before 3.0, of the whole card since.
 OF_TOTAL_SINCE = (3, 0)
+# TGI_WIGGLE_ROOM came with 2.3; its default was read at 3.x alone, the smaller of the two known.
 ROOM_SINCE, ROOM, OLD_ROOM = (2, 3), 0.90, 0.95
 KV_DTYPE_SINCE = (2, 4)
 MAX_CONCURRENT_REQUESTS = 128

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from kvplan.device import Device
 from kvplan.engines import _vllm_calibration as fit
+from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec, num_layers
 from kvplan.quantity import Basis, Quantity, exact
 from kvplan.units import GIB
@@ -60,8 +61,30 @@ def cuda_graphs(
     return gib(expected * low, expected, expected * high + fit.GRAPHS_FLOOR_GIB, fit.GRAPHS_WHY)
 
 
-def _class_of(device: Device) -> str:
-    """Return the class of card that communication memory depends on."""
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What of a device decides the memory beside torch, equal for many cards.
+
+    ``architecture`` is empty where graphs vary alike; ``link`` the class of card that communication
+    memory depends on, empty for one rank; ``unified_bytes`` what CUDA shows where the card's memory is
+    the machine's, else 0.
+    """
+
+    architecture: str
+    link: str
+    unified_bytes: int
+
+
+@lru_cache(maxsize=1024)
+def surroundings_of(device: Device, *, is_alone: bool) -> Surroundings:
+    """Return a device's surroundings; ``is_alone`` where its rank is the only one."""
+    architecture = device.architecture if device.architecture == fit.GRAPHS_ARCHITECTURE else ""
+    return Surroundings(
+        architecture, "" if is_alone else _link(device), device.usable_bytes if device.unified_memory else 0
+    )
+
+
+def _link(device: Device) -> str:
     if device.architecture == "hopper":
         return "hopper"
     if device.architecture == "blackwell" and device.memory_bytes > fit.DATACENTER_BYTES:
@@ -71,7 +94,7 @@ def _class_of(device: Device) -> str:
     return "pcie"
 
 
-def non_torch(ranks: int, device: Device, weight_bytes: int, version: tuple[int, int]) -> Quantity:
+def non_torch(ranks: int, beside: Surroundings, weight_bytes: int, version: tuple[int, int]) -> Quantity:
     """Return what a rank holds beside torch after the profile run: context growth, NCCL, workspaces.
 
     On unified memory what loading left in the page cache counts as used (assumed: up to a third of
@@ -80,19 +103,19 @@ def non_torch(ranks: int, device: Device, weight_bytes: int, version: tuple[int,
     if ranks == 1:
         amounts = fit.NON_TORCH_ONE_RANK if version >= (0, 18) else fit.NON_TORCH_ONE_RANK_BEFORE_0_18
     else:
-        amounts = fit.NON_TORCH[_class_of(device)]
+        amounts = fit.NON_TORCH[beside.link]
         if version < (0, 18):
             amounts = fit.NON_TORCH_BEFORE_0_18
     found = _interval(*amounts, fit.NON_TORCH_WHY)
-    if not device.unified_memory:
+    if not beside.unified_bytes:
         return found
     cached = weight_bytes * fit.PAGE_CACHE_PERCENT // 100
-    others = device.usable_bytes * fit.OTHERS_PERCENT // 100
+    others = beside.unified_bytes * fit.OTHERS_PERCENT // 100
     high = found.high + cached + others
     return Quantity(found.low, found.expected + cached // 2, high, "assumed", fit.UNIFIED_WHY)
 
 
-def before_snapshot(ranks: int, device: Device) -> Quantity:
+def before_snapshot(ranks: int, beside: Surroundings) -> Quantity:
     """Return what is taken before vLLM looks at free memory: CUDA context and NCCL."""
-    amounts = fit.SNAPSHOT_ONE_RANK if ranks == 1 else fit.SNAPSHOT[_class_of(device)]
+    amounts = fit.SNAPSHOT_ONE_RANK if ranks == 1 else fit.SNAPSHOT[beside.link]
     return _interval(*amounts, fit.SNAPSHOT_WHY)

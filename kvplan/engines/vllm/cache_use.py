@@ -1,6 +1,5 @@
 """vLLM: what the cache costs: the whole model with ranks counted once, and by kind of layer."""
 
-from dataclasses import replace
 from functools import lru_cache
 
 from kvplan.engines.base import CacheGroup, CacheUse
@@ -9,7 +8,7 @@ from kvplan.engines.vllm.pages import specs_of
 from kvplan.engines.vllm.pool import Demand, PoolLayout
 from kvplan.engines.vllm.server import Server
 from kvplan.engines.vllm.states import StateDtypes, state_bytes
-from kvplan.frozen import dataclass
+from kvplan.frozen import dataclass, replace
 from kvplan.layers import Cache, kind_name
 from kvplan.model import cache_kinds
 from kvplan.quantity import Quantity, exact
@@ -20,35 +19,49 @@ def cache_use(server: Server, context_tokens: int, num_sequences: int, num_block
 
     Block size, page and number of blocks are those of a rank as the model is spread.
     """
-    pool, demand, rank = server.whole.pool, server.whole_demand, server.layout
-    kinds = _kinds(server)
+    per_token, sequence, groups = _priced(server, context_tokens)
+    pool, whole = server.layout.pool, server.whole.pool
+    every = sequence.expected * num_sequences
+    total = exact(every)
+    if sequence.basis != "exact":
+        low, high = sequence.low * num_sequences, sequence.high * num_sequences
+        total = Quantity(low, every, high, sequence.basis)
+    return CacheUse(
+        bytes_per_token=per_token,
+        bytes_per_sequence=sequence.expected,
+        state_bytes_per_sequence=_kinds(server).state_bytes,
+        total=total,
+        peak_bytes=every,
+        groups=groups,
+        block_size=pool.block_size if whole.groups else None,
+        page_size_bytes=pool.groups[0].page_size_bytes if pool.groups else None,
+        num_blocks=num_blocks,
+    )
+
+
+@lru_cache(maxsize=2048)
+def _priced(server: Server, context_tokens: int) -> tuple[int, Quantity, tuple[CacheGroup, ...]]:
+    """Return bytes a token, of one sequence, and by kind.
+
+    One card and one load after the other asks for the same.
+    """
+    pool, demand = server.whole.pool, server.whole_demand
     each = pool.bytes_per_block
     now = demand.blocks(context_tokens) * each
     unit = pool.block_size or 1
     per_token = (demand.blocks(context_tokens + unit) * each - now) // unit if pool.groups else 0
     low, high = server.whole.unmodelled_low_bytes[0], server.whole.unmodelled_high_bytes[0]
     middle = (low + high) // 2
-    per_sequence = now + middle * context_tokens
-    every = per_sequence * num_sequences
-    basis_total = exact(every)
+    sequence = exact(now)
     if high:
-        basis_total = Quantity(
-            (now + low * context_tokens) * num_sequences,
-            every,
-            (now + high * context_tokens) * num_sequences,
+        sequence = Quantity(
+            now + low * context_tokens,
+            now + middle * context_tokens,
+            now + high * context_tokens,
             "assumed",
         )
-    return CacheUse(
-        bytes_per_token=per_token + middle,
-        bytes_per_sequence=per_sequence,
-        state_bytes_per_sequence=kinds.state_bytes,
-        total=basis_total,
-        peak_bytes=every,
-        groups=tuple(kind.group(context_tokens) for kind in kinds.kinds),
-        block_size=rank.pool.block_size if pool.groups else None,
-        page_size_bytes=rank.pool.groups[0].page_size_bytes if rank.pool.groups else None,
-        num_blocks=num_blocks,
-    )
+    groups = tuple(kind.group(context_tokens) for kind in _kinds(server).kinds)
+    return per_token + middle, sequence, groups
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,10 @@ block serves one group at a time.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 from kvplan.engines.vllm.pages import LayerSpec
 from kvplan.engines.vllm.pool import Group, PoolLayout, stage_bytes
-from kvplan.frozen import dataclass
+from kvplan.frozen import dataclass, replace
 from kvplan.units import ceil_div
 
 DEFAULT_BLOCK_SIZE = 16
@@ -71,9 +70,7 @@ def pool_layout(
     blocks of a hybrid are aligned by the served model's config alone. Stages without any cache give a
     pool without groups (encoder layers only).
     """
-    own = {
-        _as_full(spec) if rules.unify_windows else spec for stage in stages for spec, count in stage if count
-    }
+    own = [spec for stage in stages for spec, count in stage if count]
     if drafting:
         stages = [*stages[:-1], [*stages[-1], *drafting]]
     layers = [

@@ -6,19 +6,21 @@ remainder is the KV pool. Every rank is planned; the one with the least room bin
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from kvplan.device import Device
 from kvplan.engines.base import Engine, Notice, Plan, context_or_limit
 from kvplan.engines.vllm.cache_use import cache_use
 from kvplan.engines.vllm.formats import KV_NAMES, WEIGHT_FAMILIES
+from kvplan.engines.vllm.loads import available_bytes, loaded_plans
 from kvplan.engines.vllm.offload import host_components
-from kvplan.engines.vllm.ranks import available_bytes, loaded_plans, ranks_of
+from kvplan.engines.vllm.ranks import Rank, ranks_of
 from kvplan.engines.vllm.server import Server, server_of
 from kvplan.engines.vllm.settings import engine_options
 from kvplan.engines.vllm.startup import Startup, startup_of
 from kvplan.engines.vllm.versions import KNOWN, NEWEST
 from kvplan.errors import InvalidValue
-from kvplan.frozen import replace
+from kvplan.frozen import dataclass, replace
 from kvplan.model import ModelSpec
 from kvplan.weights import weight_bytes
 from kvplan.workload import Workload
@@ -46,27 +48,19 @@ class VllmEngine(Engine):
         context_tokens, _ = context_or_limit(model, workload)
         devices = tuple(devices)
         server = server_of(self._version, model, workload, devices, context_tokens)
-        settings, parallel, layout = server.settings, server.parallel, server.layout
-        limit = settings.max_num_seqs * parallel.data
+        start = _started(server, devices, context_tokens)
+        shorter = _shorter(workload, start.startup, context_tokens)
+        if shorter > 0:
+            asked = replace(workload, context_tokens=shorter, context_source="engine")
+            return self.plan(model, asked, devices)
+        parallel = server.parallel
+        limit = server.settings.max_num_seqs * parallel.data
         capped = min(workload.num_sequences, limit)
         notices = server.notices
         if capped < workload.num_sequences:
             text = f"{workload.num_sequences:,} sequences asked, {capped:,} run at once (max_num_seqs)"
             notices += (Notice("batch-capped", text),)
-        ranks = ranks_of(server, devices)
-        blocks = server.demand.blocks(context_tokens)
-        plans = loaded_plans(server, ranks, blocks, context_tokens, capped)
-        rooms = available_bytes(server, ranks, plans)
-        startup = None
-        if rooms is not None and layout.is_modelled and layout.pool.groups:
-            startup = startup_of(
-                layout.pool, server.demand, settings, server.rules, rooms, context_tokens, plans
-            )
-        if startup is not None and _shrinks(workload, startup, context_tokens):
-            shorter = replace(
-                workload, context_tokens=startup.estimated_max_model_len, context_source="engine"
-            )
-            return self.plan(model, shorter, devices)
+        startup = start.startup
         weights = weight_bytes(model, server.format_name)
         host = host_components(workload, weights.expected, len(devices) or 1)
         return Plan(
@@ -74,7 +68,7 @@ class VllmEngine(Engine):
             workload=workload,
             engine_name=self.name,
             engine_version=self.version,
-            engine_options=engine_options(settings, context_tokens, server.dtype, parallel),
+            engine_options=start.options,
             parallel=parallel,
             weights_format=server.format_name,
             weights=weights,
@@ -82,26 +76,56 @@ class VllmEngine(Engine):
             kv_dtype_v=server.dtype,
             context_tokens=context_tokens,
             num_sequences=capped,
-            devices=plans,
+            devices=loaded_plans(server, start.ranks, start.blocks, context_tokens, capped),
             cache=cache_use(server, context_tokens, capped, startup.num_blocks if startup else None),
             sequence_limit=limit,
             sequence_limit_name="max_num_seqs",
             kv_cache_tokens=startup.tokens if startup else None,
             max_concurrency=startup.concurrency if startup else None,
             host=host,
-            offloaded=bool(workload.option("cpu_offload_gb")) and bool(host),
+            offloaded=bool(host) and bool(workload.option("cpu_offload_gb")),
             refusals=server.refusals,
             warnings=notices,
             startup_lines=startup.lines if startup else (),
-            command_lines=_way_out(model, startup),
-            details=_details(server, startup),
+            command_lines=start.command_lines,
+            details=start.details,
         )
 
 
-def _shrinks(workload: Workload, startup: Startup, context_tokens: int) -> bool:
-    """Tell whether vLLM takes a shorter context by itself: ``--max-model-len -1``."""
-    asks = workload.option("max_model_len") == AUTO_MAX_MODEL_LEN and not workload.context_tokens
-    return asks and 0 < startup.estimated_max_model_len < context_tokens
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """A server on its devices at one context, whatever the load: ``blocks`` are those of a request."""
+
+    ranks: tuple[Rank, ...]
+    blocks: int
+    startup: Startup | None
+    options: tuple[tuple[str, object], ...]
+    command_lines: tuple[str, ...]
+    details: tuple[tuple[str, object], ...]
+
+
+@lru_cache(maxsize=1024)
+def _started(server: Server, devices: tuple[Device, ...], context_tokens: int) -> _Start:
+    ranks = ranks_of(server, devices)
+    rooms = available_bytes(server, ranks, context_tokens)
+    startup = None
+    if rooms is not None and server.layout.is_modelled and server.layout.pool.groups:
+        startup = startup_of(server, ranks, rooms, context_tokens)
+    return _Start(
+        ranks,
+        server.demand.blocks(context_tokens),
+        startup,
+        engine_options(server.settings, context_tokens, server.dtype, server.parallel),
+        _way_out(server.model, startup),
+        _details(server, startup),
+    )
+
+
+def _shorter(workload: Workload, startup: Startup | None, context_tokens: int) -> int:
+    """Return the shorter context that vLLM takes by itself (``--max-model-len -1``), 0 where it does not."""
+    if startup is None or workload.context_tokens or workload.option("max_model_len") != AUTO_MAX_MODEL_LEN:
+        return 0
+    return startup.estimated_max_model_len if startup.estimated_max_model_len < context_tokens else 0
 
 
 def _way_out(model: ModelSpec, startup: Startup | None) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ model_executor/models/config.py (state dtypes).
 from functools import lru_cache
 
 from kvplan.device import Device
-from kvplan.engines.base import Notice, Parallel
+from kvplan.engines.base import Parallel
 from kvplan.engines.vllm.activations import has_towers
 from kvplan.engines.vllm.attention import generation
 from kvplan.engines.vllm.groups import PoolRules
@@ -143,6 +143,9 @@ def _largest_capture(workload: Workload, max_num_seqs: int) -> int:
     """Return the largest batch that is captured: twice the sequences, at most 512 (config/vllm.py)."""
     default = min(2 * max_num_seqs, LARGEST_CAPTURE)
     asked = workload.option("max_cudagraph_capture_size")
+    given = workload.option("cudagraph_capture_sizes")
+    if isinstance(given, tuple) and given:
+        asked = max(given)
     config = workload.option("compilation_config")
     if isinstance(config, dict):
         sizes = config.get("cudagraph_capture_sizes")
@@ -256,28 +259,6 @@ def _v0_chunks(model: ModelSpec, workload: Workload, max_model_len: int) -> bool
     if workload.option("enable_lora") or workload.option("speculative_model"):
         return False
     return not any(isinstance(cache, LatentAttention | SlidingWindow) for cache, _ in cache_kinds(model))
-
-
-# Flags that change memory in ways that are not planned, and what they do.
-NOT_PLANNED: dict[str, str] = {
-    "kv_transfer_config": "a KV connector's buffers",
-    "enable_eplb": "redundant experts",
-    "num_redundant_experts": "redundant experts",
-    "prefill_context_parallel_size": "prefill context parallelism",
-    "disable_sliding_window": "windows cut to the context",
-    "hf_overrides": "a changed config",
-    "rope_scaling": "a changed rope",
-    "mm_processor_kwargs": "changed image sizes",
-}
-
-
-def not_planned(workload: Workload) -> tuple[Notice, ...]:
-    """Return a notice for every flag whose effect on memory is not planned."""
-    return tuple(
-        Notice("flag-not-planned", f"--{name.replace('_', '-')}: {what} not counted")
-        for name, what in NOT_PLANNED.items()
-        if workload.option(name)
-    )
 
 
 def engine_options(

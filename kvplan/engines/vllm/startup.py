@@ -7,14 +7,14 @@ v1/core/kv_cache_utils.py; older versions print size and concurrency on two line
 
 from collections.abc import Sequence
 
-from kvplan.engines.base import DevicePlan
 from kvplan.engines.vllm.pool import (
-    Demand,
     PoolLayout,
     estimated_max_model_len,
     room_after_null_block,
     tokens_and_concurrency,
 )
+from kvplan.engines.vllm.ranks import Rank
+from kvplan.engines.vllm.server import Server
 from kvplan.engines.vllm.settings import Settings
 from kvplan.engines.vllm.versions import Behaviour
 from kvplan.frozen import dataclass
@@ -47,25 +47,21 @@ def format_gib(num_bytes: int) -> str:
 
 
 def startup_of(
-    pool: PoolLayout,
-    demand: Demand,
-    settings: Settings,
-    rules: Behaviour,
-    available: Sequence[int],
-    max_model_len: int,
-    plans: Sequence[DevicePlan],
+    server: Server, ranks: Sequence[Rank], available: Sequence[int], max_model_len: int
 ) -> Startup:
     """Return how a server starts whose stages have ``available`` bytes for their blocks."""
+    pool, demand, rules = server.layout.pool, server.demand, server.rules
     num_blocks = pool.num_blocks(available)
     blocks = demand.blocks(max_model_len)
     tokens, concurrency = tokens_and_concurrency(pool, num_blocks, max_model_len, blocks, rules)
-    rooms = room_after_null_block(pool, available, rules)
     estimated = max_model_len
-    if blocks > pool.num_blocks(rooms):
+    error, fix = _free_at_start(server.settings, ranks)
+    handed_out = num_blocks - 1 if rules.keeps_null_block else num_blocks
+    if blocks > handed_out or not blocks:
+        rooms = room_after_null_block(pool, available, rules)
         estimated = estimated_max_model_len(pool, rooms, max_model_len, demand)
-    error, fix = _free_at_start(settings, plans)
-    if not error:
-        error, fix = _pool_error(pool, rooms, blocks, max_model_len, estimated)
+        if not error:
+            error, fix = _pool_error(pool, rooms, blocks, max_model_len, estimated)
     if error.startswith("Free"):
         lines: tuple[str, ...] = (error,)
     else:
@@ -82,16 +78,15 @@ def _size_lines(tokens: int, concurrency: float, max_model_len: int, rules: Beha
     return (f"{size}, {most}",) if rules.one_line else (size, most)
 
 
-def _free_at_start(settings: Settings, plans: Sequence[DevicePlan]) -> tuple[str, str]:
+def _free_at_start(settings: Settings, ranks: Sequence[Rank]) -> tuple[str, str]:
     """Return the refusal of a card whose free memory is less than what is requested."""
     if settings.kv_cache_memory_bytes or settings.num_gpu_blocks_override:
         return "", ""
-    for index, plan in enumerate(plans):
-        # Behind the budget's test: see ranks.py.
-        check = plan.checks[1]
+    for index, rank in enumerate(ranks):
+        check = rank.tests[0]
         if check.required.expected <= check.limit_bytes:
             continue
-        total, requested = check.limit_bytes, plan.budget_bytes
+        total, requested = check.limit_bytes, rank.budget_bytes
         free = total - (check.required.expected - requested)
         share = max(0, free * HUNDREDTHS // total)
         return (
