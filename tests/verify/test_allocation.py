@@ -143,17 +143,27 @@ def test_a_real_out_of_memory_is_an_answer(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 def test_ctrl_c_ends_with_130():
-    words = ["verify", "llama-3-8b", "--ctx", "32k", "--device", "cpu", "--engine", "vllm"]
+    # Shells start background jobs with SIGINT ignored, and children inherit that.
+    program = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from kvplan.cli import main\n"
+        "sys.exit(main(['verify', 'llama-3-8b', '--ctx', '32k', '--device', 'cpu', '--engine', 'vllm']))\n"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "kvplan", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     status = Path(f"/proc/{process.pid}/status")
-    for _ in range(600):
-        time.sleep(0.05)
-        if process.poll() is not None or _resident_of(status) > 1200 * MIB:
-            break
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        for _ in range(1200):
+            time.sleep(0.05)
+            if process.poll() is not None or _resident_of(status) > 1200 * MIB:
+                break
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
     assert process.returncode == 130, err
     assert out == b""
     assert b"Traceback" not in err
