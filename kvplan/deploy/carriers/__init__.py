@@ -24,6 +24,7 @@ from kvplan.deploy.carriers import (
     makefile,
     markdown,
     modelfile,
+    policy_file,
     production_stack,
     python_lists,
     ray_serve,
@@ -89,9 +90,13 @@ def read_file(file: SourceFile, variables: Mapping[str, Word]) -> Reading:
     """
     context = Context(file, variables)
     launches = [_completed(launch, file) for launch in _by_kind(file.name.casefold(), context)]
-    if not launches and not context.notes:
+    if not launches and not context.notes and not policy_file.is_policy(_base(file), file.text):
         context.note(0, "no engine found")
     return Reading(tuple(launches), tuple(context.notes))
+
+
+def _base(file: SourceFile) -> str:
+    return file.name.casefold().rsplit("/", 1)[-1]
 
 
 def _completed(launch: Launch, file: SourceFile) -> Launch:
@@ -111,6 +116,8 @@ def _by_kind(path: str, context: Context) -> list[Launch]:
     """Return the launches of a context's file, read as a file of this name in small letters."""
     file = context.file
     name, text = path.rsplit("/", 1)[-1], file.text
+    if policy_file.is_policy(name, text):
+        return policy_file.launches(context)
     if modelfile.is_modelfile(name, text) and not name.endswith(YAML_SUFFIXES):
         return modelfile.launches(text, context)
     if name.endswith((".md", ".markdown")):

@@ -72,7 +72,13 @@ def _service(
     gpus = gpus_of(service, variables)
     if not started:
         _note_silence(name, image_word, context, has_gpus=gpus != GpuHint())
-    found = launches_of(started, context, name, gpus, groups=groups, order=order)
+    replicas = whole_number(service.get("scale")) or whole_number(dig(service, "deploy", "replicas")) or 1
+    notes = (
+        (f"{replicas} replicas: those on one machine share its GPUs, which is not added up",)
+        if replicas > 1
+        else ()
+    )
+    found = launches_of(started, context, name, gpus, groups=groups, order=order, extra_notes=notes)
     return [
         with_settings(item, lambda path: mounted_yaml(path, service, context, variables), elsewhere=True)
         for item in found
