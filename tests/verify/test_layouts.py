@@ -74,7 +74,8 @@ def test_bundled_models_take_what_is_planned(engine):
                 continue
             agrees(layout_of(result), result)
             checked += 1
-    assert checked > 30
+    # TGI serves fewest of them with rows that are known.
+    assert checked > (15 if engine == "tgi" else 40)
 
 
 @pytest.mark.parametrize("engine", ["sglang", "vllm"])
