@@ -74,7 +74,8 @@ def test_bundled_models_take_what_is_planned(engine):
                 continue
             agrees(layout_of(result), result)
             checked += 1
-    assert checked > 30
+    # TGI serves fewest of them with rows that are known.
+    assert checked > (15 if engine == "tgi" else 40)
 
 
 @pytest.mark.parametrize("engine", ["sglang", "vllm"])
@@ -140,6 +141,9 @@ def test_sglang_allocates_more_than_the_cache_and_the_plan_counts_it_elsewhere()
     assert {group.name for group in without.groups if group.beside} == {"padding_pages", "spare_state"}
     part = scaled_down(without, without.cache_bytes // 2)
     assert not any(group.beside for group in part.groups)
+    assert part.beside_left_out == ("padding_pages", "spare_state")
+    assert scaled_down(without, without.num_bytes).beside_left_out == ()
+    assert scaled_down(without, without.cache_bytes).num_layers_left_out == 0
 
 
 def test_sglangs_padding_is_one_page_of_every_layer():
