@@ -6,7 +6,7 @@ the last row of a quantized tensor to 512 values; tensors start at multiples of 
 """
 
 from kvplan.engines.base import Plan
-from kvplan.engines.llama_cpp_cache import Cells, cells_of, window_of
+from kvplan.engines.llama_cpp_cache import Cells, cells_of, value_width_of, window_of
 from kvplan.gguf_names import llama_cpp_arch
 from kvplan.layers import (
     Cache,
@@ -66,9 +66,12 @@ def _tensors(
             windowed = honours_window and not isinstance(cache, FullAttention)
             held = cells.window if windowed else cells.full
             heads = cache.num_key_value_heads
+            # Without flash attention all layers' values are as wide as the widest layer's.
+            flash_attn = bool(dict(plan.engine_options)["flash_attn"])
+            width = value_width_of(cache_kinds(plan.model), flash_attn=flash_attn) or heads * cache.v_head_dim
             return (
                 *_rows("keys", key, heads * cache.head_dim, held, cells, on_device=on_device),
-                *_rows("values", value, heads * cache.v_head_dim, held, cells, on_device=on_device),
+                *_rows("values", value, width, held, cells, on_device=on_device),
             )
         case LatentAttention():
             width = cache.kv_lora_rank + cache.qk_rope_head_dim
