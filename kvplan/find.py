@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from kvplan.device import Device
-from kvplan.dtypes import weight_format
 from kvplan.engines.base import Engine, Plan
 from kvplan.errors import KvplanError
 from kvplan.frozen import dataclass, replace
@@ -18,6 +17,7 @@ from kvplan.model import ModelSpec, num_active_parameters
 from kvplan.plan import default_engine, plan
 from kvplan.quality import Loss, weight_loss
 from kvplan.speed import Rate, decode_rate
+from kvplan.weight_formats import weight_format
 from kvplan.weights import format_name_of, least_bits, num_model_parameters, weight_bytes
 from kvplan.workload import Workload
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from kvplan.adapters import adapters_bytes
 from kvplan.device import Device
-from kvplan.dtypes import weight_format
 from kvplan.engines import engine_named
 from kvplan.engines.base import Component, DevicePlan, Engine, Notice, Plan
 from kvplan.errors import OptionClash
@@ -17,6 +16,7 @@ from kvplan.frozen import replace
 from kvplan.model import ModelSpec
 from kvplan.quantity import Quantity, total
 from kvplan.units import format_tokens
+from kvplan.weight_formats import weight_format
 from kvplan.weights import format_name_of
 from kvplan.workload import Workload
 

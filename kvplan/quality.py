@@ -7,8 +7,8 @@ family. kvplan measures no quality itself.
 
 from typing import Literal
 
-from kvplan.dtypes import weight_format
 from kvplan.frozen import dataclass
+from kvplan.weight_formats import weight_format
 
 Tier = Literal["none", "small", "large"]
 

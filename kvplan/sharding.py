@@ -7,12 +7,12 @@ replicated when there are fewer heads than ranks.
 
 from functools import lru_cache
 
-from kvplan.dtypes import weight_format
-from kvplan.gguf_mix import mix_bytes
+from kvplan.gguf.mix import mix_bytes
 from kvplan.layers import LayerGroup
 from kvplan.model import ModelSpec, num_layers
 from kvplan.tensors import Tensor
 from kvplan.units import ceil_div, round_up
+from kvplan.weight_formats import weight_format
 from kvplan.weights import span_bytes, weight_bytes
 
 VOCAB_PADDING = 64

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from kvplan.device import Device
-from kvplan.dtypes import weight_format
 from kvplan.engines.base import Engine, Plan
 from kvplan.errors import KvplanError
 from kvplan.frozen import dataclass, replace
@@ -21,6 +20,7 @@ from kvplan.offload import plan_or_offload
 from kvplan.plan import default_engine, plan
 from kvplan.quality import KV, kv_loss, weight_loss
 from kvplan.solve import fewest_gpus, is_short, max_context, max_sequences
+from kvplan.weight_formats import weight_format
 from kvplan.weights import format_name_of, least_bits, weight_bytes, weights_exceed
 from kvplan.workload import Workload
 

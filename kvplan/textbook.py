@@ -5,7 +5,8 @@ model's dtype decides the recurrent state unless the config says otherwise: matr
 convolution columns (``conv_kernel - 1`` of them) in the model's type.
 """
 
-from kvplan.dtypes import DTYPE_BYTES, KvFormat
+from kvplan.dtypes import DTYPE_BYTES
+from kvplan.kv_formats import KvFormat
 from kvplan.layers import (
     RECURRENT_STATES,
     Cache,

@@ -2,7 +2,7 @@
 
 Which tensors a format packs is the format's rule (``coverage``); norms, routers, convolutions and
 biases always stay in the model's own type, and a tensor with a fixed dtype stays in that. GGUF
-mixes choose a type per tensor and are in kvplan.gguf_mix.
+mixes choose a type per tensor and are in kvplan.gguf.mix.
 """
 
 from collections import Counter
@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from functools import lru_cache
 from math import prod
 
-from kvplan.dtypes import DTYPE_BYTES, WeightFormat, weight_format
+from kvplan.dtypes import DTYPE_BYTES
 from kvplan.frozen import replace
-from kvplan.gguf_mix import least_mix_bytes, mix_bytes, mix_tensor_bytes
+from kvplan.gguf.mix import least_mix_bytes, mix_bytes, mix_tensor_bytes
 from kvplan.model import ModelSpec, Quantization, num_parameters
 from kvplan.quantity import Quantity
 from kvplan.tensors import Role, Tensor
 from kvplan.units import ceil_div
+from kvplan.weight_formats import WeightFormat, weight_format
 
 LINEAR_ROLES: frozenset[Role] = frozenset(
     ("attention", "indexer", "mlp", "expert", "shared_expert", "recurrent", "mtp")
@@ -67,7 +68,7 @@ def tensor_table(model: ModelSpec, format_name: str) -> tuple[tuple[Tensor, int,
     """Return (tensor, number of layers holding it, bytes in one of them) for the whole model.
 
     GGUF mixes give layers of one kind different types, so there the bytes are of one layer on
-    average; kvplan.gguf_mix has them layer by layer.
+    average; kvplan.gguf.mix has them layer by layer.
     """
     weight = weight_format(format_name)
     if weight.family == "gguf":
@@ -223,7 +224,7 @@ def _bounds(num_bytes: int, weight: WeightFormat) -> tuple[int, int]:
 def least_bits(name: str) -> int:
     """Return a lower bound on the bits a packed element takes.
 
-    A mix is named after its smallest type, but for the ``iq`` ones, which go one below (gguf_types.py).
+    A mix is named after its smallest type, but for the ``iq`` ones, which go one below (gguf/types.py).
     """
     weight = weight_format(name)
     if weight.family != "gguf":

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from oracle_tables import oracle
 
-from kvplan.engines.llama_cpp_cache import cells_of, window_of
-from kvplan.engines.llama_cpp_compute import compute_buffers
-from kvplan.engines.llama_cpp_settings import ALL_LAYERS, Settings
+from kvplan.engines.llama_cpp.cache import cells_of, window_of
+from kvplan.engines.llama_cpp.compute import compute_buffers
+from kvplan.engines.llama_cpp.settings import ALL_LAYERS, Settings
 from kvplan.model import cache_kinds
 from kvplan.sources.config_model import model_from_config
 from kvplan.sources.gguf import Header

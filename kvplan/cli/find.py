@@ -204,8 +204,8 @@ def _every_card(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
 
 
 def _engine(asked: "Asked", filters: _Filters) -> "Engine | None":
-    from kvplan.dtypes import weight_format
     from kvplan.engines import engine_named
+    from kvplan.weight_formats import weight_format
 
     for name in filters.weights:
         weight_format(name)

@@ -97,7 +97,8 @@ def _gpus() -> Iterator[Mapping[str, object]]:
 
 
 def _formats() -> Iterator[Mapping[str, object]]:
-    from kvplan.dtypes import GGUF_MIXES, KV_FORMATS, WEIGHT_FORMATS, weight_format
+    from kvplan.kv_formats import KV_FORMATS
+    from kvplan.weight_formats import GGUF_MIXES, WEIGHT_FORMATS, weight_format
 
     for weight in WEIGHT_FORMATS.values():
         yield {

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from shlex import quote
 
 from kvplan.device import Device
-from kvplan.dtypes import weight_format
 from kvplan.engines import engine_named
 from kvplan.engines.base import Engine
 from kvplan.errors import InvalidValue, OptionClash
@@ -13,6 +12,7 @@ from kvplan.judge import Rules
 from kvplan.model import ModelSpec
 from kvplan.plan import default_engine, spread
 from kvplan.units import parse_size, parse_tokens
+from kvplan.weight_formats import weight_format
 from kvplan.workload import Workload
 
 MAX_SEQUENCES = 2**20

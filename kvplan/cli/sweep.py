@@ -183,12 +183,12 @@ class _Reader:
         from functools import cache
 
         from kvplan.cli.question import calibrated, with_engine_flags, workload_of
-        from kvplan.dtypes import weight_format
         from kvplan.engines import engine_named
         from kvplan.errors import KvplanError
         from kvplan.frozen import replace
         from kvplan.plan import default_engine
         from kvplan.sweep import Case
+        from kvplan.weight_formats import weight_format
 
         names = tuple(axis.name for axis in axes)
         base = workload_of(self.asked)

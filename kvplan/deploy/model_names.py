@@ -237,7 +237,7 @@ def _candidates(written: str) -> Iterator[str]:
 
 def gguf_format(written: str) -> tuple[str, tuple[str, ...]] | None:
     """Return (weight format, notes) that a GGUF file's name states, None for other names."""
-    from kvplan.dtypes import weight_format
+    from kvplan.weight_formats import weight_format
 
     last = written.rpartition("/")[2]
     if not last.casefold().endswith(".gguf"):

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from kvplan.device import Device
-from kvplan.dtypes import KV_FORMATS, KvFormat, kv_format, kv_format_names
 from kvplan.engines.base import (
     CacheGroup,
     CacheUse,
@@ -21,6 +20,7 @@ from kvplan.engines.base import (
     context_or_limit,
 )
 from kvplan.errors import InvalidValue
+from kvplan.kv_formats import KV_FORMATS, KvFormat, kv_format, kv_format_names
 from kvplan.layers import Cache, kind_name
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.quantity import Quantity, exact

@@ -12,12 +12,12 @@ from dataclasses import replace
 
 from kvplan.device import Device
 from kvplan.engines.base import Notice
-from kvplan.engines.llama_cpp import LlamaCppEngine, without_options
-from kvplan.engines.llama_cpp_commands import file_of
-from kvplan.engines.llama_cpp_fit import DEFAULT_TARGET_BYTES
-from kvplan.engines.llama_cpp_settings import Settings, gguf_format, whole
+from kvplan.engines.llama_cpp.commands import file_of
+from kvplan.engines.llama_cpp.fit import DEFAULT_TARGET_BYTES
+from kvplan.engines.llama_cpp.policy import LlamaCppEngine, without_options
+from kvplan.engines.llama_cpp.settings import Settings, gguf_format, whole
 from kvplan.errors import InvalidValue
-from kvplan.gguf_names import llama_cpp_arch
+from kvplan.gguf.names import llama_cpp_arch
 from kvplan.layers import FullAttention, SlidingWindow
 from kvplan.model import ModelSpec, cache_kinds, num_layers
 from kvplan.units import GIB, format_tokens

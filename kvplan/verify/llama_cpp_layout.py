@@ -6,8 +6,8 @@ the last row of a quantized tensor to 512 values; tensors start at multiples of 
 """
 
 from kvplan.engines.base import Plan
-from kvplan.engines.llama_cpp_cache import Cells, cells_of, value_width_of, window_of
-from kvplan.gguf_names import llama_cpp_arch
+from kvplan.engines.llama_cpp.cache import Cells, cells_of, value_width_of, window_of
+from kvplan.gguf.names import llama_cpp_arch
 from kvplan.layers import (
     Cache,
     ChunkedAttention,

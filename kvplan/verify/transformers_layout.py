@@ -8,9 +8,9 @@ keeps one token less than its length; convolutions are ``conv_kernel`` wide.
 from dataclasses import replace
 
 from kvplan.engines.base import Plan
-from kvplan.engines.transformers_cache import CacheKind
-from kvplan.engines.transformers_options import Generation, generation_of
-from kvplan.engines.transformers_use import release_of
+from kvplan.engines.transformers.cache import CacheKind
+from kvplan.engines.transformers.options import Generation, generation_of
+from kvplan.engines.transformers.use import release_of
 from kvplan.errors import CannotTell
 from kvplan.layers import (
     Cache,

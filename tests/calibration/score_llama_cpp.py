@@ -17,9 +17,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from oracle_tables import oracle  # noqa: E402 - the path is set above
 
-from kvplan.engines.llama_cpp_placement import place  # noqa: E402
-from kvplan.engines.llama_cpp_settings import settings_of  # noqa: E402
-from kvplan.gguf_mix import mix_bytes  # noqa: E402
+from kvplan.engines.llama_cpp.placement import place  # noqa: E402
+from kvplan.engines.llama_cpp.settings import settings_of  # noqa: E402
+from kvplan.gguf.mix import mix_bytes  # noqa: E402
 from kvplan.sources.config_model import model_from_config  # noqa: E402
 from kvplan.sources.gguf import Header  # noqa: E402
 from kvplan.sources.gguf_config import config_of_keys  # noqa: E402
@@ -155,7 +155,7 @@ def scored(keys, runs, sizes):
 
 
 def _num_elements(model):
-    from kvplan.gguf_mix import num_stored_elements
+    from kvplan.gguf.mix import num_stored_elements
 
     return num_stored_elements(model)
 

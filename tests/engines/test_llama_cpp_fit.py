@@ -4,7 +4,7 @@ import pytest
 from oracle_tables import oracle
 
 from kvplan.device import Device
-from kvplan.engines.llama_cpp import LlamaCppEngine
+from kvplan.engines.llama_cpp.policy import LlamaCppEngine
 from kvplan.errors import InvalidValue
 from kvplan.sources.config_model import model_from_config
 from kvplan.sources.gguf import Header

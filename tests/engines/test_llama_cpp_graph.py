@@ -7,8 +7,8 @@ import pytest
 from llama_cpp_runs import settings_of
 from oracle_tables import oracle
 
-from kvplan.engines.llama_cpp_cache import cells_of, window_of
-from kvplan.engines.llama_cpp_compute import compute_buffers
+from kvplan.engines.llama_cpp.cache import cells_of, window_of
+from kvplan.engines.llama_cpp.compute import compute_buffers
 from kvplan.model import StoredTensor, cache_kinds
 from kvplan.sources.gguf import Header
 from kvplan.sources.gguf_model import model_from_gguf

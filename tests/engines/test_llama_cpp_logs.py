@@ -5,7 +5,7 @@ from oracle_tables import oracle
 
 from kvplan import Workload, engine_named, open_model, parse_gpus, verdict_of
 from kvplan.deploy.flags import read_flags
-from kvplan.engines.llama_cpp_cache import cells_of, layer_cache
+from kvplan.engines.llama_cpp.cache import cells_of, layer_cache
 from kvplan.layers import FullAttention
 from kvplan.plan import plan
 

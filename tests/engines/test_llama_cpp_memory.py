@@ -3,9 +3,9 @@
 import pytest
 from oracle_tables import oracle
 
-from kvplan.engines.llama_cpp_cache import cells_of, layer_cache, split_layers, window_of
-from kvplan.gguf_mix import mix_bytes
-from kvplan.gguf_names import llama_cpp_arch
+from kvplan.engines.llama_cpp.cache import cells_of, layer_cache, split_layers, window_of
+from kvplan.gguf.mix import mix_bytes
+from kvplan.gguf.names import llama_cpp_arch
 from kvplan.layers import ChunkedAttention, SlidingWindow
 from kvplan.model import cache_kinds, expand_layers
 from kvplan.sources.config_model import model_from_config

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from oracle_tables import oracle
 
 from kvplan import Workload, engine_named, open_model, parse_gpus
-from kvplan.engines.llama_cpp_placement import place
-from kvplan.engines.llama_cpp_settings import ALL_LAYERS, settings_of
+from kvplan.engines.llama_cpp.placement import place
+from kvplan.engines.llama_cpp.settings import ALL_LAYERS, settings_of
 from kvplan.plan import plan
 from kvplan.sources.config_model import model_from_config
 

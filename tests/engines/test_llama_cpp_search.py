@@ -3,8 +3,8 @@
 import pytest
 
 from kvplan.engines import engine_named
-from kvplan.engines.llama_cpp_compute import compute_buffers
-from kvplan.engines.llama_cpp_graph import simulate
+from kvplan.engines.llama_cpp.compute import compute_buffers
+from kvplan.engines.llama_cpp.graph import simulate
 from kvplan.hardware.parse import parse_gpus
 from kvplan.judge import spare_bytes
 from kvplan.plan import plan

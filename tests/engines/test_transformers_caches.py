@@ -6,7 +6,7 @@ import re
 import pytest
 from oracle_tables import oracle
 
-from kvplan.engines.transformers import TransformersEngine, engine
+from kvplan.engines.transformers.policy import TransformersEngine, engine
 from kvplan.errors import InvalidValue, UnknownFormat
 from kvplan.hardware.parse import parse_gpus
 from kvplan.sources import open_model

@@ -5,9 +5,9 @@ from oracle_tables import oracle
 from sources.gguf_files import F16, F32, gguf_bytes
 from sources.gguf_shapes import SHAPED, full_tensors
 
-from kvplan.engines.llama_cpp_placement import place
-from kvplan.engines.llama_cpp_settings import settings_of
-from kvplan.gguf_mix import mix_bytes
+from kvplan.engines.llama_cpp.placement import place
+from kvplan.engines.llama_cpp.settings import settings_of
+from kvplan.gguf.mix import mix_bytes
 from kvplan.sources import open_model
 from kvplan.workload import Workload
 

@@ -6,8 +6,8 @@ archs.py (autoget_backend: what TurboMind lacks falls back, with a warning).
 
 from typing import Literal
 
-from kvplan.dtypes import weight_format
 from kvplan.model import ModelSpec
+from kvplan.weight_formats import weight_format
 
 Backend = Literal["turbomind", "pytorch"]
 

@@ -8,7 +8,6 @@ free when it measures is ``assumed``, for it was run on no GPU.
 from collections.abc import Sequence
 
 from kvplan.device import Device
-from kvplan.dtypes import weight_format
 from kvplan.engines.base import (
     CacheGroup,
     CacheUse,
@@ -34,6 +33,7 @@ from kvplan.layers import RECURRENT_STATES, ChunkedAttention, SlidingWindow, kin
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.quantity import exact
 from kvplan.units import MIB, ceil_div
+from kvplan.weight_formats import weight_format
 from kvplan.weights import format_name_of, weight_bytes
 from kvplan.workload import Workload
 

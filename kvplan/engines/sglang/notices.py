@@ -1,11 +1,11 @@
 """What a plan under SGLang has to say: what it maps, does not know, caps and refuses."""
 
-from kvplan.dtypes import KV_FORMATS
 from kvplan.engines.base import Notice, Refusal
 from kvplan.engines.sglang._classes import CLASSES
 from kvplan.engines.sglang.cells import state_bytes
 from kvplan.engines.sglang.kernels import GENERIC, kv_name
 from kvplan.engines.sglang.settings import Settings
+from kvplan.kv_formats import KV_FORMATS
 from kvplan.layers import RECURRENT_STATES, kind_name
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.quantity import Quantity, exact

@@ -9,7 +9,6 @@ graphs, workspaces and activations inside the slack that is left).
 from collections.abc import Sequence
 
 from kvplan.device import Device
-from kvplan.dtypes import weight_format
 from kvplan.engines.base import Engine, Parallel, Plan, context_or_limit
 from kvplan.engines.ranks import parallel_of
 from kvplan.engines.sglang.cache_use import cache_use
@@ -31,6 +30,7 @@ from kvplan.engines.sglang.stages import Ranks, stages_of
 from kvplan.engines.sglang.words import startup_lines
 from kvplan.errors import InvalidValue, UnknownFormat
 from kvplan.model import ModelSpec
+from kvplan.weight_formats import weight_format
 from kvplan.weights import format_name_of, weight_bytes
 from kvplan.workload import Workload
 

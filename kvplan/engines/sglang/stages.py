@@ -7,7 +7,6 @@ attention group only, experts and MLPs over all ranks). Vision towers are split 
 
 from functools import lru_cache
 
-from kvplan.dtypes import weight_format
 from kvplan.engines.sglang.cells import Cells, cells_of, is_compressed
 from kvplan.engines.sglang.compressed import CompressedLayout, layout_of
 from kvplan.engines.sglang.settings import Layout
@@ -17,6 +16,7 @@ from kvplan.model import ModelSpec, num_layers
 from kvplan.quantity import Quantity, exact
 from kvplan.sharding import attention_replicas, rank_share, stage_groups, stage_weight_bytes
 from kvplan.units import GIB
+from kvplan.weight_formats import weight_format
 from kvplan.weights import format_name_of, span_bytes, tensor_bytes
 
 

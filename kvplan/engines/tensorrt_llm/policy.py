@@ -10,7 +10,6 @@ models lies between the two.
 from collections.abc import Sequence
 
 from kvplan.device import Device
-from kvplan.dtypes import weight_format
 from kvplan.engines.base import (
     CacheGroup,
     CacheUse,
@@ -30,6 +29,7 @@ from kvplan.errors import InvalidValue, UnknownFormat
 from kvplan.layers import RECURRENT_STATES, kind_name
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.quantity import exact
+from kvplan.weight_formats import weight_format
 from kvplan.weights import format_name_of, weight_bytes
 from kvplan.workload import Workload
 

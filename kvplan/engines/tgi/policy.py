@@ -7,7 +7,6 @@ nowhere: rows, blocks and defaults are its arithmetic, the memory beside them is
 from collections.abc import Sequence
 
 from kvplan.device import Device
-from kvplan.dtypes import weight_format
 from kvplan.engines.base import CacheGroup, CacheUse, Engine, Notice, Plan, Refusal
 from kvplan.engines.ranks import tensor_only
 from kvplan.engines.tgi.rank_plan import Rank, rank_plan
@@ -17,6 +16,7 @@ from kvplan.errors import InvalidValue, UnknownFormat
 from kvplan.layers import ChunkedAttention, SlidingWindow, kind_name
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.textbook import state_bytes
+from kvplan.weight_formats import weight_format
 from kvplan.weights import format_name_of, weight_bytes
 from kvplan.workload import Workload
 

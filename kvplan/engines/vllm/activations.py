@@ -9,7 +9,7 @@ largest item. How many copies are alive is fitted: see ``_vllm_calibration``.
 
 from functools import lru_cache
 
-from kvplan.dtypes import DTYPE_BYTES, weight_format
+from kvplan.dtypes import DTYPE_BYTES
 from kvplan.engines import _vllm_calibration as fit
 from kvplan.engines.vllm.pages import indexer_bytes
 from kvplan.frozen import dataclass
@@ -17,6 +17,7 @@ from kvplan.layers import CompressedAttention, LatentAttention
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.quantity import Basis, Quantity
 from kvplan.units import GIB
+from kvplan.weight_formats import weight_format
 
 # (576 x 2) // 132 rows of an index key a token of context, times the default factor of 5.
 PREFILL_ROWS_PER_TOKEN = 40

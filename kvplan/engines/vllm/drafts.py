@@ -8,7 +8,6 @@ projection that joins their inputs, replicated; queries, keys and values over bo
 
 from collections.abc import Mapping
 
-from kvplan.dtypes import weight_format
 from kvplan.engines.vllm.formats import check_weights, weights_format_of
 from kvplan.engines.vllm.speculative import NONE, Speculation, separate_draft
 from kvplan.engines.vllm.weights import loaded_weights
@@ -16,6 +15,7 @@ from kvplan.model import ModelSpec
 from kvplan.quantity import Quantity
 from kvplan.sharding import rank_share
 from kvplan.units import GIB, MIB, ceil_div
+from kvplan.weight_formats import weight_format
 from kvplan.weights import tensor_bytes
 from kvplan.workload import Workload
 

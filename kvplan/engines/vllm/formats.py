@@ -3,7 +3,6 @@
 vLLM 0.33 config/cache.py (CacheDType), model_executor/layers/quantization (weight formats).
 """
 
-from kvplan.dtypes import weight_format
 from kvplan.engines.base import Notice
 from kvplan.engines.vllm.attention import sparse_latent, sparse_row_dtype
 from kvplan.engines.vllm.kv_dtypes import DS_MLA_ROW_BYTES, KV_DTYPES, TURBOQUANT
@@ -11,6 +10,7 @@ from kvplan.engines.vllm.settings import model_dtype
 from kvplan.errors import UnknownFormat, did_you_mean
 from kvplan.layers import CompressedAttention, LatentAttention
 from kvplan.model import ModelSpec, cache_kinds
+from kvplan.weight_formats import weight_format
 from kvplan.weights import format_name_of
 from kvplan.workload import Workload
 

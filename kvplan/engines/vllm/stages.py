@@ -3,7 +3,6 @@
 from dataclasses import replace
 from functools import lru_cache
 
-from kvplan.dtypes import KV_FORMATS
 from kvplan.engines.base import Notice
 from kvplan.engines.vllm.groups import PoolRules, pool_layout
 from kvplan.engines.vllm.kv_dtypes import TURBOQUANT, TURBOQUANT_BOUNDARY_LAYERS
@@ -12,6 +11,7 @@ from kvplan.engines.vllm.pool import PoolLayout
 from kvplan.engines.vllm.speculative import UNKNOWN_TOKEN_BYTES, WITHOUT_CACHE, Speculation, draft_layers
 from kvplan.engines.vllm.states import StateDtypes
 from kvplan.frozen import dataclass
+from kvplan.kv_formats import KV_FORMATS
 from kvplan.layers import RECURRENT_STATES, Cache, LayerGroup, SlidingWindow, kind_name
 from kvplan.model import ModelSpec, cache_kinds, num_layers
 from kvplan.sharding import pipeline_split, stage_groups

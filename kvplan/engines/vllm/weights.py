@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from math import prod
 
-from kvplan.dtypes import DTYPE_BYTES, weight_format
+from kvplan.dtypes import DTYPE_BYTES
 from kvplan.engines.vllm.speculative import Speculation, separate_draft
 from kvplan.layers import LatentAttention, SlidingWindow
 from kvplan.model import ModelSpec, cache_kinds, num_layers
@@ -29,6 +29,7 @@ from kvplan.sharding import (
 )
 from kvplan.tensors import Tensor
 from kvplan.units import round_up
+from kvplan.weight_formats import weight_format
 from kvplan.weights import span_bytes, tensor_bytes
 
 MIB = 2**20
