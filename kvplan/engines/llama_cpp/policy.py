@@ -301,7 +301,9 @@ class LlamaCppEngine(Engine):
             host=tuple(host),
             offloaded=placed.spilled and bool(on_gpu),
             host_reads=placed.host.reads,
-            refusals=refusals(model, settings, on_gpu[0].vendor if on_gpu else ""),
+            refusals=refusals(
+                model, settings, on_gpu[0].vendor if on_gpu else "", is_older=_is_older(self.version)
+            ),
             warnings=(*notices, *notices_of(model, asked, format_name, workload, settings, placed, plans)),
             startup_lines=startup_lines(plans, placed, options),
             command_lines=self.commands(model, format_name, settings, workload, len(on_gpu)),
@@ -342,6 +344,11 @@ def _gpus(devices: Sequence[Device]) -> tuple[Device, ...]:
 def _format_of(model: ModelSpec, workload: Workload) -> str:
     asked = format_name_of(model, workload.weights_format)
     return gguf_format(asked, explicit=workload.weights_format is not None)
+
+
+def _is_older(version: str) -> bool:
+    """Tell whether a build is older than the one whose rules these are; Ollama's versions are not builds."""
+    return version.startswith("b") and int(version[1:]) < int(VERSIONS[-1][1:])
 
 
 def without_options(workload: Workload, *names: str) -> Workload:

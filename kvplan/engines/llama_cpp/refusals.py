@@ -20,8 +20,12 @@ NOT_BY_TENSOR = frozenset(
 )  # fmt: skip
 
 
-def refusals(model: ModelSpec, settings: Settings, vendor: str) -> tuple[Refusal, ...]:
-    """Return why the engine refuses a plan, if it does; ``vendor`` is that of the cards, empty without."""
+def refusals(model: ModelSpec, settings: Settings, vendor: str, *, is_older: bool) -> tuple[Refusal, ...]:
+    """Return why the engine refuses a plan, if it does.
+
+    ``vendor`` is that of the cards, empty without. Builds that are older than these rules may still split
+    rows on other cards.
+    """
     if any(isinstance(cache, LatentAttention) for cache, _ in cache_kinds(model)) and (
         settings.type_k != settings.type_v
     ):
@@ -31,7 +35,7 @@ def refusals(model: ModelSpec, settings: Settings, vendor: str) -> tuple[Refusal
         return (Refusal("quantized-v-needs-flash-attention", text, "-- --flash-attn on"),)
     if settings.flash_attn and (text := _uneven_block(model, settings)):
         return (Refusal("cache-type-block", text, "--kv fp16"),)
-    return _split(model, settings, vendor)
+    return _split(model, settings, vendor, is_older=is_older)
 
 
 def _uneven_block(model: ModelSpec, settings: Settings) -> str:
@@ -51,10 +55,10 @@ def _uneven_block(model: ModelSpec, settings: Settings) -> str:
     return ""
 
 
-def _split(model: ModelSpec, settings: Settings, vendor: str) -> tuple[Refusal, ...]:
+def _split(model: ModelSpec, settings: Settings, vendor: str, *, is_older: bool) -> tuple[Refusal, ...]:
     if not vendor:
         return ()
-    if settings.split_mode == "row" and vendor not in SPLITS_ROWS:
+    if settings.split_mode == "row" and vendor not in SPLITS_ROWS and not is_older:
         text = "device does not support split buffers: this build splits rows on no such card"
         return (Refusal("split-mode-row", text, "-- --split-mode layer"),)
     if settings.split_mode == "tensor":
