@@ -15,13 +15,13 @@ from kvplan.engines.sglang.asked import AskedTokens, asked_tokens
 from kvplan.engines.sglang.cache_use import Kind, WholeModel, whole_model
 from kvplan.engines.sglang.cells import (
     FP4_BLOCK,
-    FP4_NAMES,
     fp4_scale_layouts,
     fp4_workspace,
     is_window,
     packs_scales,
     sparse_index_bytes,
 )
+from kvplan.engines.sglang.kernels import FP4_NAMES
 from kvplan.engines.sglang.pools import EXTRA_COLUMNS, req_to_token_bytes
 from kvplan.engines.sglang.settings import Layout, Settings, settings_of
 from kvplan.errors import CannotTell
@@ -75,13 +75,6 @@ def _groups(plan: Plan, whole: WholeModel, settings: Settings) -> tuple[LayoutGr
         raise CannotTell(
             f"how large SGLang's window pools are in {pools.kv_dtype} is not known",
             why="it charges them a byte a value, whatever they hold",
-            hint="write it like --kv fp8_e4m3",
-        )
-    sparse = any(isinstance(cache, FullAttention) and cache.index_head_dim for cache, _ in caches)
-    if sparse and pools.kv_dtype in FP4_NAMES:
-        raise CannotTell(
-            f"how SGLang keeps index keys beside {pools.kv_dtype} rows is not written down here",
-            why="its pools for sparse layers differ by checkpoint and GPU",
             hint="write it like --kv fp8_e4m3",
         )
     tokens = asked_tokens(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from kvplan.deploy.flags import read_flags
 from kvplan.device import Device
 from kvplan.engines import engine_named
-from kvplan.errors import InvalidValue, OptionClash, UnknownFormat
+from kvplan.errors import CannotTell, InvalidValue, OptionClash, UnknownFormat
 from kvplan.hardware.parse import parse_gpus
 from kvplan.judge import judge
 from kvplan.plan import plan
@@ -260,3 +260,9 @@ def test_counts_take_sglangs_suffixes():
     assert dict(options) == {"context_length": 32768, "max_total_tokens": 25600}
     with pytest.raises(InvalidValue):
         read_flags("sglang", ["--context-length", "32K"])
+
+
+@pytest.mark.parametrize("kv", ["nvfp4", "fp4", "fp4_mx_block16"])
+def test_a_sparse_pool_in_four_bits_is_not_guessed(kv):
+    with pytest.raises(CannotTell, match="not planned under SGLang"):
+        planned("minimax-m3", "b200", kv_cache_dtype_k=kv, kv_cache_dtype_v=kv)

@@ -5,6 +5,7 @@ srt/configs/mamba_utils.py (states). A row is what one layer keeps of one token 
 """
 
 from kvplan.dtypes import DTYPE_BYTES
+from kvplan.engines.sglang.kernels import FP4_NAMES
 from kvplan.engines.sglang.settings import Layout
 from kvplan.frozen import dataclass
 from kvplan.layers import (
@@ -30,7 +31,6 @@ from kvplan.layers import (
 
 ELEMENT_BYTES: dict[str, int] = {"bf16": 2, "bfloat16": 2, "float16": 2}
 MXFP8_BLOCK = 32
-FP4_NAMES = ("nvfp4", "fp4_mx_block16")
 FP4_BLOCK = 16
 # Sparse latent rows in fp8: an fp32 scale per 128 values, rope values left in bf16 (DSATokenToKVPool).
 SPARSE_SCALE_BLOCK = 128

@@ -10,6 +10,7 @@ from kvplan.errors import UnknownFormat, did_you_mean
 from kvplan.frozen import dataclass
 
 KV_NAMES = ("auto", "bf16", "bfloat16", "fp8_e4m3", "fp8_e5m2", "mxfp8", "nvfp4", "fp4_mx_block16")
+FP4_NAMES = ("nvfp4", "fp4_mx_block16")
 # Generic names and what SGLang calls them.
 GENERIC: dict[str, str] = {
     "fp8": "fp8_e4m3",

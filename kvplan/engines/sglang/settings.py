@@ -8,15 +8,24 @@ from functools import lru_cache
 
 from kvplan.device import Device
 from kvplan.engines.sglang.fraction import Load, default_mem_fraction
-from kvplan.engines.sglang.kernels import Asked, Kernels, Platform, kernels_of, platform_of
+from kvplan.engines.sglang.kernels import (
+    FP4_NAMES,
+    Asked,
+    Kernels,
+    Platform,
+    kernels_of,
+    kv_name,
+    platform_of,
+)
 from kvplan.engines.sglang.load import is_qwen3_vl_on_hopper, load_of
 from kvplan.engines.sglang.reading import share_or, whole_or_none
 from kvplan.engines.sglang.speculation import MAX_RUNNING, algorithm_of, draft_layers, draft_tokens
 from kvplan.engines.sglang.states import mamba_ratio_of, slots_per_request, ssm_dtype_of
 from kvplan.engines.sglang.traits import INKLING_RATIO, WHOLE_PROMPT_CLASSES, Traits, text_config, traits_of
-from kvplan.errors import InvalidValue, UnknownFormat
+from kvplan.errors import CannotTell, InvalidValue, UnknownFormat
 from kvplan.frozen import dataclass, replace
-from kvplan.model import ModelSpec
+from kvplan.layers import FullAttention
+from kvplan.model import ModelSpec, cache_kinds
 from kvplan.units import MIB
 from kvplan.workload import Workload
 
@@ -116,6 +125,20 @@ def settings_of(
     return replace(settings, context_length=context_length)
 
 
+def _check_sparse(model: ModelSpec, kv_dtype: str) -> None:
+    """Refuse to price a sparse model's pool in 4 bits: which of SGLang's two pools it gets is not known.
+
+    SGLang 0.5.23 srt/model_executor/pool_configurator.py: a byte a value, or the native NVFP4 pool.
+    """
+    sparse = any(isinstance(cache, FullAttention) and cache.index_head_dim for cache, _ in cache_kinds(model))
+    if sparse and kv_dtype in FP4_NAMES:
+        raise CannotTell(
+            f"{kv_dtype} caches of {model.name} are not planned under SGLang",
+            why="its sparse layers go to a pool of their own, which depends on how the weights are quantized",
+            hint="see: --kv fp8, or --kv bf16",
+        )
+
+
 def _resolved(
     model: ModelSpec, workload: Workload, device: Device | None, tensor: int, pipeline: int, data: int
 ) -> Settings:
@@ -141,6 +164,7 @@ def _resolved(
         dcp=whole_or_none(option("dcp_size")) or 1,
     )
     kernels = kernels_of(traits, platform, asked)
+    _check_sparse(model, kv_name(asked.kv_dtype))
     load, chunk = load_of(model, traits, workload, device, tensor, pipeline, attention_dp, drafted)
     if traits.is_multimodal and traits.architecture in WHOLE_PROMPT_CLASSES:
         chunk = -1
