@@ -96,6 +96,9 @@ class LlamaCppEngine(Engine):
         for strict in (True, False):
 
             def fits(tried: Settings, *, strict: bool = strict) -> bool:
+                spare = self._most_spare(model, workload, devices, tried)
+                if spare is not None and spare < 0:
+                    return False
                 result = self._priced(model, workload, devices, tried, ())
                 checks = [check for device in result.devices for check in device.checks]
                 return all(
@@ -112,10 +115,15 @@ class LlamaCppEngine(Engine):
 
     def most_spare_bytes(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> int | None:
         """Return what weights and caches leave of the fullest card: compute buffers are simulated."""
+        workload, settings, _ = self._settled(model, workload, devices)
+        return self._most_spare(model, workload, devices, settings)
+
+    def _most_spare(
+        self, model: ModelSpec, workload: Workload, devices: Sequence[Device], settings: Settings
+    ) -> int | None:
         on_gpu = _gpus(devices)
         if not on_gpu:
             return None
-        workload, settings, _ = self._settled(model, workload, devices)
         format_name = _format_of(model, workload)
         placed = place(model, format_name, settings, shares_of(settings, on_gpu), layout_of(on_gpu[0]))
         if placed.unmodelled:
