@@ -130,6 +130,24 @@ def fitting(
             yield found
 
 
+def best_on(
+    tried: Iterable[Choice],
+    workload: Workload,
+    devices: Sequence[Device],
+    *,
+    engine: Engine | None = None,
+    rules: Rules = DEFAULT_RULES,
+    tokens_per_second: float | None = None,
+) -> Candidate | None:
+    """Return the best of the choices on ``devices`` that decodes so fast; None if none fits."""
+    is_fast = tokens_per_second is not None
+    found = fitting(tried, workload, devices, engine=engine, rules=rules, rates=is_fast)
+    if tokens_per_second is not None:
+        found = (candidate for candidate in found if fast_enough(candidate, tokens_per_second))
+    best = min(found, key=_rank, default=None)
+    return best if best is None or is_fast else replace(best, rate=decode_rate(best.plan))
+
+
 @lru_cache(maxsize=4096)
 def _num_active_parameters(model: ModelSpec) -> int:
     return num_active_parameters(model.structure)

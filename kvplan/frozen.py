@@ -40,6 +40,8 @@ else:
 
 
 def _slotted(cls: type, *, frozen: bool, eq: bool) -> type:
+    if any(hasattr(base, "__match_args__") for base in cls.__bases__):
+        raise TypeError(f"{cls.__qualname__}: a value with slots inherits no fields")
     names, written = tuple(cls.__annotations__), vars(cls)
     values = _reader(names)
     body: dict[str, Any] = {

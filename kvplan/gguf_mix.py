@@ -24,7 +24,7 @@ from kvplan.gguf_names import (
     num_gqa,
 )
 from kvplan.gguf_stored import stored_tensors
-from kvplan.gguf_types import State, is_counted, smallest_type, stored_type
+from kvplan.gguf_types import CHANGED_BY_IMATRIX, State, is_counted, smallest_type, stored_type
 from kvplan.model import ModelSpec, num_layers
 from kvplan.tensors import Tensor
 from kvplan.units import round_up
@@ -72,13 +72,15 @@ def _contents(model: ModelSpec) -> tuple[tuple[tuple[int, tuple[GgufTensor, ...]
 
 
 @lru_cache(maxsize=1024)
-def _layered(model: ModelSpec, mix: str) -> tuple[tuple[int, tuple[Row, ...]], ...]:
+def _layered(
+    model: ModelSpec, mix: str, has_imatrix: bool = False
+) -> tuple[tuple[int, tuple[Row, ...]], ...]:
     """Return every layer's tensors with their types and bytes, in the file's order.
 
     Layers of which all tensors are alike are one and the same tuple, so that they are added up once.
     """
     groups, before = _contents(model)
-    state = replace(before, mix=mix)
+    state = replace(before, mix=mix, has_imatrix=has_imatrix)
     # Layers of a kind share their tensors, which live as long as ``groups``.
     kinds: dict[int, tuple[list[Row], list[int]]] = {}
     alike: dict[tuple[object, ...], tuple[Row, ...]] = {}
@@ -291,7 +293,7 @@ _STORED_PLACES: dict[str, Place] = {
     "token_embd": "embedding",
     "output": "output",
     **dict.fromkeys(("rope_freqs", "rope_factors_long", "rope_factors_short"), "shared"),
-    **dict.fromkeys(("per_layer_model_proj", "per_layer_proj_norm"), "first"),
+    **dict.fromkeys(("per_layer_model_proj", "per_layer_proj_norm", "token_embd_norm"), "first"),
     **dict.fromkeys(INPUT_TABLES, "input"),
 }
 
@@ -317,6 +319,21 @@ def mix_tensor_bytes(model: ModelSpec, mix: str) -> tuple[tuple[Tensor, int, int
 def _entries(model: ModelSpec, mix: str) -> Iterator[tuple[Tensor, int, int]]:
     for _, tensor, _, num_bytes in sized_tensors(model, mix):
         yield tensor.origin, 1, num_bytes
+
+
+@lru_cache(maxsize=256)
+def imatrix_difference(model: ModelSpec, mix: str) -> int:
+    """Return by how many bytes an importance matrix makes the file larger; less than 0: smaller.
+
+    0 for the file's own mix where a file was read, whose types are what they are.
+    """
+    if mix not in CHANGED_BY_IMATRIX or (model.stored and mix == model.weights_format):
+        return 0
+    with_it, without = (
+        sum(num_bytes for _, rows in _layered(model, mix, one) for _, _, num_bytes in rows)
+        for one in (True, False)
+    )
+    return with_it - without
 
 
 def num_stored_elements(model: ModelSpec) -> int:

@@ -2,7 +2,7 @@
 
 A mix such as ``q4_k_m`` is a rule, not a width: it looks at what a tensor is, at which layer it is,
 at grouped queries and experts, and falls back where a row is not a multiple of 256. The rules are
-llama.cpp's ``src/llama-quant.cpp`` without an importance matrix (commit 0c1e57098).
+llama.cpp's ``src/llama-quant.cpp`` (commit 0c1e57098), without an importance matrix unless asked.
 """
 
 from kvplan.dtypes import GGML_TYPES
@@ -19,6 +19,8 @@ BASE: dict[str, str] = {
 }  # fmt: skip
 # What some mixes give queries and keys: the only types below a mix's base.
 BELOW_BASE: dict[str, str] = {"iq3_xs": "iq3_xxs", "iq3_xxs": "iq2_s"}
+# Mixes in which an importance matrix changes the type of some tensors.
+CHANGED_BY_IMATRIX = frozenset(("iq3_xxs", "iq4_nl", "iq4_xs", "q4_0", "q5_0"))
 LOW_BIT = frozenset(("iq2_xxs", "iq2_xs", "iq1_s", "iq2_s", "iq2_m", "iq1_m"))
 OUTPUT_Q5 = LOW_BIT | {"iq3_xxs"}
 # Where a row is not a multiple of the block: tensor_type_fallback.
@@ -47,6 +49,7 @@ class State:
     seen_down: int = 0
     seen_gate: int = 0
     seen_up: int = 0
+    has_imatrix: bool = False
 
 
 def smallest_type(mix: str) -> str:
@@ -142,7 +145,7 @@ def _attention_v_type(state: State, base: str) -> str:
         case "q2_k_s":
             chosen = "q4_k" if grouped else base
         case "iq3_xxs":
-            chosen = "q4_k" if grouped else "iq3_s"
+            chosen = "q4_k" if grouped else ("iq3_xxs" if state.has_imatrix else "iq3_s")
         case "iq3_xs" | "iq3_s":
             chosen = "q4_k" if grouped else base
         case "iq3_m":
@@ -197,7 +200,7 @@ def _down_type(layer: int, state: State, base: str) -> str:
             return "q3_k"
         case "q2_k_s":
             return "q4_k" if early else base
-        case "iq3_xxs":
+        case "iq3_xxs" if not state.has_imatrix:
             return "q4_k" if early else "q3_k"
         case "q3_k_m":
             if index < count // 16:
@@ -211,8 +214,10 @@ def _down_type(layer: int, state: State, base: str) -> str:
             if falcon:
                 return "q6_k" if index < count // 16 else ("q5_k" if _more_bits(index, count) else "q4_k")
             return "q6_k" if _more_bits(index, count) else base
-        case "iq4_nl" | "iq4_xs":
+        case "iq4_nl" | "iq4_xs" if not state.has_imatrix:
             return "q5_k" if early else base
+        case "q4_0" | "q5_0" if state.has_imatrix and early:
+            return {"q4_0": "q4_1", "q5_0": "q5_1"}[base]
         case "q5_k_m":
             return "q6_k" if _more_bits(index, count) else base
         case "q4_k_s":

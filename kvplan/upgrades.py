@@ -21,18 +21,22 @@ def upgrades(base: Plan, situation: Situation, limits: Limits) -> tuple[Suggesti
     if not situation.devices:
         return ()
     found = (
-        _first(situation, _weights(base, situation)),
-        _first(situation, _cache(base, situation)),
-        _first(situation, _context(base, situation, limits)),
-        _first(situation, _sequences(base, limits)),
+        _first(base, situation, _weights(base, situation)),
+        _first(base, situation, _cache(base, situation)),
+        _first(base, situation, _context(base, situation, limits)),
+        _first(base, situation, _sequences(base, limits)),
     )
     return tuple(suggestion for suggestion in found if suggestion is not None)
 
 
-def _first(situation: Situation, options: Iterator[Option]) -> Suggestion | None:
+def _first(base: Plan, situation: Situation, options: Iterator[Option]) -> Suggestion | None:
     for option in options:
         suggestion = attempt(situation, (option,))
-        if suggestion is not None and suggestion.verdict.status == "fits":
+        if suggestion is None or suggestion.verdict.status != "fits":
+            continue
+        same = option.key == "weights" and suggestion.plan.weights_format == base.weights_format
+        # An engine that chooses the context itself may pay with it: that is no gain.
+        if not same and suggestion.plan.context_tokens >= base.context_tokens:
             return suggestion
     return None
 

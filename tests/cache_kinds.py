@@ -67,6 +67,8 @@ FORMATS = {
     ),
     "vllm": ("auto", "fp16", "fp8", "int8", "int4", "nvfp4"),
     "sglang": ("auto", "fp8", "fp8_e5m2", "mxfp8", "nvfp4", "fp4_mx_block16"),
+    "tgi": ("auto", "fp8"),
+    "lmdeploy": ("auto", "int8", "int4"),
     "tensorrt-llm": ("auto", "fp16", "fp8", "nvfp4"),
     "llama.cpp": ("f16", "bf16", "q8_0", "q5_1", "q4_0", "iq4_nl"),
     "transformers": ("auto",),

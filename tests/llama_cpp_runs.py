@@ -41,7 +41,9 @@ def model_of(table):
         for key, value in table["hparams"].items()
     }
     keys = Keys(Header(metadata, {}, (), 0), table["arch"], table["model"])
-    return model_from_config(config_of_keys(keys), name=table["model"], source="test")
+    return model_from_config(
+        config_of_keys(keys, is_tied=table.get("tied")), name=table["model"], source="test"
+    )
 
 
 def settings_of(row):

@@ -1,5 +1,6 @@
 """One run of SGLang's sizing code as kvplan sizes it: shared by the tests and the scoreboard."""
 
+from dataclasses import replace
 from functools import cache
 
 from kvplan.device import Device
@@ -35,10 +36,16 @@ def _bundled(name):
 
 
 def spec_of(row):
-    """Return the row's model: from its own config, else the bundled one; None if there is neither."""
+    """Return the row's model: from its own config, else the bundled one; None if there is neither.
+
+    ``context_limit_tokens`` is what the run's config said where its source had cut it.
+    """
     if row.get("config"):
         return model_from_config(row["config"], name=row["model"], source="the row", repo=row["model"])
-    return _bundled(row["model"])
+    model, limit = _bundled(row["model"]), row.get("context_limit_tokens")
+    if limit is None:
+        return model
+    return replace(model, structure=replace(model.structure, context_limit_tokens=limit))
 
 
 def device_of(gpu):

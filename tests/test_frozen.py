@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from kvplan.frozen import dataclass
+from kvplan.frozen import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,3 +182,35 @@ def test_what_is_not_built_is_refused_when_the_class_is_defined():
 
             def __post_init__(self):
                 pass
+
+
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """Two amounts, told apart by the first."""
+
+    first: int
+    second: int = 0
+
+    def __hash__(self):
+        return self.first
+
+
+def test_replace_makes_a_copy_with_other_fields():
+    assert replace(Pair(1, 5), word="x") == Pair(1, 5, "x")
+    assert replace(Hashed(1, 5), first=2, second=6) == Hashed(2, 6)
+    assert replace(Same(1), first=2).first == 2
+    assert replace(Nothing()) == Nothing()
+    with pytest.raises(TypeError, match="third"):
+        replace(Pair(1), third=3)
+
+
+def test_a_class_keeps_a_hash_of_its_own():
+    assert hash(Hashed(4, 5)) == hash(Hashed(4, 6)) == 4
+
+
+def test_a_value_has_no_value_above_it():
+    with pytest.raises(TypeError, match="inherits"):
+
+        @dataclass(frozen=True, slots=True)
+        class Longer(Pair):
+            last: int = 0

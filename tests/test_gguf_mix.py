@@ -3,7 +3,8 @@
 import pytest
 from oracle_tables import oracle
 
-from kvplan.gguf_mix import least_mix_bytes, mix_bytes, num_stored_elements
+from kvplan.gguf_mix import imatrix_difference, least_mix_bytes, mix_bytes, num_stored_elements
+from kvplan.sources import open_model
 from kvplan.sources.config_model import model_from_config
 
 ROWS = oracle("gguf_mixes.jsonl")
@@ -32,3 +33,16 @@ def test_no_file_is_smaller_than_the_bound(row):
     model = model_from_config(row["config"], name=row["model"], source="test")
     for mix, num_bytes in row["bytes"].items():
         assert num_bytes // 4 < least_mix_bytes(model, mix) <= num_bytes
+
+
+def test_an_importance_matrix_changes_the_first_down_projections():
+    """Of 32 layers the first 4, 4,096 x 14,336 each, in blocks of src/llama-quant.cpp's types."""
+    model = open_model("llama-3.1-8b")
+    elements = 4 * 4096 * 14_336
+    # Q5_K (176 bytes for 256) stays IQ4_XS (136); Q4_0 (18 for 32) becomes Q4_1 (20), Q5_0 (22) Q5_1 (24).
+    assert imatrix_difference(model, "iq4_xs") == -elements // 256 * (176 - 136)
+    assert imatrix_difference(model, "q4_0") == elements // 32 * 2
+    assert imatrix_difference(model, "q5_0") == elements // 32 * 2
+    assert imatrix_difference(model, "iq3_xxs") < 0
+    for unchanged in ("q4_k_m", "q5_k_m", "iq3_m", "q8_0"):
+        assert imatrix_difference(model, unchanged) == 0

@@ -142,3 +142,14 @@ def test_any_kv_format_plans_or_is_refused(name, kv):
             plan(model_named(name), workload, parse_gpus(["80GB"]), engine_named(engine))
         except KvplanError as error:
             assert error.hint
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "llama.cpp", "ollama", "transformers", "ideal"])
+@pytest.mark.parametrize("name", ["whisper-small", "llama-3.2-11b-vision", "mamba-2.8b"])
+def test_bounds_are_ordered_where_a_context_is_shorter_than_what_is_kept_beside_it(name, engine):
+    for tokens in (1, 16, 400):
+        asked = Workload(context_tokens=tokens, context_source="flag")
+        result = plan(model_named(name), asked, parse_gpus(["h100"]), engine_named(engine))
+        amounts = [part.bytes for part in result.devices[0].components]
+        for amount in (result.cache.total, *amounts):
+            assert amount.low <= amount.expected <= amount.high

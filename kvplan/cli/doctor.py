@@ -18,15 +18,10 @@ OPTIONAL: dict[str, tuple[str, str]] = {
     "nvidia-ml-py": ("gpu", "--gpu local asks the driver through it; nvidia-smi serves as well"),
     "torch": ("verify", "kvplan verify allocates real caches with it"),
 }
-VARIABLES = (
-    "KVPLAN_SPECS",
-    "KVPLAN_CALIBRATION",
-    "KVPLAN_DEBUG",
-    "HF_HOME",
-    "HF_HUB_OFFLINE",
-    "HF_ENDPOINT",
-    "NO_COLOR",
-)
+# Variables of other programs that decide something here.
+OTHERS = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "NO_COLOR", "FORCE_COLOR", "TERM")
+# Whether they are set matters, what they are is nobody's business.
+SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTPS_PROXY", "HTTP_PROXY")
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +39,7 @@ def doctor(
     def job(_: tuple[str, ...]) -> Outcome:
         from kvplan.report.doctor_answer import DoctorAnswer
 
-        findings = (*_versions(), *_gpus(), *_sources(), *_environment())
+        findings = (*_versions(), *_gpus(), *_sources(), *_terminal(), *_environment())
         return Outcome(0, DoctorAnswer(findings), Output("json" if json_ else format_, output))
 
     submit(job)
@@ -53,11 +48,14 @@ def doctor(
 def _versions() -> "Iterator[Finding]":
     import platform
     from importlib.metadata import PackageNotFoundError, version
+    from pathlib import Path
 
+    import kvplan
     from kvplan import __version__
     from kvplan.report.doctor_answer import Finding
 
     yield Finding("version", "kvplan", __version__)
+    yield Finding("version", "installed in", str(Path(kvplan.__file__).parent))
     yield Finding(
         "version", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     )
@@ -120,7 +118,10 @@ def _sources() -> "Iterator[Finding]":
             yield Finding("source", "policy", error.message, ok=False, hint=error.hint)
     yield from _measurements()
     for name in ENGINES:
-        yield Finding("calibration", name, f"rules of {engine_named(name).version}")
+        engine = engine_named(name)
+        versions = ", ".join(engine.versions)
+        newest = f"; {engine.version} where none is named" if len(engine.versions) > 1 else ""
+        yield Finding("calibration", name, f"rules of {versions}{newest}")
 
 
 def _measurements() -> "Iterator[Finding]":
@@ -151,8 +152,34 @@ def _measurements() -> "Iterator[Finding]":
 def _environment() -> "Iterator[Finding]":
     import os
 
+    from kvplan.cli.settings import PREFIX, variables
+    from kvplan.errors import did_you_mean
     from kvplan.report.doctor_answer import Finding
 
-    for name in VARIABLES:
+    known = variables()
+    for name in (*known, *OTHERS):
         if name in os.environ:
             yield Finding("environment", name, os.environ[name])
+    for name in SECRETS:
+        if name in os.environ:
+            yield Finding("environment", name, "set")
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known:
+            hint = did_you_mean(name, known) or "see kvplan's README for those there are"
+            yield Finding("environment", name, "kvplan reads no such variable", ok=False, hint=hint)
+
+
+def _terminal() -> "Iterator[Finding]":
+    import sys
+
+    from kvplan.cli.outcome import screen
+    from kvplan.report.doctor_answer import Finding
+
+    found = screen()
+    parts = [
+        f"{found.width} columns" if found.is_terminal else "not a terminal",
+        str(getattr(sys.stdout, "encoding", None) or "no encoding"),
+        "colour" if found.color else "no colour",
+        "symbols" if found.unicode else "ASCII",
+    ]
+    yield Finding("environment", "stdout", ", ".join(parts))

@@ -12,12 +12,14 @@ from kvplan.frozen import dataclass
 if TYPE_CHECKING:
     from kvplan.cli.question import Asked
     from kvplan.device import Device
+    from kvplan.engines.base import Engine
     from kvplan.find import Candidate
     from kvplan.hardware.cloud import Offer
     from kvplan.model import ModelSpec
     from kvplan.report.find_answer import Found
 
 MAX_ROWS = 10_000
+EVERY_CARD = "all"
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +42,10 @@ def find(
     words: Annotated[
         list[str] | None, typer.Argument(metavar="[FILTER]...", help="Only models that have all these words.")
     ] = None,
-    gpu: opt.GpuOption = None,
+    gpu: Annotated[
+        list[str] | None,
+        typer.Option("--gpu", metavar="GPU", help="A card or a size; 'all' is each card of the catalogue."),
+    ] = None,
     ctx: opt.CtxOption = None,
     batch: opt.BatchOption = None,
     weights: Annotated[
@@ -80,6 +85,7 @@ def find(
 
     Best means: fits before tight, four bits and more before fewer, then most parameters, then the
     format that loses least. No benchmark scores are used. Exit code 1 when nothing fits.
+    --gpu all shows the best on each card, the smallest card first.
     """
 
     def job(_: tuple[str, ...]) -> Outcome:
@@ -90,7 +96,7 @@ def find(
             raise InvalidValue(
                 "no --gpu is given",
                 why="what fits depends on the card",
-                hint="add --gpu h100, --gpu 24GB or --gpu local",
+                hint="add --gpu h100, --gpu 24GB, --gpu local, or --gpu all for each card",
             )
         asked = Asked(
             model="",
@@ -122,17 +128,14 @@ def find(
 
 def _answer(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
     from kvplan.cli.question import devices_of, rules_of, workload_of
-    from kvplan.dtypes import weight_format
-    from kvplan.engines import engine_named
     from kvplan.find import candidates, fast_enough, ranked
     from kvplan.report.find_answer import FindAnswer
 
+    if asked.gpus == (EVERY_CARD,):
+        return _every_card(asked, filters, output)
     workload, rules = workload_of(asked), rules_of(asked)
     devices, _ = devices_of(asked)
-    engine = engine_named(asked.engine) if asked.engine else None
-    for name in filters.weights:
-        weight_format(name)
-    models = _models(filters)
+    models, engine = _models(filters), _engine(asked, filters)
     fitting = list(
         candidates(models, workload, devices, formats=filters.weights or None, engine=engine, rules=rules)
     )
@@ -151,6 +154,62 @@ def _answer(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
         priced=filters.price,
     )
     return Outcome(answer.exit_code, answer, output)
+
+
+def _every_card(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
+    """Answer ``--gpu all``: the best model on each card of the catalogue, the smallest card first."""
+    from dataclasses import replace
+
+    from kvplan.cli.progress import watched
+    from kvplan.cli.question import devices_of, rules_of, workload_of
+    from kvplan.errors import OptionClash
+    from kvplan.find import best_on, choices
+    from kvplan.hardware.catalog import catalogue
+    from kvplan.report.find_answer import FindAnswer
+
+    if filters.every_format or filters.price:
+        raise OptionClash(
+            f"{'--every-format' if filters.every_format else '--price'} with --gpu {EVERY_CARD}",
+            why="one row is shown for each card",
+            hint="name the card: --gpu h100",
+        )
+    workload, rules = workload_of(asked), rules_of(asked)
+    models, engine = _models(filters), _engine(asked, filters)
+    # The whole catalogue in every format on every card would take minutes.
+    published_only = not (filters.words or filters.families or filters.weights)
+    tried = choices(models, formats=filters.weights or None, engine=engine, published_only=published_only)
+    cards = catalogue()
+    found: list[tuple[Asked, Candidate]] = []
+    for card in watched(cards, len(cards), "planning"):
+        here = replace(asked, gpus=(card.name,))
+        devices, _ = devices_of(here)
+        best = best_on(
+            tried, workload, devices, engine=engine, rules=rules, tokens_per_second=filters.tokens_per_second
+        )
+        if best is not None:
+            found.append((here, best))
+    found.sort(key=lambda pair: pair[1].plan.devices[0].device.memory_bytes)
+    answer = FindAnswer(
+        asked=_asked_text(asked, filters),
+        found=tuple(_row(here, best) for here, best in found[: filters.top]),
+        num_fitting=len(found),
+        num_models=len(models),
+        num_too_slow=0,
+        num_unknown=0,
+        exit_code=0 if found else 1,
+        num_cards=len(cards),
+        as_published=published_only,
+    )
+    return Outcome(answer.exit_code, answer, output)
+
+
+def _engine(asked: "Asked", filters: _Filters) -> "Engine | None":
+    from kvplan.dtypes import weight_format
+    from kvplan.engines import engine_named
+
+    for name in filters.weights:
+        weight_format(name)
+    return engine_named(asked.engine) if asked.engine else None
 
 
 def _offer(devices: tuple["Device", ...]) -> "Offer | None":
@@ -206,7 +265,9 @@ def _row(asked: "Asked", found: "Candidate") -> "Found":
 
 
 def _asked_text(asked: "Asked", filters: _Filters) -> str:
-    parts = [f"on {' + '.join(asked.gpus)}", f"{asked.ctx} tokens"]
+    parts = [f"{asked.ctx} tokens"]
+    if asked.gpus != (EVERY_CARD,):
+        parts.insert(0, f"on {' + '.join(asked.gpus)}")
     if asked.batch:
         parts.append(f"× {asked.batch}")
     if asked.kv:

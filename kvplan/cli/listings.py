@@ -1,7 +1,15 @@
 """The rows of each list, gathered from the tables they come from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+from kvplan.errors import (
+    InputError,
+    UnknownEngine,
+    UnknownFormat,
+    UnknownGpu,
+    UnknownModel,
+    did_you_mean,
+)
 from kvplan.report.answer import ListAnswer
 
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -11,15 +19,43 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "engines": ("name", "version", "kv formats", "about"),
 }
 
+# What a row of each list is called, and the error for a name that is none.
+NAMED: dict[str, str] = {"models": "model", "gpus": "GPU", "formats": "format", "engines": "engine"}
+UNKNOWN: dict[str, type[InputError]] = {
+    "models": UnknownModel,
+    "gpus": UnknownGpu,
+    "formats": UnknownFormat,
+    "engines": UnknownEngine,
+}
+
 
 def listing(what: str, words: tuple[str, ...]) -> ListAnswer:
-    """Return the rows of ``what`` whose text has every word of the filter."""
-    entries = {"models": _models, "gpus": _gpus, "formats": _formats, "engines": _engines}[what]()
+    """Return the rows of ``what`` whose text has every word of the filter.
+
+    Raises InputError where none has, with the name that may have been meant.
+    """
+    entries = list({"models": _models, "gpus": _gpus, "formats": _formats, "engines": _engines}[what]())
     wanted = [word.casefold() for word in words]
     kept = [entry for entry in entries if all(word in _text(entry) for word in wanted)]
+    if not kept:
+        raise _nothing_matches(what, words, entries)
     columns = COLUMNS[what]
     rows = tuple(tuple(entry.get(column.replace(" ", "_"), "") for column in columns) for entry in kept)
     return ListAnswer(what, columns, rows, tuple(kept))
+
+
+def _nothing_matches(what: str, words: Sequence[str], entries: Sequence[Mapping[str, object]]) -> InputError:
+    """Return the error for a filter that leaves nothing, about the word that nothing has."""
+    texts = [_text(entry) for entry in entries]
+    missing = next((word for word in words if not any(word.casefold() in text for text in texts)), "")
+    names = [str(entry.get("id") or entry.get("name")) for entry in entries]
+    together = f"each of {', '.join(words)} is in some, none has all of them"
+    why = did_you_mean(missing, names) or f"no {NAMED[what]} has '{missing}' in its name or facts"
+    return UNKNOWN[what](
+        f"no {NAMED[what]} matches '{' '.join(words)}'",
+        why=why if missing else together,
+        hint=f"see all: kvplan list {what}",
+    )
 
 
 def _text(entry: Mapping[str, object]) -> str:

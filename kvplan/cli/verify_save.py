@@ -10,9 +10,9 @@ from kvplan.errors import CannotTell, InputError, InvalidValue
 from kvplan.hardware.detect import catalogue_name, local_devices
 from kvplan.verify.allocate import Measured
 from kvplan.verify.calibration import save
-from kvplan.verify.log_comparison import Replan, measurement_of
+from kvplan.verify.log_comparison import Replan
+from kvplan.verify.measurements import of_blocks, of_log, of_pool
 from kvplan.verify.readings import Readings
-from kvplan.verify.server_comparison import cache_measurement_of, overhead_measurement_of
 
 
 def keep_allocation(asked: Asked, plan: Plan, measured: Measured, planned_bytes: int) -> Path:
@@ -58,7 +58,7 @@ def keep_allocation(asked: Asked, plan: Plan, measured: Measured, planned_bytes:
 def keep_log(asked: Asked, plan: Plan, readings: Readings) -> Path:
     """Save what a log says lies beside weights and cache. Raises CannotTell where it does not say it."""
     _needs_name(asked)
-    found = measurement_of(plan, readings, when=_today())
+    found = of_log(plan, readings, when=_today())
     if found is None:
         raise CannotTell(
             f"this {readings.engine} log does not say what lies beside weights and cache",
@@ -71,9 +71,7 @@ def keep_log(asked: Asked, plan: Plan, readings: Readings) -> Path:
 def keep_server(asked: Asked, plan: Plan, readings: Readings, replan: Replan) -> Path:
     """Save what a server's pool tells: vLLM's overhead, SGLang's cache. Raises CannotTell for the others."""
     _needs_name(asked)
-    found = overhead_measurement_of(plan, readings, replan, when=_today()) or cache_measurement_of(
-        plan, readings, when=_today()
-    )
+    found = of_blocks(plan, readings, replan, when=_today()) or of_pool(plan, readings, when=_today())
     if found is None:
         raise CannotTell(
             f"this {readings.engine} server does not say what it measured",

@@ -10,8 +10,9 @@ from kvplan.engines.base import Notice
 from kvplan.report.verify_answer import VerifyAnswer
 from kvplan.verify.comparison import EXIT_CODES, outcome
 from kvplan.verify.http import Server
-from kvplan.verify.log_comparison import explain, scope_of
+from kvplan.verify.log_comparison import explain
 from kvplan.verify.log_question import slots_may_be_automatic
+from kvplan.verify.measurements import scope_of
 from kvplan.verify.server import ask
 from kvplan.verify.server_comparison import compare_server, facts_of
 

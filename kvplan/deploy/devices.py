@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kvplan.deploy.gpu_names import AMBIGUOUS, kvplan_names
+from kvplan.deploy.gpu_names import AMBIGUOUS, MEANS, kvplan_names
 from kvplan.deploy.launch import GpuHint, Launch
 from kvplan.deploy.settings import Settings
 from kvplan.device import Device
@@ -90,9 +90,11 @@ def _readings(name: str, settings: Settings) -> tuple[str, ...]:
     if name in settings.gpu_names:
         return (settings.gpu_names[name],)
     spellings = kvplan_names(name)
-    for spelling in spellings:
-        if spelling in AMBIGUOUS:
-            return AMBIGUOUS[spelling]
+    # A label that is known to mean one card comes before the shorter spellings that leave its size open.
+    if spellings[0] not in MEANS.values():
+        for spelling in spellings:
+            if spelling in AMBIGUOUS:
+                return AMBIGUOUS[spelling]
     return (next((spelling for spelling in spellings if _device(spelling) is not None), spellings[-1]),)
 
 

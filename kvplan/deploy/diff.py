@@ -1,7 +1,8 @@
 """What a change costs: two checks of the same deployments, held against each other.
 
 A verdict gets worse when it moves down ``fits > tight > offload > does_not_fit = refused``, or when a
-budget breaks that held before. What becomes unknown is neither better nor worse.
+budget breaks that held before, or where what was unknown is now proven to fail. What becomes unknown
+is neither better nor worse.
 """
 
 from collections.abc import Mapping, Sequence
@@ -107,7 +108,7 @@ class DiffResult:
 def facts_of_row(row: Row, file: str) -> Facts:
     """Return a checked row as plain values, under the file's name on either side."""
     result = row.plan
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {"options": dict(row.settings)}
     if result is not None:
         required = [part.required.expected for part in result.devices]
         facts = {
@@ -184,7 +185,7 @@ def _from_json(entry: Mapping[str, Any]) -> Facts:
         context_tokens=saved.get("workload", {}).get("context_tokens"),
         num_sequences=saved.get("workload", {}).get("num_sequences"),
         kv_dtype=keys if keys == values else f"{keys}/{values}",
-        options=saved.get("engine", {}).get("options", {}),
+        options=saved.get("engine", {}).get("options") or entry.get("settings", {}),
         broken_budgets=tuple(entry["broken_budgets"]),
     )
 
@@ -274,16 +275,24 @@ def _change(base: Facts | None, head: Facts | None) -> Change:
         for cause in CAUSES
         if getattr(base, cause) != getattr(head, cause)
     ]
-    for option in dict.fromkeys((*base.options, *head.options)):
+    for option in _comparable(base, head):
         before, after = base.options.get(option), head.options.get(option)
         # An option that says the same as a fact above (max_model_len, context_tokens) is named once.
         if before != after and (before, after) not in [(old, new) for _, old, new in causes]:
             causes.append((option, before, after))
-    moved_down = RANK.get(head.verdict, -1) > RANK.get(base.verdict, 99)
+    proven = base.verdict == "unknown" and head.exit_code == 1
+    moved_down = proven or RANK.get(head.verdict, -1) > RANK.get(base.verdict, 99)
     new_budgets = {_budget(text) for text in head.broken_budgets} - {
         _budget(text) for text in base.broken_budgets
     }
     return Change(name, base, head, tuple(causes), moved_down or bool(new_budgets))
+
+
+def _comparable(base: Facts, head: Facts) -> list[str]:
+    """Return the options to compare: of a plan all are known, without one only those written down."""
+    if (base.kv_bytes is None) == (head.kv_bytes is None):
+        return list(dict.fromkeys((*base.options, *head.options)))
+    return [option for option in base.options if option in head.options]
 
 
 def _budget(text: str) -> str:

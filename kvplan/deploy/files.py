@@ -20,7 +20,11 @@ MAX_FILES = 20_000
 SKIPPED_FOLDERS = frozenset(
     ("node_modules", "__pycache__", "venv", "site-packages", "dist", "build", "target", "vendor")
 )
-SUFFIXES = frozenset((".yaml", ".yml", ".sh", ".bash", ".md", ".markdown", ".ini", ".modelfile"))
+SUFFIXES = (
+    ".yaml", ".yml", ".sh", ".bash", ".md", ".markdown", ".ini", ".modelfile", ".dockerfile", ".sbatch",
+    ".slurm", ".service", ".container", ".mk", ".ps1", ".bat",
+)  # fmt: skip
+NAMES = ("modelfile", "dockerfile", "containerfile", "makefile", "gnumakefile", "procfile")
 LOOP = "a link that leads to itself"
 CONFLICT = ("<<<<<<< ", ">>>>>>> ")
 
@@ -102,7 +106,7 @@ def _walk(folder: Path) -> Iterator[Found]:
         )
         for name in sorted(names):
             path = Path(place) / name
-            if not _is_candidate(path):
+            if not is_candidate(name):
                 continue
             count += 1
             if count > MAX_FILES:
@@ -115,9 +119,10 @@ def _walk(folder: Path) -> Iterator[Found]:
             yield Found(str(path), path, folder, False)
 
 
-def _is_candidate(path: Path) -> bool:
-    name = path.name.casefold()
-    return path.suffix.casefold() in SUFFIXES or name.startswith("modelfile")
+def is_candidate(path: str) -> bool:
+    """Tell by its name whether a file of a folder, or of a revision, is one that may start engines."""
+    name = path.rsplit("/", 1)[-1].casefold()
+    return name.endswith(SUFFIXES) or name.startswith(NAMES)
 
 
 def read(path: Path, name: str) -> str:

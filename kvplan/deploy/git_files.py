@@ -3,7 +3,7 @@
 import subprocess
 from collections.abc import Sequence
 
-from kvplan.deploy.files import SUFFIXES, SourceFile, decoded
+from kvplan.deploy.files import SourceFile, decoded, is_candidate
 from kvplan.errors import InputError
 
 TIMEOUT_SECONDS = 60
@@ -41,11 +41,7 @@ def changed_files(base: str, head: str, under: Sequence[str] = ()) -> tuple[str,
     """Return the deployment files that differ between two commits, by their path in the repository."""
     listed = _git("diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", base, head, "--", *under)
     names = [name for name in listed.split("\0") if name]
-    wanted = [
-        name
-        for name in names
-        if any(name.casefold().endswith(suffix) for suffix in SUFFIXES) or "modelfile" in name.casefold()
-    ]
+    wanted = [name for name in names if is_candidate(name)]
     return tuple(wanted[:MAX_CHANGED])
 
 

@@ -14,7 +14,24 @@ _ENGINES: tuple[tuple[str, str], ...] = (
     (r"lmdeploy", "lmdeploy"),
     (r"ollama/ollama|(^|/)ollama\b", "ollama"),
     (r"vllm", "vllm"),
+    (r"aphrodite", "aphrodite"),
+    (r"tabbyapi|exllama", "tabbyapi"),
+    (r"tabbyml/", "tabby"),
+    (r"localai|local-ai", "localai"),
+    (r"koboldcpp|koboldai", "koboldcpp"),
+    (r"text-generation-webui", "text-generation-webui"),
+    (r"nvcr\.io/nim/", "nim"),
+    (r"xinference|xprobe/", "xinference"),
+    (r"mistral\.?rs", "mistral.rs"),
+    (r"ktransformers", "ktransformers"),
+    (r"mlc-?(ai|llm|serve)", "mlc-llm"),
+    (r"michaelf34/infinity", "infinity"),
 )
+# Servers of models that kvplan has no rules of: whatever they are given, they are a row that says so.
+WITHOUT_RULES = frozenset(
+    ("aphrodite", "tabbyapi", "tabby", "localai", "koboldcpp", "text-generation-webui", "nim", "xinference",
+     "mistral.rs", "ktransformers", "mlc-llm", "infinity")
+)  # fmt: skip
 # Images of other products that carry an engine under their own version numbers.
 _OWN_NUMBERS = re.compile(r"nvcr\.io|-runtime|dynamo|ray-llm|huggingface-|lmcache|lmstack|djl")
 _VERSIONS: dict[str, str] = {
@@ -76,3 +93,11 @@ def version_of_image(image: str, engine: str) -> str:
         return ""
     match = re.match(_VERSIONS[engine], tag)
     return match.group(1) if match else ""
+
+
+def pinned_version(text: str, engine: str) -> str:
+    """Return the version that a file installs (``pip install vllm==0.8.5``), empty for none or several."""
+    if engine not in ("vllm", "sglang"):
+        return ""
+    found = set(re.findall(rf"(?<![\w.-]){engine}(?:\[[\w,-]+\])?(?:==|@)(0\.\d+(?:\.\d+)?)", text))
+    return found.pop() if len(found) == 1 else ""

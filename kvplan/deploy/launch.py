@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import field
+from typing import TYPE_CHECKING
 
 from kvplan.deploy.words import Word
 from kvplan.frozen import dataclass
+
+if TYPE_CHECKING:
+    from kvplan.deploy.policy import Loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,8 @@ class Launch:
     written; ``flags`` the engine's own words, ``aliases`` other names by which a mapping may mean it.
     ``groups`` name the launches that share a machine and run at once, empty where no other does;
     ``order`` is when it starts among them. ``missing`` says what the file leaves open; ``spreads``
-    that it leaves the number of GPUs to the reader (a recipe).
+    that it leaves the number of GPUs to the reader (a recipe). ``policy`` is the policy file that holds
+    it as data, whose settings are its own.
     """
 
     name: str
@@ -53,6 +58,7 @@ class Launch:
     aliases: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     spreads: bool = False
+    policy: "Loaded | None" = None
 
     def variable(self, name: str) -> str:
         """Return the value of an environment variable, empty where it is unset or not known."""

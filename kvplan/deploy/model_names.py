@@ -8,12 +8,14 @@ mapping is proposed, not made.
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import field, replace
+from pathlib import Path
 
 from kvplan.deploy.launch import Launch
 from kvplan.deploy.settings import ModelChoice, Settings
 from kvplan.errors import CannotTell, HubError, KvplanError, UnknownFormat
 from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec
+from kvplan.sources.catalog import find
 
 Opener = Callable[[str, bool], ModelSpec]
 
@@ -88,7 +90,7 @@ class Models:
                 f"{names} is not defined",
                 f"--env {first}=VALUE" if first.isidentifier() else _mapping(launch),
             )
-        if is_local(word.text, launch.engine):
+        if is_local(word.text, launch.engine) or lies_here(_hub_name(word.text)):
             return self._local(word.text, launch)
         if launch.engine == "ollama":
             return self._tagged(word.text, launch, settings)
@@ -97,7 +99,7 @@ class Models:
     def drafted(self, resolved: Resolved, draft: str, launch: Launch, settings: Settings) -> Resolved:
         """Return the model with the draft its flags name; as it is where that draft is not known."""
         choice = settings.models.get(draft)
-        if not draft or (choice is None and is_local(draft, launch.engine)):
+        if not draft or (choice is None and (is_local(draft, launch.engine) or lies_here(draft))):
             return resolved
         try:
             found = self.open(choice.ref if choice else _hub_name(draft), offline=settings.offline)
@@ -111,7 +113,7 @@ class Models:
         match = OLLAMA_QUANT.search(name)
         plain = name[: match.start()] if match else name
         shorter = re.sub(r"-(instruct|chat|it|text)$", "", plain)
-        known = next((each for each in (name, plain, shorter) if self._is_bundled(each)), name)
+        known = next((each for each in (name, plain, shorter) if is_bundled(each)), name)
         found = self._opened(ModelChoice(known), launch, settings)
         return found if isinstance(found, Unresolved) else _as_ollama_ships(found, name)
 
@@ -147,7 +149,7 @@ class Models:
         return Resolved(model, choice.weights)
 
     def _local(self, written: str, launch: Launch) -> Unresolved:
-        guess = next((name for name in _candidates(written) if self._is_bundled(name)), None)
+        guess = next((name for name in _candidates(written) if is_bundled(name)), None)
         if guess is not None:
             return Unresolved(
                 f"'{written}' is a path of the server's own; its name looks like {guess}",
@@ -155,11 +157,22 @@ class Models:
             )
         return Unresolved(f"'{written}' is a path of the server's own", _mapping(launch))
 
-    def _is_bundled(self, name: str) -> bool:
-        try:
-            self.open(name, offline=True)
-        except KvplanError:
-            return False
+
+def is_bundled(name: str) -> bool:
+    """Tell whether a model of that name comes with kvplan; nothing else is looked at."""
+    return bool(name.strip()) and find(name) is not None
+
+
+def lies_here(name: str) -> bool:
+    """Tell whether a name from a file would open something on this machine: it means the server's.
+
+    What a deployment names is never read here, standard input included.
+    """
+    if is_bundled(name):
+        return False
+    try:
+        return name.strip() == "-" or Path(name).exists()
+    except (OSError, ValueError):
         return True
 
 

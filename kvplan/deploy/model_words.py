@@ -23,6 +23,8 @@ MODEL_VARIABLES: dict[str, tuple[str, ...]] = {
     "llama.cpp": ("LLAMA_ARG_MODEL", "LLAMA_ARG_HF_REPO"),
 }
 POSITIONAL = ("vllm", "sglang", "tensorrt-llm", "lmdeploy", "ollama")
+# Engines without a row above: the spellings that most servers share.
+OTHER_MODEL_FLAGS = ("--model", "--model-path", "--model-id", "--model-name")
 NAME_FLAGS = ("--served-model-name", "--alias", "-a", "--served_model_name")
 
 
@@ -35,7 +37,8 @@ def split_model(
     at, length, model = _by_flag(engine, words)
     if engine in POSITIONAL:
         position = next(iter(scan(engine, [word.text for word in words]).positional), None)
-        if position is not None and (at is None or engine == "vllm"):
+        # vLLM's positional model wins, but an unknown $ARGS may be anything.
+        if position is not None and (at is None or (engine == "vllm" and words[position].known)):
             at, length, model = position, 1, words[position]
     if at is not None:
         rest = (*words[:at], *words[at + length :])
@@ -47,7 +50,7 @@ def split_model(
 
 
 def _by_flag(engine: str, words: Sequence[Word]) -> tuple[int | None, int, Word | None]:
-    flags = MODEL_FLAGS.get(engine, ())
+    flags = MODEL_FLAGS.get(engine, OTHER_MODEL_FLAGS)
     for index, word in enumerate(words):
         spelling, joined, value = word.text.partition("=")
         if spelling.startswith("--") and engine in ("vllm", "sglang", "tensorrt-llm"):

@@ -114,8 +114,12 @@ class Loaded:
 def load_policy(path: Path, name: str | None = None) -> Loaded:
     """Read a policy file. Raises InvalidSpec with file and line for anything that is not one."""
     origin = name or str(path)
-    text = policy_text(path, origin)
-    if path.suffix == ".toml":
+    return policy_of_text(policy_text(path, origin), origin, is_toml=path.suffix == ".toml")
+
+
+def policy_of_text(text: str, origin: str, *, is_toml: bool = False) -> Loaded:
+    """Read a policy's text. Raises InvalidSpec as ``load_policy`` does."""
+    if is_toml:
         return _from_toml(text, origin)
     documents = load_documents(text, origin)
     document = documents[0] if documents else None

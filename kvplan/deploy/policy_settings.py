@@ -111,7 +111,7 @@ def _deployment(base: Settings, own: Deployment, launch: Launch) -> Settings:
 def deployments_of(loaded: Loaded) -> list[Launch]:
     """Return a policy's own deployments as launches."""
     return [
-        _launch(name, entry, loaded.origin, loaded.lines.get(name, 0))
+        replace(_launch(name, entry, loaded.origin, loaded.lines.get(name, 0)), policy=loaded)
         for name, entry in loaded.policy.deployments.items()
     ]
 

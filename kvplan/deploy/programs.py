@@ -4,99 +4,27 @@
 ``docker run … vllm/vllm-openai …`` and ``bash -c "… && vllm serve …"``.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 
 from kvplan.deploy.docker_run import DockerRun, read_docker_run
-from kvplan.deploy.images import engine_of_flags, engine_of_image, version_of_image
+from kvplan.deploy.images import WITHOUT_RULES, engine_of_flags, engine_of_image, version_of_image
 from kvplan.deploy.launch import GpuHint
+from kvplan.deploy.program_names import (
+    CONTAINERS,
+    LLAMA_SERVER,
+    MENTIONS,
+    MODULES,
+    PROGRAMS,
+    SHELLS,
+    WRAPPERS,
+)
 from kvplan.deploy.shell import commands_of
 from kvplan.deploy.words import Word, joined
 from kvplan.frozen import dataclass
 
 MAX_NESTING = 8
-# Programs that run the program behind them; their own options are skipped.
-WRAPPERS = frozenset(
-    [
-        "exec",
-        "nohup",
-        "time",
-        "sudo",
-        "doas",
-        "command",
-        "stdbuf",
-        "tini",
-        "dumb-init",
-        "caffeinate",
-        "numactl",
-        "ionice",
-        "nice",
-        "taskset",
-        "timeout",
-        "setsid",
-        "env",
-        "uv",
-        "uvx",
-        "pipx",
-        "poetry",
-        "pdm",
-        "conda",
-        "mamba",
-        "micromamba",
-        "pixi",
-        "mpirun",
-        "mpiexec",
-        "srun",
-        "torchrun",
-        "accelerate",
-        "trtllm-llmapi-launch",
-        "nsys",
-        "nvidia-entrypoint.sh",
-        "catchsegv",
-        "chrt",
-        "opentelemetry-instrument",
-        "ray",
-        "ssh",
-    ]
-)
-SHELLS = frozenset(("sh", "bash", "zsh", "dash", "ash"))
-CONTAINERS = frozenset(("docker", "podman", "nerdctl"))
-# Program -> (engine, words that follow its name before its own).
-PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "vllm": ("vllm", ("serve",)),
-    "sglang": ("sglang", ("serve", "launch_server")),
-    "trtllm-serve": ("tensorrt-llm", ()),
-    "text-generation-launcher": ("tgi", ()),
-    "lmdeploy": ("lmdeploy", ("serve",)),
-    "mlx_lm.server": ("mlx_lm", ()),
-    "ds4-server": ("ds4-server", ()),
-    "koboldcpp": ("koboldcpp", ()),
-}
-MODULES: dict[str, str] = {
-    "vllm.entrypoints.openai.api_server": "vllm",
-    "vllm.entrypoints.api_server": "vllm",
-    "vllm.entrypoints.cli.main": "vllm",
-    "vllm": "vllm",
-    "dynamo.vllm": "vllm",
-    "sglang.launch_server": "sglang",
-    "sglang": "sglang",
-    "dynamo.sglang": "sglang",
-    "dynamo.sglang.worker": "sglang",
-    "dynamo.trtllm": "tensorrt-llm",
-    "tensorrt_llm.commands.serve": "tensorrt-llm",
-    "lmdeploy": "lmdeploy",
-    "mlx_lm.server": "mlx_lm",
-    "mlx_lm": "mlx_lm",
-    "llama_cpp.server": "llama-cpp-python",
-}
-_LLAMA_SERVER = re.compile(r"llama-(server|cli)([-.].*)?$")
 _LOOK_AHEAD = 24
-MENTIONS = re.compile(
-    r"vllm|sglang|llama-server|llama-cli|trtllm|text-generation-launcher|lmdeploy|ollama|mlx_lm|"
-    r"text-generation-inference|llama\.cpp|ds4-server|koboldcpp|tensorrt_llm|tensorrt-llm",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +58,7 @@ def started_by(words: Sequence[Word], env: Mapping[str, Word], depth: int = 0) -
         return _python(words, env)
     if program == "ollama":
         return _ollama(words, env)
-    if _LLAMA_SERVER.match(program):
+    if LLAMA_SERVER.match(program):
         return [Started("llama.cpp", tuple(words[1:]), words[0].line, env)]
     if program in PROGRAMS:
         return _program(program, words, env)
@@ -169,20 +97,26 @@ def container(
     """
     image_text = image.text if image is not None else ""
     engine = engine_of_image(image_text)
-    fork = engine if engine in ("ik_llama.cpp",) else ""
     found = started_by([*entrypoint, *arguments], env, depth) if entrypoint or arguments else []
     if not found and not entrypoint and _starts_itself(engine, arguments, env):
         first = arguments[0] if arguments else image
         guessed = engine or engine_of_flags([word.text for word in arguments])
         own = _behind_serve(guessed, arguments)
         found = [Started(guessed, tuple(own), first.line if first else 0, env)]
+    return of_image(found, image)
+
+
+def of_image(started: Sequence[Started], image: Word | None) -> list[Started]:
+    """Return engines as an image has them: the fork it is, and the version that its tag names."""
+    text = image.text if image is not None else ""
+    fork = "ik_llama.cpp" if engine_of_image(text) == "ik_llama.cpp" else ""
     return [
         replace(
             item,
             engine=fork or item.engine,
-            version=item.version or version_of_image(image_text, fork or item.engine),
+            version=item.version or version_of_image(text, fork or item.engine),
         )
-        for item in found
+        for item in started
     ]
 
 
@@ -192,6 +126,8 @@ def _starts_itself(engine: str, arguments: Sequence[Word], env: Mapping[str, Wor
         return False
     if engine == "ollama":
         return False
+    if engine in WITHOUT_RULES:
+        return True
     if arguments:
         return arguments[0].text.startswith("-") or engine in ("vllm", "tensorrt-llm")
     return (engine == "tgi" and "MODEL_ID" in env) or ("llama.cpp" in engine and _has_llama_env(env))
@@ -284,12 +220,17 @@ def _wrapped(words: list[Word], env: Mapping[str, Word], depth: int) -> list[Sta
             or program in WRAPPERS
             or program == "ollama"
             or program.startswith("python")
-            or _LLAMA_SERVER.match(program)
+            or LLAMA_SERVER.match(program)
         ):
-            return started_by(words[index:], inner, depth + 1)
+            found = started_by(words[index:], inner, depth + 1)
+            # A program's name may be a wrapper's argument: uv run --with vllm vllm serve.
+            if found or program not in PROGRAMS:
+                return found
     if words[0].text == "ssh" and len(words) > 2:
         return follow(joined(words[2:]), env, None, depth)
-    return []
+    # A whole command in quotes: tmux new-session -d "vllm serve …".
+    quoted = next((word for word in words[1:] if " " in word.text and MENTIONS.search(word.text)), None)
+    return [] if quoted is None else follow(quoted, env, None, depth)
 
 
 def _without_repeats(found: list[Started]) -> list[Started]:

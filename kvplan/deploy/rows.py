@@ -31,7 +31,8 @@ class Row:
     ``model`` is the model as written, ``model_id`` what it was opened as, empty where it was not.
     ``at`` is the line of the model, ``flag`` and ``flag_at`` what decided against it. ``why`` says
     what failed or is not known, ``fix`` what to do. ``plan`` is the whole answer where there is one.
-    ``broken_budgets`` are the budgets it breaks, in words.
+    ``broken_budgets`` are the budgets it breaks, in words; ``settings`` the engine's options as
+    resolved, as written where there is no plan.
     """
 
     name: str

@@ -1,7 +1,8 @@
 """Engines that share a card: what they ask of it together, in the order in which they start.
 
-vLLM looks at what is free when it starts and takes its share of the whole card; so of two that fit
-alone the second may find too little. Where the cards are chosen by a variable nothing is summed.
+vLLM looks at what is free when it starts and takes its share of the whole card; TGI, LMDeploy and
+TensorRT-LLM take a share of what is free. So of two that fit alone the second may find too little.
+Where the cards are chosen by a variable nothing is summed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,9 @@ from kvplan.units import format_gib
 
 # Engines that take a fixed share of the card, whatever they need of it.
 SHARES = ("vllm", "sglang")
+# Engines whose pool is a share of what is free once their weights are there.
+SHARES_OF_FREE = ("tgi", "lmdeploy", "tensorrt-llm")
+FAILED = ("does_not_fit", "refused", "offload")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,28 +98,36 @@ def _asked_share(together: Iterable[Checked]) -> float | None:
 
 
 def _in_order(blank: SharedGpu, together: Sequence[Checked], plans: Sequence[Plan]) -> SharedGpu:
-    """Start one after the other: each finds what the earlier ones left."""
-    taken = 0
+    """Start one after the other: each finds what the earlier ones left.
+
+    How much that is may be known between bounds only; a failure counts where it holds for the least.
+    """
+    low = high = 0
     limit = plans[0].devices[0].device.usable_bytes
     worst: SharedGpu | None = None
+    doubt = ""
     for item, alone in zip(together, plans, strict=True):
-        after = _again(item, alone, taken)
         rules = item.settings.rules
+        after = _again(item, alone, low)
         verdict = judge(after, rules)
-        if taken and verdict.status in ("does_not_fit", "refused", "offload") and worst is None:
-            earlier = ", ".join(other.row.name for other in together[: together.index(item)])
-            left = format_gib(max(0, limit - taken))
+        earlier = ", ".join(other.row.name for other in together[: together.index(item)])
+        if low and verdict.status in FAILED and worst is None:
+            left = format_gib(max(0, limit - low))
             why = f"{item.row.name} starts after {earlier}, which leaves it {left}"
             worst = replace(blank, status=verdict.status, exit_code=exit_code(verdict.status, rules), why=why)
-        taken += _used(alone)
+        elif high > low and judge(_again(item, alone, high), rules).status in FAILED:
+            bounds = f"{format_gib(max(0, limit - high))} to {format_gib(max(0, limit - low))}"
+            doubt = doubt or f"{item.row.name} starts after {earlier}, which leaves it {bounds}"
+        held = _held(after if alone.engine_name in SHARES_OF_FREE else alone)
+        low, high = low + held[0], high + held[1]
     if worst is not None:
-        return replace(worst, required_bytes=taken, limit_bytes=limit)
-    if taken > limit:
-        why = "together they exceed the card"
-        return replace(
-            blank, status="does_not_fit", exit_code=1, required_bytes=taken, limit_bytes=limit, why=why
-        )
-    return replace(blank, status="fits", exit_code=0, required_bytes=taken, limit_bytes=limit)
+        return replace(worst, required_bytes=low, limit_bytes=limit)
+    summed = replace(blank, required_bytes=low, limit_bytes=limit)
+    if low > limit:
+        return replace(summed, status="does_not_fit", exit_code=1, why="together they exceed the card")
+    if doubt:
+        return replace(summed, exit_code=3, why=doubt)
+    return replace(summed, status="fits", exit_code=0)
 
 
 def _again(item: Checked, alone: Plan, taken: int) -> Plan:
@@ -128,8 +140,20 @@ def _again(item: Checked, alone: Plan, taken: int) -> Plan:
     return plan_or_offload(alone.model, workload, devices, engine, item.settings.rules)
 
 
-def _used(alone: Plan) -> int:
-    """Return what an engine holds on its first card once it runs."""
+def _held(alone: Plan) -> tuple[int, int]:
+    """Return the least and the most that an engine holds on its first card once it runs."""
     first = alone.devices[0]
     needed = first.required.expected
-    return max(first.budget_bytes, needed) if alone.engine_name in SHARES else needed
+    if alone.engine_name in SHARES:
+        held = max(first.budget_bytes, needed)
+        return held, held
+    if alone.engine_name not in SHARES_OF_FREE:
+        return needed, needed
+    parts = {part.name: part.bytes.expected for part in first.components}
+    cached = alone.context_tokens * alone.num_sequences
+    pool = parts.get("kv_cache", 0) * (alone.kv_cache_tokens or cached) // max(1, cached)
+    # What it leaves free beside its pool is counted with its runtime: at least none of that is taken.
+    least = parts.get("weights", 0) + parts.get("activations", 0) + pool
+    others = parts.get("other_processes", 0)
+    least = max(least, needed - parts.get("runtime", 0) - others)
+    return least, max(least, first.budget_bytes - others)

@@ -8,11 +8,11 @@ and a variable that they leave different counts as undefined.
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from kvplan.deploy.parameters import MAX_TEXT, arithmetic, expand, parameter
 from kvplan.deploy.shell_lexer import LineOf, Part, ShellError, Token
+from kvplan.deploy.shell_scope import Scope
 from kvplan.deploy.shell_syntax import Case, Function, If, Loop, Node, Script, Simple, parse
 from kvplan.deploy.shell_tests import Truth, test_of
-from kvplan.deploy.words import Word, at_line, joined
+from kvplan.deploy.words import Word, joined
 from kvplan.frozen import dataclass
 
 MAX_STEPS = 20_000
@@ -56,8 +56,7 @@ def commands_of(
         pass
     except RecursionError:
         raise ShellError("nested too deep", line_of(0)) from None
-    flat = {name: joined(value) for name, value in follower.variables.items()}
-    return ScriptRun(tuple(follower.commands), flat)
+    return ScriptRun(tuple(follower.commands), follower.scope.flat())
 
 
 class _Ended(Exception):
@@ -66,9 +65,7 @@ class _Ended(Exception):
 
 class _Follower:
     def __init__(self, variables: Mapping[str, Word], arguments: Sequence[Word] | None) -> None:
-        # A variable is a tuple of words: one for a plain value, any number for an array.
-        self.variables: dict[str, tuple[Word, ...]] = {name: (word,) for name, word in variables.items()}
-        self.arguments = arguments
+        self.scope = Scope(variables, arguments)
         self.functions: dict[str, Script] = {}
         self.commands: list[Command] = []
         self.steps = 0
@@ -122,11 +119,11 @@ class _Follower:
         return self._one_of(possible)
 
     def _case(self, node: Case) -> Truth:
-        word = self._joined(node.word)
+        word = self.scope.whole(node.word)
         possible: list[Script] = []
         for patterns, body in node.branches:
             if word.known:
-                if any(fnmatchcase(word.text, self._joined(pattern).text) for pattern in patterns):
+                if any(fnmatchcase(word.text, self.scope.whole(pattern).text) for pattern in patterns):
                     possible.append(body)
                     break
             else:
@@ -139,15 +136,15 @@ class _Follower:
         """Run the body that is certain, or all that are possible, and keep what they agree on."""
         if len(bodies) == 1:
             return self.run(bodies[0])
-        before, was_certain = dict(self.variables), self.certain
+        before, was_certain = dict(self.scope.variables), self.certain
         ends: list[dict[str, tuple[Word, ...]]] = []
         self.certain = False
         for body in bodies:
-            self.variables = dict(before)
+            self.scope.variables = dict(before)
             self.run(body)
-            ends.append(self.variables)
+            ends.append(self.scope.variables)
         self.certain = was_certain
-        self.variables = {
+        self.scope.variables = {
             name: ends[0].get(name, ())
             if all(end.get(name) == ends[0].get(name) for end in ends)
             else (Word(f"${name}", undefined=(name,)),)
@@ -159,14 +156,14 @@ class _Follower:
         was_certain = self.certain
         rounds: Iterable[Word] = (Word("", undefined=(node.name or "the loop",)),)
         if node.name and node.words:
-            words = self._words(node.words)
+            words = self.scope.words(node.words)
             if all(word.known for word in words):
                 rounds = words[:MAX_ROUNDS]
         else:
             self.certain = False
         for word in rounds:
             if node.name:
-                self.variables[node.name] = (word,)
+                self.scope.variables[node.name] = (word,)
             self.run(node.body)
         self.certain = was_certain
         return None
@@ -176,8 +173,8 @@ class _Follower:
     def _simple(self, node: Simple) -> Truth:
         for token, elements in node.arrays:
             name = token.text.rstrip("=").rstrip("+")
-            earlier = self.variables.get(name, ()) if token.text.endswith("+=") else ()
-            self.variables[name] = (*earlier, *self._words(elements))
+            earlier = self.scope.variables.get(name, ()) if token.text.endswith("+=") else ()
+            self.scope.variables[name] = (*earlier, *self.scope.words(elements))
         words = list(node.words)
         if words and words[0].is_word("!"):
             status = self._simple(Simple(tuple(words[1:])))
@@ -187,11 +184,11 @@ class _Follower:
             self._assign(assigned, words.pop(0), own)
         if not words:
             for name, word in own.items():
-                self.variables[name] = (word,)
+                self.scope.variables[name] = (word,)
             return True
         if words[0].is_word(*TESTS):
-            return test_of(words, self._words(words))
-        return self._command(self._words(words), own, words)
+            return test_of(words, self.scope.words(words))
+        return self._command(self.scope.words(words), own, words)
 
     def _command(self, words: list[Word], own: dict[str, Word], written: Sequence[Token]) -> Truth:
         if not words:
@@ -202,10 +199,10 @@ class _Follower:
                 if assigned := _assignment(token):
                     kept: dict[str, Word] = {}
                     self._assign(assigned, token, kept)
-                    self.variables.update({key: (word,) for key, word in kept.items()})
+                    self.scope.variables.update({key: (word,) for key, word in kept.items()})
             return True
         if name == "set" and len(words) > 1 and words[1].text == "--":
-            self.arguments = words[2:]
+            self.scope.arguments = words[2:]
             return True
         if name in (":", "true", "false"):
             return name != "false"
@@ -219,116 +216,26 @@ class _Follower:
         if name in self.functions and self.calls < MAX_CALLS:
             return self._call(name, words[1:])
         # What was exported earlier is part of the command's environment.
-        env = {key: joined(value) for key, value in self.variables.items()} | own
+        env = self.scope.flat() | own
         self.commands.append(Command(tuple(words), tuple(env.items())))
         if name == "exec" and len(words) > 1 and self.certain:
             raise _Ended
         return None
 
     def _call(self, name: str, arguments: list[Word]) -> Truth:
-        outer, self.arguments = self.arguments, arguments
+        outer, self.scope.arguments = self.scope.arguments, arguments
         self.calls += 1
         status = self.run(self.functions[name])
         self.calls -= 1
-        self.arguments = outer
+        self.scope.arguments = outer
         return status
 
     def _assign(self, assigned: tuple[str, bool, Token], _: Token, into: dict[str, Word]) -> None:
         name, appended, value = assigned
-        word = self._joined(value)
+        word = self.scope.whole(value)
         if appended:
-            word = _bounded(joined([*self.variables.get(name, ()), word], ""))
+            word = self.scope.append(name, word)
         into[name] = word
-
-    # Expansion
-
-    def _lookup(self, name: str) -> Word | None:
-        if name.isdigit() and name != "0":
-            if self.arguments is None:
-                return None
-            position = int(name) - 1
-            return self.arguments[position] if position < len(self.arguments) else Word("")
-        if name == "#":
-            return None if self.arguments is None else Word(str(len(self.arguments)))
-        found = self.variables.get(name)
-        return None if found is None else joined(found)
-
-    def _set(self, name: str, word: Word) -> None:
-        self.variables[name] = (word,)
-
-    def _words(self, written: Sequence[Token]) -> list[Word]:
-        return [word for token in written for word in self._split(token)]
-
-    def _joined(self, token: Token) -> Word:
-        return _bounded(at_line(joined((self._part(part) for part in token.parts), ""), token.line))
-
-    def _split(self, token: Token) -> list[Word]:
-        """Expand one written word: quoted parts stay whole, unquoted expansions fall apart at blanks."""
-        several = self._all_of(token)
-        if several is not None:
-            return several
-        pieces: list[list[Word]] = [[]]
-        for part in token.parts:
-            value = self._part(part)
-            if part.quoted or part.kind == "text" or value.undefined:
-                pieces[-1].append(value)
-                continue
-            fields = value.text.split()
-            if value.text[:1].isspace() and pieces[-1]:
-                pieces.append([])
-            for number, field in enumerate(fields):
-                if number:
-                    pieces.append([])
-                pieces[-1].append(Word(field, token.line, (), value.defaulted))
-            if value.text[-1:].isspace() and fields:
-                pieces.append([])
-        quoted = any(part.quoted for part in token.parts)
-        return [
-            at_line(joined(piece, ""), token.line)
-            for piece in pieces
-            if piece and (quoted or joined(piece, "").text or joined(piece, "").undefined)
-        ]
-
-    def _all_of(self, token: Token) -> list[Word] | None:
-        """Expand ``"$@"`` and ``"${NAME[@]}"``, alone in their word, to their own words."""
-        live = [part for part in token.parts if part.kind != "text" or part.text]
-        if len(live) != 1 or live[0].kind != "parameter":
-            return None
-        body = live[0].text
-        if body in ("@", "*"):
-            if self.arguments is None:
-                return [Word("$@", token.line, ("the script's arguments",))]
-            return list(self.arguments)
-        name, bracket, rest = body.partition("[")
-        if bracket and rest in ("@]", "*]"):
-            return [at_line(word, token.line) for word in self.variables.get(name, ())]
-        return None
-
-    def _part(self, part: Part) -> Word:
-        if part.kind == "text":
-            return Word(part.text)
-        if part.kind == "parameter":
-            return parameter(part.text, self._lookup, self._set)
-        if part.kind == "arithmetic":
-            written = _plain_names(part.text)
-            value = expand(written, self._lookup)
-            number = arithmetic(value.text) if value.known else None
-            if number is not None:
-                return Word(str(number))
-            return Word(f"$(({part.text}))", undefined=value.undefined or (part.text.strip()[:40],))
-        return Word(f"$({part.text})", undefined=(f"$({part.text[:40]})",))
-
-
-def _bounded(word: Word) -> Word:
-    """Give up on a value that grows without end."""
-    return word if len(word.text) <= MAX_TEXT else Word("", word.line, ("a value that is too long",))
-
-
-def _plain_names(text: str) -> str:
-    """Write the bare names of a sum as parameters: ``A * $B`` is ``${A} * $B``."""
-    import re
-
-    return re.sub(r"(?<![\w${])([A-Za-z_]\w*)", r"${\1}", text)
 
 
 def _assignment(token: Token) -> tuple[str, bool, Token] | None:

@@ -90,7 +90,10 @@ class DevicePlan:
     @property
     def headroom_bytes(self) -> int:
         """Budget less the expected requirement; negative when short."""
-        return self.budget_bytes - sum(component.bytes.expected for component in self.components)
+        headroom_bytes = self.budget_bytes
+        for component in self.components:
+            headroom_bytes -= component.bytes.expected
+        return headroom_bytes
 
     @property
     def binding(self) -> CheckName:

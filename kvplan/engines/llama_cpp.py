@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from copy import copy
 
 from kvplan.device import Device
-from kvplan.dtypes import GGML_TYPES
 from kvplan.engines.base import (
     CacheUse,
     Check,
@@ -20,14 +19,16 @@ from kvplan.engines.base import (
     Notice,
     Parallel,
     Plan,
-    Refusal,
     context_or_limit,
 )
 from kvplan.engines.llama_cpp_commands import server_command, startup_lines
 from kvplan.engines.llama_cpp_compute import compute_buffers
 from kvplan.engines.llama_cpp_devices import one_memory_check, runtime_of
 from kvplan.engines.llama_cpp_extras import extra_components
+from kvplan.engines.llama_cpp_fit import Room, fitted_context, min_context, shrinks, target_bytes
+from kvplan.engines.llama_cpp_notices import BY_PARTS, notices_of
 from kvplan.engines.llama_cpp_placement import Holding, Placed, layout_of, place, shares_of
+from kvplan.engines.llama_cpp_refusals import refusals
 from kvplan.engines.llama_cpp_settings import (
     ALL_LAYERS,
     CACHE_TYPES,
@@ -41,16 +42,13 @@ from kvplan.engines.llama_cpp_use import cache_use, cells_for
 from kvplan.errors import InvalidValue
 from kvplan.frozen import replace
 from kvplan.gguf_mix import mix_bytes
-from kvplan.layers import LatentAttention
-from kvplan.model import ModelSpec, cache_kinds, num_layers
+from kvplan.model import ModelSpec, num_layers
 from kvplan.quantity import Quantity, exact, total
-from kvplan.units import MIB, ceil_div, format_gib
+from kvplan.units import ceil_div, format_gib, format_tokens
 from kvplan.weights import format_name_of, weight_bytes
 from kvplan.workload import Workload
 
 VERSIONS = ("b10488",)
-# --fit keeps this much free on each device before it shrinks anything (common/common.h).
-FIT_TARGET_BYTES = 1024 * MIB
 
 
 class LlamaCppEngine(Engine):
@@ -93,12 +91,13 @@ class LlamaCppEngine(Engine):
         if settings.placement_is_given or plan.refusals or not plan.devices:
             return None
         has_experts = any(mix_bytes(model, plan.weights_format).expert_bytes)
+
+        def may_fit(tried: Settings) -> bool:
+            return self._spare_bytes(model, workload, devices, tried, plan.weights_format) >= 0
+
         for strict in (True, False):
 
             def fits(tried: Settings, *, strict: bool = strict) -> bool:
-                spare = self._most_spare(model, workload, devices, tried)
-                if spare is not None and spare < 0:
-                    return False
                 result = self._priced(model, workload, devices, tried, ())
                 checks = [check for device in result.devices for check in device.checks]
                 return all(
@@ -106,7 +105,13 @@ class LlamaCppEngine(Engine):
                     for check in checks
                 )
 
-            found = least_spilled(settings, num_layers(model.structure), has_experts=has_experts, fits=fits)
+            found = least_spilled(
+                settings,
+                num_layers(model.structure),
+                has_experts=has_experts,
+                may_fit=may_fit,
+                fits=fits,
+            )
             if found is not None:
                 kept = tuple(notice for notice in plan.warnings if notice.code != "windows-spills")
                 result = self._priced(model, workload, devices, found, kept)
@@ -115,21 +120,34 @@ class LlamaCppEngine(Engine):
 
     def most_spare_bytes(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> int | None:
         """Return what weights and caches leave of the fullest card: compute buffers are simulated."""
-        workload, settings, _ = self._settled(model, workload, devices)
-        return self._most_spare(model, workload, devices, settings)
-
-    def _most_spare(
-        self, model: ModelSpec, workload: Workload, devices: Sequence[Device], settings: Settings
-    ) -> int | None:
         on_gpu = _gpus(devices)
         if not on_gpu:
             return None
-        format_name = _format_of(model, workload)
-        placed = place(model, format_name, settings, shares_of(settings, on_gpu), layout_of(on_gpu[0]))
-        if placed.unmodelled:
-            return None
+        workload, settings, _ = self._settled(model, workload, devices)
+        placed = self._laid_out(model, settings, on_gpu, _format_of(model, workload))
+        return None if placed.unmodelled else self._spare_on(placed, workload, on_gpu)
+
+    def _spare_bytes(
+        self,
+        model: ModelSpec,
+        workload: Workload,
+        devices: Sequence[Device],
+        settings: Settings,
+        format_name: str,
+    ) -> int:
+        on_gpu = _gpus(devices)
+        return self._spare_on(self._laid_out(model, settings, on_gpu, format_name), workload, on_gpu)
+
+    @staticmethod
+    def _laid_out(
+        model: ModelSpec, settings: Settings, on_gpu: tuple[Device, ...], format_name: str
+    ) -> Placed:
+        return place(model, format_name, settings, shares_of(settings, on_gpu), layout_of(on_gpu[0]))
+
+    def _spare_on(self, placed: Placed, workload: Workload, on_gpu: tuple[Device, ...]) -> int:
+        """Return what weights and caches leave of the fullest card; what was not modelled counts for 0."""
         return min(
-            self.budget_bytes(device, workload) - held.num_bytes
+            self.budget_bytes(device, workload) - (held.weight_bytes if placed.unmodelled else held.num_bytes)
             for device, held in zip(on_gpu, placed.devices, strict=True)
         )
 
@@ -142,10 +160,7 @@ class LlamaCppEngine(Engine):
         return workload, settings_of(workload, context_tokens, type_k, type_v), (*notices, *mapped)
 
     def resolved(
-        self,
-        model: ModelSpec,  # noqa: ARG002 - Ollama's defaults depend on model and devices
-        workload: Workload,
-        devices: Sequence[Device],  # noqa: ARG002
+        self, model: ModelSpec, workload: Workload, devices: Sequence[Device]
     ) -> tuple[Workload, tuple[Notice, ...]]:
         """Return the workload with this engine's own flags and defaults read into it."""
         parallel, n_ctx = workload.option("parallel"), workload.option("ctx_size")
@@ -160,7 +175,57 @@ class LlamaCppEngine(Engine):
             each = max(1, n_ctx // workload.num_sequences)
             workload = replace(workload, context_tokens=each, context_source="flag")
             workload = without_options(workload, "ctx_size")
+        if shrinks(workload) and model.context_limit_tokens and any(each.kind == "gpu" for each in devices):
+            workload, shrunk = self._shrunk(model, workload, devices)
+            notices += shrunk
         return workload, notices
+
+    def _shrunk(
+        self, model: ModelSpec, workload: Workload, devices: Sequence[Device]
+    ) -> tuple[Workload, tuple[Notice, ...]]:
+        """Return the workload with the context that ``--fit`` takes."""
+        type_k, type_v, _ = cache_types(workload)
+        limit = model.context_limit_tokens
+        settings = settings_of(workload, limit, type_k, type_v)
+        # In one pool of cells the sequences share what a single one could have.
+        sharing = workload.num_sequences if settings.kv_unified else 1
+
+        def priced(tokens: int) -> Plan:
+            tried = replace(workload, context_tokens=max(1, tokens // sharing))
+            tried_settings = settings_of(tried, tried.context_tokens, type_k, type_v)
+            return self._priced(model, tried, devices, tried_settings, ())
+
+        def used_bytes(tokens: int) -> tuple[int, ...]:
+            return tuple(
+                sum(part.bytes.expected for part in each.components if part.name != "runtime")
+                for each in priced(tokens).devices
+            )
+
+        first = priced(limit)
+        runtimes = [
+            sum(part.bytes.expected for part in each.components if part.name == "runtime")
+            for each in first.devices
+        ]
+        free = tuple(
+            max(0, each.budget_bytes - runtime) for each, runtime in zip(first.devices, runtimes, strict=True)
+        )
+        has_experts = any(mix_bytes(model, first.weights_format).expert_bytes)
+        room = Room(
+            free,
+            target_bytes(workload, len(free)),
+            1 if settings.kv_unified else settings.n_parallel,
+            first.weights.expected // max(1, num_layers(model.structure)),
+            has_experts,
+        )
+        tokens, is_shorter = fitted_context(limit, min_context(workload), room, used_bytes)
+        if not is_shorter:
+            return workload, ()
+        text = (
+            f"no context named: --fit takes {format_tokens(tokens)} of the model's {format_tokens(limit)}, "
+            f"so that {format_gib(room.target_bytes[0])} stay free (-fit off: all of it)"
+        )
+        workload = replace(workload, context_tokens=max(1, tokens // sharing), context_source="engine")
+        return workload, (Notice("context-shrunk", text),)
 
     def _priced(
         self,
@@ -184,7 +249,7 @@ class LlamaCppEngine(Engine):
             settings,
             cells_for(model, settings),
             shares,
-            is_cuda=layout == "cuda",
+            is_cuda=layout == "cuda" and settings.split_mode not in BY_PARTS,
             is_narrow=self._is_narrow,
         )
         extras, on_host = extra_components(model, workload, settings)
@@ -214,6 +279,7 @@ class LlamaCppEngine(Engine):
                 workload,
                 host,
                 beside[index],
+                settings.split_mode in BY_PARTS and len(on_gpu) > 1,
             )
             for index, device in enumerate(on_gpu)
         )
@@ -235,8 +301,8 @@ class LlamaCppEngine(Engine):
             host=tuple(host),
             offloaded=placed.spilled and bool(on_gpu),
             host_reads=placed.host.reads,
-            refusals=_refusals(model, settings),
-            warnings=(*notices, *_notices(asked, format_name, workload, settings, placed, plans)),
+            refusals=refusals(model, settings, on_gpu[0].vendor if on_gpu else ""),
+            warnings=(*notices, *notices_of(model, asked, format_name, workload, settings, placed, plans)),
             startup_lines=startup_lines(plans, placed, options),
             command_lines=self.commands(model, format_name, settings, workload, len(on_gpu)),
         )
@@ -296,6 +362,11 @@ def _cache_on(placed: Placed, index: int, cache: CacheUse) -> Quantity:
     )
 
 
+def _by_share(amount: Quantity) -> Quantity:
+    why = "a part of every layer, taken to be the device's share"
+    return Quantity(amount.low * 85 // 100, amount.expected, amount.high * 115 // 100, "assumed", why)
+
+
 def _device_plan(
     device: Device,
     budget_bytes: int,
@@ -305,8 +376,12 @@ def _device_plan(
     workload: Workload,
     host: Sequence[Component],
     extras: Sequence[Component],
+    by_parts: bool,
 ) -> DevicePlan:
-    parts = [Component("weights", exact(held.weight_bytes)), Component("kv_cache", kv_cache)]
+    weights = exact(held.weight_bytes)
+    if by_parts:
+        weights, kv_cache = _by_share(weights), _by_share(kv_cache)
+    parts = [Component("weights", weights), Component("kv_cache", kv_cache)]
     if held.state_bytes:
         parts.append(Component("recurrent_state", exact(held.state_bytes)))
     parts.append(Component("activations", compute, "compute buffer"))
@@ -321,55 +396,6 @@ def _device_plan(
     if device.unified_memory:
         checks.append(one_memory_check(device, components, host))
     return DevicePlan(device, budget_bytes, components, tuple(checks), reads=held.reads)
-
-
-def _refusals(model: ModelSpec, settings: Settings) -> tuple[Refusal, ...]:
-    if any(isinstance(cache, LatentAttention) for cache, _ in cache_kinds(model)) and (
-        settings.type_k != settings.type_v
-    ):
-        return (Refusal("mla-types-differ", "MLA keeps one latent: K and V need the same type", "--kv q8_0"),)
-    if GGML_TYPES[settings.type_v].block_size > 1 and not settings.flash_attn:
-        return (
-            Refusal(
-                "quantized-v-needs-flash-attention",
-                "V cache quantization requires flash_attn",
-                "-- --flash-attn on",
-            ),
-        )
-    return ()
-
-
-def _notices(
-    asked: str,
-    format_name: str,
-    workload: Workload,
-    settings: Settings,
-    placed: Placed,
-    plans: Sequence[DevicePlan],
-) -> tuple[Notice, ...]:
-    made = []
-    if format_name != asked and workload.weights_format is None:
-        text = f"the checkpoint's {asked} weights are planned as {format_name}: llama.cpp needs a GGUF"
-        made.append(Notice("weights-converted", text))
-    if placed.unmodelled:
-        text = (
-            "some of this model's caches are not modelled under llama.cpp yet: "
-            "between the textbook figure and full attention"
-        )
-        made.append(Notice("layer-not-modelled", text))
-    if settings.split_mode in ("row", "tensor") and len(plans) > 1:
-        text = f"--split-mode {settings.split_mode} is planned by each device's share, as layers are"
-        made.append(Notice("split-mode-assumed", text))
-    room = min((plan.headroom_bytes for plan in plans), default=FIT_TARGET_BYTES)
-    if 0 <= room < FIT_TARGET_BYTES and not placed.spilled:
-        text = (
-            f"{format_gib(room)} free: without the -ngl below --fit, which keeps 1 GiB, moves layers to RAM"
-        )
-        made.append(Notice("within-fit-margin", text))
-    if room < 0 and not placed.spilled and plans[0].device.vendor == "nvidia":
-        text = "on Windows the driver spills this to system memory without a word, about ten times slower"
-        made.append(Notice("windows-spills", text))
-    return tuple(made)
 
 
 def _options(settings: Settings) -> tuple[tuple[str, object], ...]:

@@ -87,6 +87,24 @@ def window_of(caches: tuple[tuple[Cache, int], ...], arch: str) -> int:
     return 0
 
 
+def value_width_of(caches: tuple[tuple[Cache, int], ...], *, flash_attn: bool) -> int:
+    """Return the width that every layer's values take, 0 where each layer has its own.
+
+    Without flash attention values are stored transposed, in the width of the widest layer
+    (llama-kv-cache.cpp TAG_V_CACHE_VARIABLE).
+    """
+    if flash_attn:
+        return 0
+    return max(
+        (
+            cache.num_key_value_heads * cache.v_head_dim
+            for cache, _ in caches
+            if isinstance(cache, FullAttention | SlidingWindow | ChunkedAttention)
+        ),
+        default=0,
+    )
+
+
 def _tensor_bytes(row_elements: int, type_name: str, num_rows: int, *, cuda: bool) -> int:
     block = GGML_TYPES[type_name]
     num_bytes = block.row_bytes(row_elements) * num_rows
@@ -98,15 +116,25 @@ def _tensor_bytes(row_elements: int, type_name: str, num_rows: int, *, cuda: boo
 
 @lru_cache(maxsize=8192)
 def layer_cache(
-    cache: Cache, cells: Cells, type_k: str, type_v: str, *, honours_window: bool, cuda: bool
+    cache: Cache,
+    cells: Cells,
+    type_k: str,
+    type_v: str,
+    *,
+    honours_window: bool,
+    cuda: bool,
+    value_width: int = 0,
 ) -> LayerCache | None:
-    """Return the bytes of one layer's cache, None for a kind llama.cpp's rules here do not cover."""
+    """Return the bytes of one layer's cache, None for a kind llama.cpp's rules here do not cover.
+
+    ``value_width`` is the width of every layer's values where they have one width, see ``value_width_of``.
+    """
     match cache:
         case FullAttention(index_head_dim=0):
-            return _key_value(cache, cells.full, cells, type_k, type_v, cuda=cuda)
+            return _key_value(cache, cells.full, cells, type_k, type_v, value_width, cuda=cuda)
         case SlidingWindow() | ChunkedAttention():
             held = cells.window if honours_window else cells.full
-            return _key_value(cache, held, cells, type_k, type_v, cuda=cuda)
+            return _key_value(cache, held, cells, type_k, type_v, value_width, cuda=cuda)
         case LatentAttention(index_head_dim=0):
             rows = cells.full * cells.num_streams
             row = cache.kv_lora_rank + cache.qk_rope_head_dim
@@ -123,6 +151,7 @@ def _key_value(
     cells: Cells,
     type_k: str,
     type_v: str,
+    value_width: int,
     *,
     cuda: bool,
 ) -> LayerCache:
@@ -130,7 +159,7 @@ def _key_value(
     heads = cache.num_key_value_heads
     return LayerCache(
         _tensor_bytes(heads * cache.head_dim, type_k, rows, cuda=cuda),
-        _tensor_bytes(heads * cache.v_head_dim, type_v, rows, cuda=cuda),
+        _tensor_bytes(value_width or heads * cache.v_head_dim, type_v, rows, cuda=cuda),
         0,
     )
 

@@ -130,6 +130,10 @@ def _moves_experts(overrides: Sequence[tuple[str, str]], layer: int) -> bool:
 
 def _batch(model: ModelSpec, settings: Settings, cells: Cells, *, on_cards: bool) -> Batch:
     tokens = min(settings.n_ubatch, round_up(settings.n_ctx, CELL_PADDING))
+    flash_attn = settings.flash_attn
+    if settings.flash_attn_auto and on_cards:
+        # The cache was made for it by then. The CPU has a kernel for every head.
+        flash_attn = _flash_attention_runs(model, settings.type_k, settings.type_v, cells.full % CELL_STRIDE)
     return Batch(
         num_tokens=round_up(tokens, cells.num_sequences),
         num_sequences=cells.num_sequences,
@@ -137,22 +141,19 @@ def _batch(model: ModelSpec, settings: Settings, cells: Cells, *, on_cards: bool
         full=cells.full,
         window=cells.window,
         num_streams=cells.num_streams,
-        # The CPU has a kernel for every head.
-        flash_attn=settings.flash_attn
-        and (
-            not on_cards
-            or _flash_attention_runs(model, settings.type_k, settings.type_v, cells.full % CELL_STRIDE)
-        ),
+        flash_attn=flash_attn,
         type_k=settings.type_k,
         type_v=settings.type_v,
+        values_turned=not settings.flash_attn,
     )
 
 
 @lru_cache(maxsize=1024)
 def _flash_attention_runs(model: ModelSpec, type_k: str, type_v: str, odd_cells: int) -> bool:
-    """Tell whether ``--flash-attn`` stays on: ``auto`` turns it off where a layer has no kernel for it.
+    """Tell whether ``--flash-attn auto`` stays on: it is turned off where a layer has no kernel for it.
 
-    A quantized V cache needs it in any case. ``odd_cells`` are those beyond whole strides of the kernels.
+    A quantized V cache asks for it, and attention then runs on the CPU. ``odd_cells`` are those beyond
+    whole strides of the kernels.
     """
     if GGML_TYPES[type_v].block_size > 1:
         return True

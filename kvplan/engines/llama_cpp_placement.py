@@ -16,7 +16,14 @@ from functools import lru_cache
 from kvplan.device import Device
 from kvplan.dtypes import KV_FORMATS
 from kvplan.engines.base import Reads
-from kvplan.engines.llama_cpp_cache import LayerCache, cells_of, layer_cache, split_layers, window_of
+from kvplan.engines.llama_cpp_cache import (
+    LayerCache,
+    cells_of,
+    layer_cache,
+    split_layers,
+    value_width_of,
+    window_of,
+)
 from kvplan.engines.llama_cpp_settings import Settings
 from kvplan.frozen import dataclass
 from kvplan.gguf_mix import Layout, mix_bytes, named_bytes
@@ -265,6 +272,7 @@ def _kind_caches(model: ModelSpec, settings: Settings) -> tuple[tuple[LayerCache
         kv_unified=settings.kv_unified,
         swa_full=settings.swa_full,
     )
+    value_width = value_width_of(cache_kinds(model), flash_attn=settings.flash_attn)
     wide = KV_FORMATS["fp16"]
     unmodelled = False
     listed: list[LayerCache] = []
@@ -278,6 +286,7 @@ def _kind_caches(model: ModelSpec, settings: Settings) -> tuple[tuple[LayerCache
                 settings.type_v,
                 honours_window=window > 0,
                 cuda=settings.kv_offload,
+                value_width=value_width,
             )
             if part is None:
                 unmodelled = True

@@ -29,6 +29,7 @@ EXPERT_NAMES = r"\.ffn_(up|down|gate_up|gate)_(ch|)exps"
 # A pattern from a file must not stall: repeats of a group that repeats itself.
 MAX_PATTERN = 2000
 NESTED_REPEATS = re.compile(r"[+*}]\??\)[+*{]")
+FLASH_OFF, FLASH_ON = ("off", "0", "false", "disabled"), ("on", "1", "true", "enabled")
 SPLIT_MODES = ("none", "layer", "row", "tensor")
 
 
@@ -39,7 +40,8 @@ class Settings:
     ``n_ctx`` is all slots together, ``n_parallel`` the slots. ``n_gpu_layers`` counts the output as
     one, ``n_cpu_moe`` the layers whose experts stay in system memory; ``overrides`` are
     ``--override-tensor``'s (pattern, buffer) in order, the first match wins. ``placement_is_given``
-    says that a flag fixed where layers go, so that nothing else may be tried.
+    says that a flag fixed where layers go, so that nothing else may be tried. ``flash_attn_auto`` lets
+    the engine turn ``flash_attn`` off where a card has no kernel for it.
     """
 
     n_ctx: int
@@ -61,6 +63,7 @@ class Settings:
     main_gpu: int = 0
     op_offload: bool = True
     placement_is_given: bool = False
+    flash_attn_auto: bool = False
 
 
 def settings_of(workload: Workload, context_tokens: int, type_k: str, type_v: str) -> Settings:
@@ -80,7 +83,7 @@ def settings_of(workload: Workload, context_tokens: int, type_k: str, type_v: st
     n_ctx = whole(option("ctx_size"), 0) or context_tokens * num_shares
     n_batch = min(round_up(n_ctx, CELL_PADDING), whole(option("n_batch"), DEFAULT_N_BATCH))
     flash = str(option("flash_attn", "auto")).casefold()
-    layers = option("n_gpu_layers")
+    layers, split_mode = option("n_gpu_layers"), _split_mode(option("split_mode"))
     n_cpu_moe = ALL_LAYERS if option("cpu_moe") else whole(option("n_cpu_moe"), 0)
     overrides = _overrides(option("override_tensor"), whole(option("n_cpu_ffn"), 0))
     return Settings(
@@ -88,7 +91,7 @@ def settings_of(workload: Workload, context_tokens: int, type_k: str, type_v: st
         n_parallel=n_parallel,
         n_batch=n_batch,
         n_ubatch=min(n_batch, whole(option("n_ubatch"), DEFAULT_N_UBATCH)),
-        flash_attn=flash not in ("off", "0", "false", "disabled"),
+        flash_attn=flash not in FLASH_OFF,
         kv_unified=unified,
         swa_full=bool(option("swa_full", False)),
         n_gpu_layers=gpu_layers(layers),
@@ -99,9 +102,11 @@ def settings_of(workload: Workload, context_tokens: int, type_k: str, type_v: st
         tensor_split=_tensor_split(option("tensor_split")),
         num_outputs=n_parallel,
         overrides=overrides,
-        split_mode=_split_mode(option("split_mode")),
+        split_mode=split_mode,
         main_gpu=whole(option("main_gpu"), 0),
         op_offload=not option("no_op_offload", False),
+        # Parts of layers on several cards need it: no card turns it off then.
+        flash_attn_auto=flash not in (*FLASH_OFF, *FLASH_ON) and split_mode != "tensor",
         placement_is_given=bool(
             n_cpu_moe or overrides or str(layers or "auto").casefold() not in ("auto", "-1")
         ),

@@ -4,7 +4,14 @@ from functools import lru_cache
 
 from kvplan.dtypes import KV_FORMATS
 from kvplan.engines.base import CacheGroup, CacheUse
-from kvplan.engines.llama_cpp_cache import CELL_PADDING, Cells, cells_of, layer_cache, window_of
+from kvplan.engines.llama_cpp_cache import (
+    CELL_PADDING,
+    Cells,
+    cells_of,
+    layer_cache,
+    value_width_of,
+    window_of,
+)
 from kvplan.engines.llama_cpp_settings import Settings, settings_of
 from kvplan.gguf_names import llama_cpp_arch
 from kvplan.layers import kind_name
@@ -50,16 +57,26 @@ def _sizes(model: ModelSpec, settings: Settings) -> tuple[int, int, tuple[CacheG
     """Return (cache, states, groups, lower and upper bound of the cache; 0, 0 where it is exact)."""
     cells = cells_for(model, settings)
     honours = window_of(cache_kinds(model), llama_cpp_arch(model)) > 0
+    value_width = value_width_of(cache_kinds(model), flash_attn=settings.flash_attn)
     wide = KV_FORMATS["fp16"]
     kv = states = low = high = 0
+    is_assumed = False
     groups: list[CacheGroup] = []
     for cache, count in cache_kinds(model):
         part = layer_cache(
-            cache, cells, settings.type_k, settings.type_v, honours_window=honours, cuda=settings.kv_offload
+            cache,
+            cells,
+            settings.type_k,
+            settings.type_v,
+            honours_window=honours,
+            cuda=settings.kv_offload,
+            value_width=value_width,
         )
         if part is None:
             textbook = cache_bytes(cache, cells.full, wide, wide) * cells.num_streams * count
-            full = 4 * model.structure.hidden_size * cells.full * cells.num_streams * count
+            # A short context takes less than the other sequence that cross attention keeps.
+            full = max(textbook, 4 * model.structure.hidden_size * cells.full * cells.num_streams * count)
+            is_assumed = True
             kv += (textbook + full) // 2
             low, high = low + textbook, high + full
             groups.append(CacheGroup(kind_name(cache), count, 0, textbook // settings.n_parallel))
@@ -71,5 +88,4 @@ def _sizes(model: ModelSpec, settings: Settings) -> tuple[int, int, tuple[CacheG
         each = ceil_div(amount + part.state_bytes * count, settings.n_parallel)
         rows = max(1, cells.full * cells.num_streams)
         groups.append(CacheGroup(kind_name(cache), count, amount // rows, each))
-    is_assumed = high != kv
     return kv, states, tuple(groups), low if is_assumed else 0, high if is_assumed else 0

@@ -12,8 +12,9 @@ from dataclasses import replace
 
 from kvplan.device import Device
 from kvplan.engines.base import Notice
-from kvplan.engines.llama_cpp import FIT_TARGET_BYTES, LlamaCppEngine, without_options
+from kvplan.engines.llama_cpp import LlamaCppEngine, without_options
 from kvplan.engines.llama_cpp_commands import file_of
+from kvplan.engines.llama_cpp_fit import DEFAULT_TARGET_BYTES
 from kvplan.engines.llama_cpp_settings import Settings, gguf_format, whole
 from kvplan.errors import InvalidValue
 from kvplan.gguf_names import llama_cpp_arch
@@ -95,7 +96,7 @@ class OllamaEngine(LlamaCppEngine):
 
     def budget_bytes(self, device: Device, workload: Workload) -> int:
         """Return what Ollama uses of a device: all but OLLAMA_GPU_OVERHEAD and what --fit keeps free."""
-        kept = whole(workload.option("gpu_overhead"), 0) + FIT_TARGET_BYTES
+        kept = whole(workload.option("gpu_overhead"), 0) + DEFAULT_TARGET_BYTES
         return max(0, super().budget_bytes(device, workload) - kept)
 
     def options(self, settings: Settings) -> tuple[tuple[str, object], ...]:

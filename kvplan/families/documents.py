@@ -87,4 +87,4 @@ def lighton_ocr(config: Config) -> Structure:
             *linear("vision_projection.linear_2", size, size, "projector"),
         )
 
-    return joined(config, "qwen3", pixtral, projector, tied=False)
+    return joined(config, "qwen3", pixtral, projector, tied=True)

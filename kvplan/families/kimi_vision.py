@@ -23,7 +23,9 @@ def kimi_k25(config: Config) -> Structure:
     structure = text_structure(text, text.text("model_type", "kimi_k2"))
     if vision is None:
         return structure
-    return replace(structure, tensors=(*structure.tensors, *_tower(vision, structure.hidden_size)))
+    normed = config.integer("projection_hidden_size", None)
+    seen = _tower(vision, structure.hidden_size, normed)
+    return replace(structure, tensors=(*structure.tensors, *seen))
 
 
 def kimi_k3(config: Config) -> Structure:
@@ -76,7 +78,7 @@ def _k3_tower(config: Config, text_hidden: int) -> tuple[Tensor, ...]:
     return (*as_vision(tower), *as_vision(projector, "projector"))
 
 
-def _tower(config: Config, text_hidden: int) -> tuple[Tensor, ...]:
+def _tower(config: Config, text_hidden: int, normed: int | None) -> tuple[Tensor, ...]:
     hidden = config.positive("vt_hidden_size", config.positive("hidden_size", 1152))
     width = config.positive("vt_intermediate_size", config.positive("intermediate_size", 4304))
     depth = config.layers("vt_num_hidden_layers", config.layers(default=27))
@@ -110,7 +112,7 @@ def _tower(config: Config, text_hidden: int) -> tuple[Tensor, ...]:
         ),
         *as_vision(
             (
-                *norm("mm_projector.pre_norm", config.positive("projection_hidden_size", hidden), bias=True),
+                *norm("mm_projector.pre_norm", normed or hidden, bias=True),
                 *linear("mm_projector.proj.0", merged, merged, "projector", bias=True),
                 *linear("mm_projector.proj.2", out, merged, "projector", bias=True),
             ),

@@ -23,6 +23,11 @@ def ovis2(config: Config) -> Structure:
     structure = joined(config, "qwen2", _tower, nothing, tied=True)
     vision = config.sub("vision_config") or config.with_only({})
     rows = vision.positive("vocab_size", 16_384)
+    if not structure.tie_word_embeddings:
+        # The class sizes an untied head by the outer config, the text model by the inner one.
+        for key, inner in (("hidden_size", structure.hidden_size), ("vocab_size", structure.vocab_size)):
+            if config.integer(key, inner) != inner:
+                raise config.invalid(key, f"is {config.integer(key)}, but the text model's is {inner}")
     # The table is as wide as the outer config says, which is the text's width in every file.
     shape = (rows, config.positive("hidden_size", 1536))
     table = Tensor("visual_embeddings_table.weight", shape, "projector")

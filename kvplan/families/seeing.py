@@ -197,6 +197,11 @@ def internvl(config: Config) -> Structure:
     return joined(config, "qwen2", intern_vit, _intern_projector, tied=True)
 
 
+def qianfan_ocr(config: Config) -> Structure:
+    """Read Qianfan-OCR: InternVL's parts before Qwen3, a head of its own by default."""
+    return joined(config, "qwen3", intern_vit, _intern_projector, tied=False)
+
+
 def internvl_chat(config: Config) -> Structure:
     """Read InternVL as its makers publish it: ``llm_config`` beside ``vision_config``."""
     text, vision = parts(config, "llm_config")

@@ -77,6 +77,7 @@ def row_as_json(row: Row) -> dict[str, object]:
         "unknown_flags": [{"name": name, "line": line} for name, line in row.unknown_flags],
         "broken_budgets": list(row.broken_budgets),
         "notes": list(row.notes),
+        "settings": dict(row.settings),
         "plan": json_report.whole_plan(row.plan, row.plan.workload.context_source)
         if row.plan is not None
         else None,

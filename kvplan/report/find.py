@@ -50,6 +50,7 @@ def json(answer: FindAnswer, screen: Screen) -> str:  # noqa: ARG001 - every for
         "find",
         answer.exit_code,
         asked=answer.asked,
+        **({"num_gpus": answer.num_cards} if answer.num_cards else {}),
         num_models=answer.num_models,
         num_fitting=answer.num_fitting,
         num_too_slow=answer.num_too_slow,
@@ -63,7 +64,7 @@ def _as_json(answer: FindAnswer, found: Found) -> Mapping[str, object]:
     candidate = found.candidate
     loss = candidate.loss
     return {
-        **_record(found),
+        **_record(found, card=bool(answer.num_cards)),
         **({"usd_per_million_tokens": _per_million(answer, found)} if answer.priced else {}),
         "tokens_per_second": json_report.rate(candidate.rate),
         "quality": {"tier": loss.tier, "text": loss.text or None, "source": loss.source or None},
@@ -71,10 +72,11 @@ def _as_json(answer: FindAnswer, found: Found) -> Mapping[str, object]:
     }
 
 
-def _record(found: Found) -> dict[str, object]:
+def _record(found: Found, *, card: bool) -> dict[str, object]:
     candidate = found.candidate
     plan, rate = candidate.plan, candidate.rate
     return {
+        **({"gpu": plan.devices[0].device.name} if card else {}),
         "model": plan.model.name,
         "num_parameters": candidate.num_parameters,
         "num_active_parameters": candidate.num_active_parameters,
@@ -92,8 +94,11 @@ def _record(found: Found) -> dict[str, object]:
 def _sheet(answer: FindAnswer) -> Sheet:
     shown = len(answer.found)
     head = f"{answer.num_fitting} of {answer.num_models} models fit {answer.asked}"
+    if answer.num_cards:
+        what = "the model" if answer.num_models == 1 else f"one of {answer.num_models} models"
+        head = f"{answer.num_fitting} of {answer.num_cards} GPUs hold {what}, {answer.asked}"
     if shown < answer.num_fitting:
-        head += f"; the best {shown}"
+        head += f"; the {'smallest' if answer.num_cards else 'best'} {shown}"
     rows: tuple[tuple[str, ...], ...] = tuple(_row(found) for found in answer.found)
     columns: tuple[str, ...] = COLUMNS
     if _usd(answer) is not None:
@@ -101,9 +106,17 @@ def _sheet(answer: FindAnswer) -> Sheet:
         rows = tuple(
             (*row, _money(_per_million(answer, found))) for row, found in zip(rows, answer.found, strict=True)
         )
+    device_notes: tuple[str, ...] = ()
+    if answer.num_cards:
+        columns = ("gpu", *columns)
+        rows = tuple(
+            (found.candidate.plan.devices[0].device.name, *row)
+            for row, found in zip(rows, answer.found, strict=True)
+        )
+    elif answer.found:
+        device_notes = answer.found[0].candidate.plan.devices[0].device.notes[:1]
     notes = list(_notes(answer))
-    device_notes = answer.found[0].candidate.plan.devices[0].device.notes[:1] if answer.found else ()
-    records = tuple(_record(found) for found in answer.found)
+    records = tuple(_record(found, card=bool(answer.num_cards)) for found in answer.found)
     tables = (Table(columns, rows, drop=_DROP, right=_RIGHT),) if rows else ()
     return Sheet((head, *device_notes), tables, tuple(notes), records)
 
@@ -160,8 +173,14 @@ def _notes(answer: FindAnswer) -> Iterator[str]:
             name = f"{answer.offer.num_instances} × {answer.offer.instance.name}"
             yield f"price: {name}, ${dollars:,.2f} an hour, {answer.offer.source}"
     if answer.found:
-        yield (
-            "best first: fits before tight, four bits and more before fewer, then most parameters, then "
+        if answer.num_cards:
+            yield "one row a GPU, the smallest first" + (
+                "; each with its best" if answer.num_models > 1 else ""
+            )
+        if answer.as_published:
+            yield "models as they are published; name some, or --weights, to try other formats"
+        yield f"best{'' if answer.num_cards else ' first'}: " + (
+            "fits before tight, four bits and more before fewer, then most parameters, then "
             "the format that loses least; no benchmark scores"
         )
         yield "tokens/s: of all sequences, at the asked context, from the bandwidth; an estimate"

@@ -20,7 +20,8 @@ class FindAnswer:
 
     ``offer`` is the cheapest instance with these cards, where prices were asked for (``priced``) and
     somebody rents them. ``num_too_slow`` were left out by the wanted rate, of which ``num_unknown``
-    have none.
+    have none. ``num_cards`` above 0 says that each row is the best on another card of so many,
+    ``as_published`` that no other format was tried.
     """
 
     asked: str
@@ -32,3 +33,5 @@ class FindAnswer:
     exit_code: int
     offer: Offer | None = None
     priced: bool = False
+    num_cards: int = 0
+    as_published: bool = False

@@ -31,8 +31,6 @@ def table(answer: ListAnswer, screen: Screen) -> str:
         if len(line) > screen.width:
             line = line[: max(1, screen.width - 1)] + ("…" if screen.unicode else "~")
         lines.append(f"\x1b[1m{line}\x1b[0m" if screen.color and number == 0 else line)
-    if not answer.rows:
-        lines.append("nothing matches")
     text = "\n".join(lines) + "\n"
     return text if screen.unicode else text.replace("×", "x").encode("ascii", "replace").decode("ascii")
 

@@ -69,6 +69,14 @@ _PLAIN: tuple[tuple[str, str], ...] = (
     ("attention.q_lora_rank", "q_lora_rank"),
 )
 
+# What a router does with its scores; numbers of any kind.
+_ROUTER: tuple[tuple[str, str], ...] = (
+    ("expert_weights_scale", "routed_scaling_factor"),
+    ("expert_weights_norm", "norm_topk_prob"),
+    ("expert_group_count", "n_group"),
+    ("expert_group_used_count", "topk_group"),
+)
+
 
 def config_is_known(arch: str) -> bool:
     """Tell whether some family reads the configs of a GGUF architecture."""
@@ -86,6 +94,10 @@ def config_of_keys(keys: Keys, *, is_tied: bool | None = None) -> Config:
     for key, name in _PLAIN:
         if keys.raw(key) is not None and (value := keys.count(key)):
             config[name] = value
+    for key, name in _ROUTER:
+        said = keys.raw(key)
+        if isinstance(said, bool | int | float):
+            config[name] = said
     if keys.raw("vocab_size") is not None:
         config["vocab_size"] = keys.count("vocab_size")
     num_layers = keys.count("block_count") - keys.count("nextn_predict_layers", 0)
@@ -161,6 +173,28 @@ def _gemma3n(keys: Keys, config: Config, num_layers: int) -> None:
     config["vocab_size_per_layer_input"] = config.get("vocab_size", 262_144)
     config["num_kv_shared_layers"] = max(0, num_layers - GEMMA3N_LAYERS_WITH_CACHE)
     config["altup_num_inputs"] = keys.count("altup.num_inputs", 4)
+
+
+def _gemma4(keys: Keys, config: Config, num_layers: int) -> None:
+    windowed = keys.per_layer_flags("attention.sliding_window_pattern", num_layers)
+    kv_heads = keys.per_layer("attention.head_count_kv", num_layers, keys.count("attention.head_count"))
+    config["layer_types"] = ["sliding_attention" if one else "full_attention" for one in windowed]
+    config["global_head_dim"] = keys.count("attention.key_length")
+    config["head_dim"] = keys.count("attention.key_length_swa", keys.count("attention.key_length"))
+    local = [count for count, one in zip(kv_heads, windowed, strict=True) if one]
+    whole = [count for count, one in zip(kv_heads, windowed, strict=True) if not one]
+    config["num_key_value_heads"] = max(local or whole)
+    # Where global layers have fewer heads their keys are their values.
+    config["num_global_key_value_heads"] = max(whole or local)
+    config["attention_k_eq_v"] = max(whole or local) != max(local or whole)
+    config["hidden_size_per_layer_input"] = keys.count("embedding_length_per_layer_input", 0)
+    config["vocab_size_per_layer_input"] = config.get("vocab_size", 262_144)
+    config["num_kv_shared_layers"] = keys.count("attention.shared_kv_layers", 0)
+    widths = keys.per_layer("feed_forward_length", num_layers, 0)
+    config["intermediate_size"] = min(widths)
+    config["use_double_wide_mlp"] = max(widths) != min(widths)
+    config["enable_moe_block"] = bool(keys.count("expert_count", 0))
+    config["top_k_experts"] = config.get("num_experts_per_tok", 0)
 
 
 def _mamba(keys: Keys, config: Config, num_layers: int) -> None:  # noqa: ARG001
@@ -256,6 +290,7 @@ _SPECIAL: dict[str, Callable[[Keys, Config, int], None]] = {
     "gpt-oss": _gpt_oss,
     "llama4": _llama4,
     "gemma3n": _gemma3n,
+    "gemma4": _gemma4,
     "mamba": _mamba,
     "mamba2": _mamba2,
     "jamba": _jamba,

@@ -39,6 +39,13 @@ class Keys:
             raise self.invalid(key, f"holds {len(counts)} counts for {num_layers} layers")
         return counts[:num_layers]
 
+    def per_layer_flags(self, key: str, num_layers: int) -> tuple[bool, ...]:
+        """Read one flag a layer. Raises InvalidSpec where the key is no array of as many."""
+        value = self.raw(key)
+        if not isinstance(value, tuple) or len(value) < num_layers:
+            raise self.invalid(key, "is missing" if value is None else "is no flag a layer")
+        return tuple(bool(flag) for flag in value[:num_layers])
+
     def invalid(self, key: str, problem: str) -> InvalidSpec:
         """Return the error for a key that cannot be."""
         return InvalidSpec(

@@ -100,6 +100,7 @@ def _rows(lines: Iterable[str], name: str) -> Iterator[tuple[int, Mapping[str, o
     iterator = iter(lines)
     first = next(iterator, "")
     if not first.lstrip().startswith("{"):
+        _check_header(first.strip(), name)
         reader = csv.DictReader(_chained(first, iterator), strict=True)
         try:
             for row in reader:
@@ -117,6 +118,28 @@ def _rows(lines: Iterable[str], name: str) -> Iterator[tuple[int, Mapping[str, o
         if not isinstance(data, dict):
             raise _invalid(name, number, "not an object", "one object a line")
         yield number, data
+
+
+def _check_header(line: str, name: str) -> None:
+    """Raise InvalidSpec where the first line holds numbers instead of the columns' names."""
+    try:
+        counts = [float(value) for value in line.split(",")]
+    except ValueError:
+        return
+    header = f"{PROMPT[0]},{OUTPUT[0]}"
+    if any(count < 0 for count in counts):
+        negative = next(value for value, count in zip(line.split(","), counts, strict=True) if count < 0)
+        raise _invalid(
+            name,
+            1,
+            f"{negative.strip()} is negative, and no header names the columns",
+            f"counts are 0 or more, below a first line like: {header}",
+        )
+    raise InvalidSpec(
+        f"{name} has no header",
+        why=f"its first line is {line[:60]}",
+        hint=f"put the columns' names before it: {header}",
+    )
 
 
 def _chained(first: str, rest: Iterator[str]) -> Iterator[str]:

@@ -122,6 +122,11 @@ def _warnings(part: CacheLayout, measured: Measured) -> tuple[Notice, ...]:
                 f"only {part.num_layers} of {whole} layers were allocated: --max-memory allows no more",
             )
         )
+    if part.beside_left_out:
+        names = ", ".join(name.replace("_", " ") for name in part.beside_left_out)
+        warnings.append(
+            Notice("beside-left-out", f"not allocated beside the cache: {names}: --max-memory allows no more")
+        )
     lost = measured.lost_bytes
     slack = max(LOST_SLACK_BYTES, measured.storage_bytes * LOST_PERCENT // 100)
     if lost is not None and abs(lost - measured.storage_bytes) > slack:

@@ -21,6 +21,8 @@ LAYOUTS: dict[str, str] = {
     "ollama": "llama_cpp_layout",
     "sglang": "sglang_layout",
     "tensorrt-llm": "tensorrt_llm_layout",
+    "tgi": "tgi_layout",
+    "lmdeploy": "lmdeploy_layout",
 }
 
 
@@ -57,11 +59,13 @@ class LayoutGroup:
 class CacheLayout:
     """Every tensor of a plan's cache, and those beside it.
 
-    ``num_layers_left_out`` counts what scaling down dropped.
+    ``num_layers_left_out`` counts the layers that scaling down dropped, ``beside_left_out`` names what
+    it dropped beside them.
     """
 
     groups: tuple[LayoutGroup, ...]
     num_layers_left_out: int = 0
+    beside_left_out: tuple[str, ...] = ()
 
     @property
     def num_bytes(self) -> int:
@@ -95,7 +99,8 @@ def layout_of(plan: Plan) -> CacheLayout:
     if plan.cache.total.basis == "assumed":
         raise CannotTell(
             f"{plan.engine_name}'s cache for {plan.model.name} is assumed, not exact",
-            why=next((notice.message for notice in plan.warnings), plan.cache.total.why)
+            why=next((one.message for one in plan.warnings if one.code == "layer-not-modelled"), "")
+            or plan.cache.total.why
             or "some layers are not modelled under this engine",
             hint="add --engine transformers, whose caches are measured, or --engine ideal",
         )
@@ -124,9 +129,10 @@ def scaled_down(layout: CacheLayout, limit_bytes: int) -> CacheLayout:
     """
     if layout.num_bytes <= limit_bytes:
         return layout
-    if any(group.beside for group in layout.groups):
+    beside = tuple(group.name for group in layout.groups if group.beside)
+    if beside:
         layers = tuple(group for group in layout.groups if not group.beside)
-        return scaled_down(replace(layout, groups=layers), limit_bytes)
+        return scaled_down(replace(layout, groups=layers, beside_left_out=beside), limit_bytes)
     least = sum(group.layer_bytes for group in layout.groups)
     if least > limit_bytes:
         raise CannotTell(
@@ -145,4 +151,4 @@ def scaled_down(layout: CacheLayout, limit_bytes: int) -> CacheLayout:
             planned = planned * num_layers // group.num_layers
         kept.append(replace(group, num_layers=num_layers, planned_bytes=planned))
     dropped = layout.num_layers - sum(group.num_layers for group in kept)
-    return CacheLayout(tuple(kept), dropped)
+    return CacheLayout(tuple(kept), dropped, layout.beside_left_out)

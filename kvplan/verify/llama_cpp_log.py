@@ -8,7 +8,6 @@ src/llama-memory-recurrent.cpp and tools' ``llama_memory_breakdown_print``, thei
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 from kvplan.verify.llama_cpp_quotes import read_quote
 from kvplan.verify.log_text import Line
@@ -166,15 +165,7 @@ def _weights_by_device(amounts: list[Reading]) -> list[Reading]:
     for reading in amounts:
         if reading.name == "weights":
             before = weights.get(reading.device)
-            weights[reading.device] = (
-                reading
-                if before is None
-                else replace(
-                    reading,
-                    num_bytes=before.num_bytes + reading.num_bytes,
-                    rounding_bytes=before.rounding_bytes + reading.rounding_bytes,
-                )
-            )
+            weights[reading.device] = reading if before is None else before.plus(reading)
     return [*(reading for reading in amounts if reading.name != "weights"), *weights.values()]
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from kvplan.calibration import SCOPE_OPTIONS, Measurement
 from kvplan.engines.base import DevicePlan, Plan
 from kvplan.quantity import Quantity, exact, total
 from kvplan.units import format_gib
@@ -36,44 +35,6 @@ def compare(plan: Plan, readings: Readings, replan: Replan) -> tuple[Comparison,
     else:
         rows += _sglang(plan, readings)
     return tuple(rows)
-
-
-def measurement_of(plan: Plan, readings: Readings, *, when: str) -> Measurement | None:
-    """Return the overhead that a log tells of, None where it does not.
-
-    vLLM's is what its profile run found beside the weights, for that model and scheduler; llama.cpp's
-    is what its memory table cannot account for, whatever the model.
-    """
-    if not plan.devices:
-        return None
-    device = plan.devices[0]
-    if readings.engine == "vllm":
-        parts = [readings.largest(name) for name in ("activations", "non_torch")]
-        known = [part.num_bytes for part in parts if part is not None]
-        if len(known) < len(parts):
-            return None
-        planned = [_component(device, name) for name in ("activations", "runtime", "cuda_graphs")]
-        if planned[2] is not None:
-            graphs = readings.largest("cuda_graphs") or readings.largest("cuda_graphs_estimated")
-            known.append(graphs.num_bytes if graphs is not None else planned[2].expected)
-        scope = scope_of(plan)
-        before = sum(part.expected for part in planned if part is not None)
-        return Measurement(
-            device.device.name, "vllm", plan.engine_version, sum(known), before, plan.model.name, scope, when
-        )
-    rest = readings.largest("unaccounted")
-    runtime = _component(device, "runtime")
-    if rest is None or runtime is None:
-        return None
-    return Measurement(
-        device.device.name, plan.engine_name, readings.version, rest.num_bytes, runtime.expected, when=when
-    )
-
-
-def scope_of(plan: Plan) -> tuple[tuple[str, object], ...]:
-    """Return the settings that an overhead follows: it holds for the same ones only."""
-    options = dict(plan.engine_options)
-    return tuple((name, options[name]) for name in SCOPE_OPTIONS if name in options)
 
 
 def explain(rows: tuple[Comparison, ...], readings: Readings) -> tuple[str, ...]:
@@ -116,7 +77,8 @@ def _signed(amount: float) -> str:
     return f"{'+' if amount >= 0 else '-'}{format_gib(int(abs(amount)))}"
 
 
-def _component(device: DevicePlan, name: str) -> Quantity | None:
+def component(device: DevicePlan, name: str) -> Quantity | None:
+    """Return a device's components of that name together, None where it has none."""
     found = [part.bytes for part in device.components if part.name == name]
     return total(found) if found else None
 
@@ -135,10 +97,14 @@ def _shared(plan: Plan, readings: Readings) -> list[Comparison]:
     device = plan.devices[0]
     rows: list[Comparison | None] = []
     for said, name in COMPONENT_OF.items():
-        planned = _component(device, name)
+        planned = component(device, name)
         if name == "cuda_graphs" and planned is None:
             continue
         if name == "weights" and planned is not None:
+            draft = component(device, "draft_model")
+            if plan.engine_name == "vllm" and draft is not None:
+                # vLLM loads what drafts in the same measured step (v1/worker/gpu_model_runner.py).
+                planned += draft
             planned = _as_loaded(planned)
         rows.append(_row(name, planned, readings.largest(said)))
     return [row for row in rows if row is not None]
@@ -171,7 +137,7 @@ def _vllm(plan: Plan, readings: Readings, replan: Replan) -> list[Comparison]:
         )
         rows.append(_row("kv_cache_available", room, available))
         rows.append(
-            _row("kv_cache_needed", _component(device, "kv_cache"), readings.largest("kv_cache_needed"))
+            _row("kv_cache_needed", component(device, "kv_cache"), readings.largest("kv_cache_needed"))
         )
     found = [row for row in rows if row is not None]
     if available is not None:
@@ -264,16 +230,18 @@ def _llama_cpp(plan: Plan, readings: Readings) -> tuple[Comparison, ...]:
         device = plan.devices[index] if index < len(plan.devices) else None
         for said in ("weights", "kv_cache_buffer", "recurrent_state_buffer", "activations"):
             reading = next((one for one in readings.of(said) if one.device == name), None)
-            component = said.removesuffix("_buffer")
-            planned = _component(device, component) if device else None
-            if component == "weights" and _is_converted(plan):
-                rows.append(_row(component, None, reading, why=FILE_TYPE_UNKNOWN))
+            part = said.removesuffix("_buffer")
+            planned = component(device, part) if device else None
+            if part == "weights" and _is_converted(plan):
+                rows.append(_row(part, None, reading, why=FILE_TYPE_UNKNOWN))
                 continue
-            rows.append(_row(component, planned, reading))
+            rows.append(_row(part, planned, reading))
     rows += _whole_cache(plan, readings)
     if not names:
         host = {part.name: part.bytes for part in plan.host}
-        weights = [reading for reading in readings.of("weights") if not is_gpu(reading.device)]
+        # The memory table's row of the host repeats what the loader's buffers say more finely.
+        buffers = [reading for reading in readings.of("weights") if not is_gpu(reading.device)]
+        weights = [reading for reading in buffers if reading.device != "Host"] or buffers
         if weights:
             held = Reading(
                 "weights",

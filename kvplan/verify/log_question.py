@@ -16,7 +16,11 @@ KEPT: dict[str, tuple[str, ...]] = {
     "vllm": (
         "gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "enforce_eager", "block_size",
         "enable_prefix_caching", "speculative_config", "kv_cache_memory_bytes", "enable_expert_parallel",
-        "cpu_offload_gb", "data_parallel_size",
+        "cpu_offload_gb", "data_parallel_size", "enable_lora", "max_loras", "max_lora_rank",
+        "fully_sharded_loras", "disable_hybrid_kv_cache_manager", "num_gpu_blocks_override",
+        "limit_mm_per_prompt", "language_model_only", "mm_encoder_tp_mode", "mamba_ssm_cache_dtype",
+        "mamba_cache_mode", "decode_context_parallel_size", "async_scheduling", "enable_chunked_prefill",
+        "max_cudagraph_capture_size", "cudagraph_capture_sizes", "dtype",
     ),
     "sglang": (
         "mem_fraction_static", "chunked_prefill_size", "max_running_requests", "max_total_tokens",

@@ -23,6 +23,11 @@ class Reading:
     rounding_bytes: int
     device: str = ""
 
+    def plus(self, other: "Reading") -> "Reading":
+        """Return both amounts together, under this one's name and device."""
+        rounding = self.rounding_bytes + other.rounding_bytes
+        return Reading(self.name, self.num_bytes + other.num_bytes, rounding, self.device)
+
 
 @dataclass(frozen=True, slots=True)
 class Readings:

@@ -1,15 +1,12 @@
 """A running server's figures against the plan's, and how full its cache is."""
 
-from kvplan.calibration import CacheMeasurement, Measurement
-from kvplan.engines.base import DevicePlan, Plan
+from kvplan.engines.base import Plan
 from kvplan.quantity import exact, total
 from kvplan.verify.comparison import Comparison, of_quantity
-from kvplan.verify.log_comparison import Replan, compare, scope_of
+from kvplan.verify.log_comparison import Replan, compare
 from kvplan.verify.readings import Readings
 
 PEBIBYTE = 2**50
-# A pool further from its tokens' bytes is another model's, or one whose layout is not the plan's.
-MOST_PERCENT_OFF = 5
 
 
 def compare_server(plan: Plan, readings: Readings, replan: Replan) -> tuple[Comparison, ...]:
@@ -54,67 +51,8 @@ def facts_of(plan: Plan, readings: Readings, replan: Replan) -> dict[str, object
     return facts
 
 
-def overhead_measurement_of(
-    plan: Plan, readings: Readings, replan: Replan, *, when: str
-) -> Measurement | None:
-    """Return what lies beside weights and blocks on a vLLM server, None for others.
-
-    vLLM gives its blocks all that its budget leaves, so the budget less weights and blocks is the
-    rest, to a block. Not where a flag fixes the pool.
-    """
-    blocks = readings.counts.get("num_blocks")
-    fixed = ("kv_cache_memory_bytes", "num_gpu_blocks_override")
-    if readings.engine != "vllm" or not blocks or not plan.devices:
-        return None
-    if any(plan.workload.option(name) or readings.settings.get(name) for name in fixed):
-        return None
-    device = plan.devices[0]
-    each = _block_bytes(replan)
-    held = (
-        *_expected(device, "weights"),
-        *_expected(device, "adapters"),
-        *_expected(device, "other_processes"),
-    )
-    rest = device.budget_bytes - sum(held) - int(blocks) * each
-    if not each or rest < 0:
-        return None
-    planned = sum(
-        amount for name in ("activations", "runtime", "cuda_graphs") for amount in _expected(device, name)
-    )
-    return Measurement(
-        device.device.name, "vllm", plan.engine_version, rest, planned, plan.model.name, scope_of(plan), when
-    )
-
-
-def cache_measurement_of(plan: Plan, readings: Readings, *, when: str) -> CacheMeasurement | None:
-    """Return the pool that an SGLang server says it holds against its tokens' bytes, None for others."""
-    pool, tokens = readings.largest("kv_cache"), readings.counts.get("kv_cache_tokens")
-    if readings.engine != "sglang" or pool is None or not tokens or not plan.devices:
-        return None
-    # The pool has a page more than its tokens; latents are whole on every rank, heads are divided.
-    whole = int(plan.cache.bytes_per_token * (tokens + (plan.cache.block_size or 0)))
-    parts = (whole, whole // max(1, plan.parallel.tensor))
-    planned = min(parts, key=lambda amount: abs(amount - pool.num_bytes))
-    off = abs(pool.num_bytes - planned)
-    if off * 100 > planned * MOST_PERCENT_OFF:
-        return None
-    return CacheMeasurement(
-        device=plan.devices[0].device.name,
-        engine="sglang",
-        version=plan.engine_version,
-        planned_bytes=planned,
-        # Printed to a hundredth of a GiB: what lies within that is the same.
-        measured_bytes=planned if off <= pool.rounding_bytes else pool.num_bytes,
-        model=plan.model.name,
-        when=when,
-    )
-
-
-def _expected(device: DevicePlan, name: str) -> tuple[int, ...]:
-    return tuple(part.bytes.expected for part in device.components if part.name == name)
-
-
-def _block_bytes(replan: Replan) -> int:
+def block_bytes(replan: Replan) -> int:
+    """Return one vLLM block's bytes, 0 where the model has none."""
     # So many blocks fit in a pebibyte that the quotient is one block's bytes.
     in_all = replan({"kv_cache_memory_bytes": PEBIBYTE}).cache.num_blocks
     return round(PEBIBYTE / in_all) if in_all else 0
@@ -129,7 +67,7 @@ def _cache_bytes(plan: Plan, readings: Readings, replan: Replan) -> int | None:
     blocks = readings.counts.get("num_blocks")
     if not blocks:
         return None
-    return int(blocks) * _block_bytes(replan) or None
+    return int(blocks) * block_bytes(replan) or None
 
 
 def _vllm_blocks(plan: Plan, readings: Readings, replan: Replan) -> tuple[Comparison, ...]:
@@ -166,7 +104,7 @@ def _fixed_blocks(plan: Plan, readings: Readings, replan: Replan) -> int | None:
         if isinstance(value, int) and value > 0:
             if name == "num_gpu_blocks_override":
                 return value
-            each = _block_bytes(replan)
+            each = block_bytes(replan)
             return value // each if each else None
     return None
 

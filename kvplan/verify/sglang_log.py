@@ -26,7 +26,6 @@ AMOUNTS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
         (rf"KVPool mem usage: {_N}{_GB}", ("kv_cache",)),
         (rf"conv_state size: {_N}{_GB}, ssm_state size: {_N}{_GB}", ("state_conv", "state_ssm")),
         (rf"Memory pool end\. avail mem={_N}{_GB}", ("free_after_pool",)),
-        (rf"graph end\..*?mem usage={_N}{_GB}", ("cuda_graphs",)),
         (rf"graph end\..*?avail mem={_N}{_GB}", ("free_at_end",)),
         (rf"available_gpu_mem={_N}{_GB}", ("free_at_end",)),
         (rf"available_bytes={_N}{_GB}", ("kv_cache_available",)),
@@ -54,6 +53,8 @@ COUNTS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
         (rf"\bdp_size={_N}", ("dp_size",)),
     )
 )
+# Each kind of graph (decode, prefill, a draft's) is captured and printed on its own.
+_GRAPHS = re.compile(rf"Capture (.{{0,60}}?)graph end\..*?mem usage={_N}{_GB}", re.IGNORECASE)
 _KV_DTYPE = re.compile(
     r"(?:KV cache dtype: |is allocated\. dtype: )(torch\.\w+|\w+)"
     r"|\bfor (fp8_\w+) KV Cache",
@@ -92,6 +93,7 @@ def read(lines: Sequence[Line]) -> Readings:
     version = model = refusal = ""
     out_of_memory = False
     loaded: set[str] = set()
+    graphs: dict[tuple[str, str], Reading] = {}
     for line in lines:
         if _STARTING.search(line.text):
             loaded.discard(line.rank)
@@ -105,6 +107,9 @@ def read(lines: Sequence[Line]) -> Readings:
                             continue
                         own = f"draft_{name}" if draft and name in DRAFT_HAS_OWN else name
                         amounts.append(amount(own, text, GIB, line.rank))
+            for found in _GRAPHS.finditer(part):
+                kind, text = found.groups()
+                graphs[line.rank, kind] = amount("cuda_graphs", text, GIB, line.rank)
             for pattern, names in COUNTS:
                 for found in pattern.finditer(part):
                     for name, text in zip(names, found.groups(), strict=True):
@@ -124,6 +129,7 @@ def read(lines: Sequence[Line]) -> Readings:
         out_of_memory = out_of_memory or bool(_OOM.search(line.text))
         if _REFUSED.search(line.text):
             refusal = line.text[-400:]
+    amounts += _sums(graphs)
     given, called = options_in("sglang", lines)
     for name, value in given.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -135,3 +141,12 @@ def read(lines: Sequence[Line]) -> Readings:
     if "max_total_num_tokens" in counts:
         counts.setdefault("kv_cache_tokens", counts["max_total_num_tokens"])
     return Readings("sglang", version, model, last_of_each(amounts), counts, settings, out_of_memory, refusal)
+
+
+def _sums(graphs: dict[tuple[str, str], Reading]) -> list[Reading]:
+    """Add up the graphs that each rank captured."""
+    found: dict[str, Reading] = {}
+    for (rank, _), reading in graphs.items():
+        so_far = found.get(rank)
+        found[rank] = reading if so_far is None else so_far.plus(reading)
+    return list(found.values())

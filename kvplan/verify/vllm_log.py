@@ -5,13 +5,13 @@ v1/worker/gpu_model_runner.py and, before V1, worker/worker.py and worker/model_
 its older lines is GiB as well.
 """
 
-import ast
 import re
 from collections.abc import Sequence
 
 from kvplan.verify.command_line import options_in
 from kvplan.verify.log_text import Line
 from kvplan.verify.readings import GIB, MIB, Reading, Readings, amount, last_of_each
+from kvplan.verify.vllm_arguments import settings_in
 
 _NUMBER = r"(-?[\d,]*\.?\d+)"
 _GIB = r" ?Gi?B"
@@ -139,37 +139,6 @@ _BACKEND = re.compile(r"Using (\w+?)(?: attention)? backend\b")
 _VERSION = re.compile(
     r"(?:vLLM(?: API server)? version:? |LLM engine \(|vllm[ =]+)v?(\d+\.\d+(?:\.\d+)?[\w.+]*)", re.IGNORECASE
 )
-_CONFIG = re.compile(r"with config: (.*)", re.IGNORECASE)
-_ARGUMENTS = re.compile(r"non-default args: (\{.*\})")
-_PAIR = re.compile(r"\b(\w+)=('[^']*'|\"[^\"]*\"|torch\.\w+|[\w./-]+)")
-# What the config line calls what the command line calls otherwise.
-_CONFIG_NAMES = {"max_seq_len": "max_model_len"}
-KEPT_SETTINGS = frozenset(
-    {
-        "model",
-        "dtype",
-        "max_model_len",
-        "tensor_parallel_size",
-        "pipeline_parallel_size",
-        "data_parallel_size",
-        "quantization",
-        "enforce_eager",
-        "kv_cache_dtype",
-        "gpu_memory_utilization",
-        "max_num_seqs",
-        "max_num_batched_tokens",
-        "enable_prefix_caching",
-        "block_size",
-        "enable_expert_parallel",
-        "cpu_offload_gb",
-        "swap_space",
-        "speculative_config",
-        "kv_cache_memory_bytes",
-        "served_model_name",
-        "trust_remote_code",
-        "load_format",
-    }
-)
 MARKS = re.compile(
     r"\bvllm\b|KV cache size: [\d,]+ tokens|Available KV cache memory|# \w+ blocks: \d|Model loading took"
     r"|Memory profiling results:"
@@ -201,7 +170,7 @@ def read(lines: Sequence[Line]) -> Readings:
         amounts += _free_of_capacity(line)
         quoted += _quoted(line)
         version = _first(_VERSION, line.text) or version
-        settings |= _settings(line.text)
+        settings |= settings_in(line.text)
         backend = _first(_BACKEND, line.text)
         if backend:
             settings["attention_backend"] = backend
@@ -234,42 +203,3 @@ def _free_of_capacity(line: Line) -> list[Reading]:
     if not found:
         return []
     return [amount("free_at_end", found.group(1), GIB if found.group(2) == "GiB" else MIB, line.rank)]
-
-
-def _settings(text: str) -> dict[str, object]:
-    """Read the arguments vLLM repeats, and its config line, as far as they concern memory."""
-    found = _ARGUMENTS.search(text)
-    if found:
-        try:
-            said = ast.literal_eval(found.group(1))
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            said = {}
-        if isinstance(said, dict):
-            given = {str(key): value for key, value in said.items()}
-            if "model_tag" in given:
-                given.setdefault("model", given["model_tag"])
-            return {key: value for key, value in given.items() if key in KEPT_SETTINGS}
-    found = _CONFIG.search(text)
-    if not found:
-        return {}
-    settings: dict[str, object] = {}
-    for key, value in _PAIR.findall(found.group(1)):
-        name = _CONFIG_NAMES.get(key, key)
-        if name in KEPT_SETTINGS:
-            settings.setdefault(name, _value(value))
-    return settings
-
-
-def _value(text: str) -> object:
-    if text[:1] in "'\"":
-        return text[1:-1]
-    if text in ("None", "True", "False"):
-        return {"None": None, "True": True, "False": False}[text]
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        return text.removeprefix("torch.")

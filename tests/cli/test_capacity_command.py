@@ -174,6 +174,8 @@ def test_json_lines_are_read_too(tmp_path):
         ("timestamp,prompt_tokens,output_tokens\n2,5,1\n1,5,1\n", "runs backwards"),
         ("timestamp,prompt_tokens,output_tokens\nsoon,5,1\n", "no time"),
         ("a,b\n1,2\n", "no column of prompt tokens"),
+        ("-5,10\n", "line 1"),
+        ("5,10\n", "has no header"),
         ("prompt_tokens,b\n1,2\n", "no column of output tokens"),
         ('{"prompt": 1, "output": 2}\nnope\n', "not JSON"),
         ("prompt_tokens,output_tokens\n99999,5\n", "no request fits"),

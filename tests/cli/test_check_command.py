@@ -433,3 +433,75 @@ def test_names_cannot_steer_a_terminal(check):
     text = compose(name='"a\\e[31m\\nb"')
     _, data = check({"a.yml": text}, "--gpu", "h100")
     assert data["deployments"][0]["name"] == "a?[31m b"
+
+
+def test_what_a_deployment_names_is_never_read_here(kvplan, tmp_path):
+    """Neither a folder of this machine that has the name, nor standard input."""
+    for folder in ("org/model", "thing"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "config.json").write_text("not JSON: it must not be opened")
+    (tmp_path / "a.sh").write_text(
+        "vllm serve org/model\nvllm serve -- -\nvllm serve --model -\nvllm serve thing\n"
+    )
+    code, out, _ = kvplan("check", "a.sh", "--gpu", "h100", "--json", cwd=tmp_path, stdin="{}")
+    rows = json.loads(out)["deployments"]
+    assert code == 3
+    assert {row["model"]["written"] for row in rows} >= {"org/model", "thing"}
+    assert all(
+        "a path of the server's own" in row["why"] or row["why"] == "no model is named" for row in rows
+    )
+
+
+def pair(first, second):
+    return (
+        "services:\n"
+        f"  first:\n    image: {first[0]}\n    command: {first[1]}\n"
+        f"  second:\n    image: {second[0]}\n    depends_on: [first]\n    command: {second[1]}\n"
+    )
+
+
+ON_TGI = (
+    "ghcr.io/huggingface/text-generation-inference:3.3",
+    "--model-id qwen2.5-7b --max-total-tokens 8192",
+)
+ON_LMDEPLOY = (
+    "openmmlab/lmdeploy:v0.18.0",
+    "lmdeploy serve api_server qwen2.5-7b --cache-max-entry-count 0.5",
+)
+ON_VLLM = ("vllm/vllm-openai:v0.20.0", "--model qwen2.5-7b --max-model-len 8192 --gpu-memory-utilization 0.4")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "verdict"),
+    [
+        # TGI takes what the card has; what comes after it finds next to nothing.
+        (ON_TGI, ON_VLLM, "does_not_fit"),
+        (ON_TGI, ON_LMDEPLOY, "does_not_fit"),
+        # A share of what is free is taken of what the first left.
+        (ON_VLLM, ON_LMDEPLOY, "fits"),
+        (ON_VLLM, ON_VLLM, "fits"),
+        # How much LMDeploy leaves is known between bounds, and vLLM's share lies between them.
+        (ON_LMDEPLOY, ON_VLLM, "unknown"),
+    ],
+)
+def test_pools_of_what_is_free_are_added_up_in_order(check, first, second, verdict):
+    _, data = check({"a.yml": pair(first, second)}, "a.yml", "--gpu", "a100-80gb")
+    (shared,) = data["shared_gpus"]
+    assert {row["verdict"] for row in data["deployments"]} <= {"fits", "tight"}
+    assert shared["verdict"] == verdict, shared["why"]
+
+
+def test_a_draft_that_is_not_known_leaves_a_failure_open(check):
+    """What fails only with the most that a draft may take cannot be told; what fails anyway fails."""
+    draft = '{"model":"/models/draft","num_speculative_tokens":3}'
+    text = compose(model="qwen2.5-14b", flags=f"--speculative-config '{draft}' --max-model-len 24576")
+    code, data = check({"a.yml": text}, "--gpu", "40GB")
+    (row,) = data["deployments"]
+    assert (code, row["verdict"], row["headroom_bytes"]) == (3, "unknown", None)
+    assert row["why"].startswith("the draft /models/draft was not read")
+    assert row["fix"] == "--model /models/draft=ID"
+    for name, verdict in (("qwen2.5-7b", "does_not_fit"), ("qwen2.5-1.5b", "refused")):
+        # The larger draft is too much; the smaller one has another vocabulary.
+        _, data = check({"a.yml": text}, "--gpu", "40GB", "--model", f"/models/draft={name}")
+        assert data["deployments"][0]["verdict"] == verdict
+    assert check({"a.yml": text}, "--gpu", "24GB")[0] == 1

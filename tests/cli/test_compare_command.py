@@ -109,3 +109,27 @@ def test_ascii_streams_get_ascii(kvplan):
     _, out, err = kvplan(*ENGINES, "--format", "table", env={"PYTHONIOENCODING": "ascii"})
     assert out.isascii()
     assert err == ""
+
+
+def test_lists_with_commas_are_repeated_options(answer):
+    _, listed = answer(
+        "compare", "llama-3-8b", "--gpu", "24GB,h100", "--ctx", "8k,16k", "--engine", "vllm,ideal"
+    )
+    repeated = (
+        "--gpu",
+        "24GB",
+        "--gpu",
+        "h100",
+        "--ctx",
+        "8k",
+        "--ctx",
+        "16k",
+        "--engine",
+        "vllm",
+        "--engine",
+    )
+    _, spelled = answer("compare", "llama-3-8b", *repeated, "ideal")
+    assert len(listed["subjects"]) == 8
+    assert listed == spelled
+    code, data = answer("compare", "llama-3-8b", "--gpu", "24GB,,h100")
+    assert (code, data["error"]["code"]) == (2, "invalid-value")

@@ -190,3 +190,22 @@ def test_every_format(run, tmp_path):
         code, out = run("old.yml", "new.yml", gpu="24GB", form=form)
         assert code == 1
         assert part in out
+
+
+def test_what_changed_is_said_without_a_gpu_too(run, tmp_path):
+    write(tmp_path, old=compose(16384), new=compose(32768, share=0.8))
+    code, data = run("old.yml", "new.yml", gpu="")
+    (change,) = data["changes"]
+    assert (code, change["worse"], change["head"]["verdict"]) == (3, False, "unknown")
+    assert {item["field"]: (item["before"], item["after"]) for item in change["changed"]} == {
+        "max_model_len": (16384, 32768),
+        "gpu_memory_utilization": (0.9, 0.8),
+    }
+
+
+def test_what_was_unknown_and_now_fails_for_certain_fails(run, tmp_path):
+    write(tmp_path, old=compose(model="/models/local"), new=compose(131072))
+    code, data = run("old.yml", "new.yml", gpu="24GB")
+    (change,) = data["changes"]
+    assert (code, change["worse"], change["head"]["verdict"]) == (1, True, "does_not_fit")
+    assert run("new.yml", "old.yml", gpu="24GB")[0] == 3

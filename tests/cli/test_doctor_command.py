@@ -30,3 +30,19 @@ def test_a_driver_that_answers_is_asked(kvplan, tmp_path):
     _, out, _ = kvplan("doctor", "--format", "plain", env={"PATH": f"{tmp_path}:/bin:/usr/bin"})
     assert "NVIDIA H100 80GB HBM3, 79.65 GiB, 78.12 GiB free" in out
     assert "\nversion\tkvplan\t" in out
+
+
+def test_variables_are_shown_and_secrets_are_not(kvplan, tmp_path):
+    env = {
+        "KVPLAN_GPU": "h100",
+        "KVPLAN_GPPU": "l4",
+        "HF_TOKEN": "hf_abc",
+        "HTTPS_PROXY": "http://me:pw@host",
+    }
+    code, out, _ = kvplan("doctor", "--json", cwd=tmp_path, env=env)
+    found = {item["name"]: item for item in json.loads(out)["findings"]}
+    assert (code, found["KVPLAN_GPU"]["value"]) == (0, "h100")
+    assert (found["KVPLAN_GPPU"]["ok"], "KVPLAN_GPU" in found["KVPLAN_GPPU"]["hint"]) == (False, True)
+    assert "hf_abc" not in out
+    assert "me:pw" not in out
+    assert found["HF_TOKEN"]["value"] == found["HTTPS_PROXY"]["value"] == "set"

@@ -92,3 +92,23 @@ def test_any_width_keeps_to_the_screen(kvplan, width):
 def test_csv_is_for_scripts(kvplan):
     rows = list(csv.DictReader(StringIO(kvplan(*SMALL, "--format", "csv")[1])))
     assert all(int(row["headroom_bytes"]) > 0 and float(row["tokens_per_second"]) > 0 for row in rows)
+
+
+def test_all_gpus_show_the_best_on_each_smallest_first(answer):
+    code, data = answer("find", "llama-3-70b", "--gpu", "all", "--ctx", "8k", "--top", "500")
+    assert code == 0
+    assert 0 < data["num_fitting"] == len(data["found"]) < data["num_gpus"]
+    assert len({row["gpu"] for row in data["found"]}) == len(data["found"])
+    for row in (data["found"][0], data["found"][-1], *(r for r in data["found"] if r["gpu"] == "l40s")):
+        _, alone = answer("find", "llama-3-70b", "--gpu", row["gpu"], "--ctx", "8k")
+        assert {"gpu": row["gpu"], **alone["found"][0]} == row
+    _, hungry = answer("find", "llama-3-70b", "--gpu", "all", "--top", "500", "--min-tokens-per-second", "20")
+    assert 0 < hungry["num_fitting"] < data["num_fitting"]
+    assert all(row["tokens_per_second"]["expected"] >= 20 for row in hungry["found"])
+
+
+def test_all_gpus_take_the_whole_catalogue_as_published(kvplan, answer):
+    _, out, _ = kvplan("find", "--gpu", "all", "--top", "3", "--format", "plain")
+    assert "models as they are published" in out
+    code, data = answer("find", "--gpu", "all", "--every-format")
+    assert (code, data["error"]["code"]) == (2, "option-clash")

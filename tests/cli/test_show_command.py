@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 
 def lines_of(kvplan, *words):
     code, out, err = kvplan("show", *words)
@@ -13,6 +15,38 @@ def test_a_hybrid_reads_like_a_sentence(kvplan):
     assert lines_of(kvplan, "qwen3-next-80b-a3b")["layers"] == (
         "48 layers: 12 full attention (2 KV heads × 256), 36 gated DeltaNet (state 2.0 MiB a sequence, fp32)"
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "layers"),
+    [
+        (
+            "zamba2-7b",
+            "81 layers: 13 Mamba-2 (state 1.8 MiB a sequence, fp32) beside full attention "
+            "(32 KV heads × 224), 68 Mamba-2 (state 1.8 MiB a sequence, fp32)",
+        ),
+        (
+            "falcon-h1-7b",
+            "44 layers: 44 full attention (2 KV heads × 128) beside Mamba-2 (state 3.0 MiB a sequence, fp32)",
+        ),
+        (
+            "whisper-tiny",
+            "4 layers: 4 full attention (6 KV heads × 64) beside cross attention to the encoder "
+            "(6 KV heads × 64)",
+        ),
+        (
+            "minimax-m3",
+            "60 layers: 3 full attention (4 KV heads × 128), 57 full attention (4 KV heads × 128, index 128)",
+        ),
+        (
+            "gemma-4-e4b",
+            "42 layers: 20 sliding window 512 (2 KV heads × 256), 4 full attention (2 KV heads × 512), "
+            "18 sharing another layer's cache",
+        ),
+    ],
+)
+def test_a_layer_is_named_by_all_it_caches(kvplan, model, layers):
+    assert lines_of(kvplan, model)["layers"] == layers
 
 
 def test_an_encoder_caches_nothing(kvplan):
@@ -54,3 +88,20 @@ def test_an_unknown_architecture_says_what_it_saw(kvplan, tmp_path):
     assert "32 layers, 8 KV heads × 128" in err
     assert "131,072 B a token" in err
     assert "--assume full-attention" in err
+
+
+def test_what_is_assumed_of_an_unknown_architecture_is_marked_in_every_number(kvplan, tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(
+        '{"model_type": "mystery", "num_hidden_layers": 2, "hidden_size": 256, "num_attention_heads": 4, '
+        '"vocab_size": 1000, "torch_dtype": "bfloat16"}',
+        encoding="utf-8",
+    )
+    words = ("--assume", "full-attention", "--gpu", "24GB", "--ctx", "1k", "--json")
+    code, out, _ = kvplan("fit", str(config), *words)
+    answer = json.loads(out)
+    assert (code, answer["verdict"]) == (0, "tight")
+    assert {part["basis"] for device in answer["devices"] for part in device["components"]} == {"assumed"}
+    told = lines_of(kvplan, str(config), "--assume", "full-attention")
+    assert told["weights"].endswith("as bf16 (assumed)")
+    assert told["context limit"] == "none stated"

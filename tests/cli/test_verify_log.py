@@ -121,3 +121,37 @@ def test_the_size_of_the_card_must_be_known(kvplan):
     code, out, _ = kvplan("verify", "llama-3-8b", "--gpu", "h100", "--log", "-", stdin=text)
     assert code in (0, 1)
     assert "weights" in out
+
+
+def test_vllms_loader_counts_what_drafts(answer, log):
+    arguments = (
+        "{'model': 'llama-3-8b', 'max_model_len': 8192, 'compilation_config': CompilationConfig(level=3), "
+        "'enable_lora': True, 'speculative_config': {'method': 'eagle', 'model': 'head', "
+        "'num_speculative_tokens': 2}}"
+    )
+    _, alone = answer("verify", "--log", log(vllm_log()))
+    text = vllm_log(weights="15.46").replace(
+        "{'model': 'llama-3-8b', 'max_model_len': 8192, 'gpu_memory_utilization': 0.9}", arguments
+    )
+    text += "INFO Starting: vllm serve llama-3-8b --speculative-config.method eagle --spec-tokens 2\n"
+    _, drafted = answer("verify", "--log", log(text, "drafted.log"))
+    more = (
+        rows_of(drafted)["weights"]["planned"]["expected"] - rows_of(alone)["weights"]["planned"]["expected"]
+    )
+    assert more > 400 * 2**20
+
+
+def test_the_memory_tables_host_row_is_not_counted_twice(answer, tmp_path):
+    """Without a GPU llama.cpp prints the CPU's buffers, and at its end a table with the host again."""
+    log = tmp_path / "server.log"
+    log.write_text(
+        "llama_context: n_seq_max     = 1\n"
+        "llama_context: n_ctx         = 8192\n"
+        "load_tensors:   CPU_Mapped model buffer size =  4685.30 MiB\n"
+        "llama_kv_cache: size = 1024.00 MiB (  8192 cells,  32 layers,  1/1 seqs)\n"
+        "llama_memory_breakdown_print: |   - Host |  6269 = 4685 + 1024 + 560 |\n",
+        encoding="utf-8",
+    )
+    _, said = answer("verify", "llama-3-8b", "--weights", "q4_k_m", "--log", str(log))
+    weights = next(row for row in said["comparisons"] if row["name"] == "weights")
+    assert weights["measured"] == round(4685.30 * 2**20)

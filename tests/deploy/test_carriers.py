@@ -304,3 +304,11 @@ def test_llama_arg_variables_are_flags():
     assert launch.model.text == "/m.gguf"
     options = read_command(launch).options
     assert (options["ctx_size"], options["kv_unified"]) == (8192, True)
+
+
+def test_replicas_of_a_service_are_said():
+    text = "services:\n  a:\n    image: vllm/vllm-openai:v0.20.0\n    command: --model qwen3-8b\n"
+    (alone,) = read("a.yml", text).launches
+    (several,) = read("a.yml", text + "    deploy: {replicas: 2}\n").launches
+    assert alone.notes == ()
+    assert several.notes[0].startswith("2 replicas: those on one machine share its GPUs")

@@ -190,3 +190,21 @@ def test_a_general_gpu_holds_where_files_name_none(check):
     override = files["kvplan.yaml"] + "files: {p.yaml: {gpu: 24GB}}\n"
     _, data = check({"kvplan.yaml": override}, "a.yml", "p.yaml")
     assert [row["gpu"] for row in data["deployments"]] == ["h100-sxm", "24GB"]
+
+
+def test_a_policy_is_a_file_to_check_and_to_compare(check, capsys):
+    from kvplan.cli import main
+
+    text = "gpu: l4\ndeployments:\n  chat: {model: llama-3.1-8b, ctx: 8k, min_concurrency: 2}\n"
+    files = {"kvplan.yaml": text, "other/kvplan.yaml": text.replace("8k", "64k").replace("l4", "h100")}
+    for words in (("kvplan.yaml",), (".",), ()):
+        code, data = check(files, *words)
+        rows = {row["file"]: row for row in data["deployments"]}
+        assert (code, rows["kvplan.yaml"]["gpu"], rows["kvplan.yaml"]["line"]) == (0, "l4", 3)
+        # Each file's own settings hold for its deployments.
+        assert ("other/kvplan.yaml" in rows) == (words == (".",))
+        if words == (".",):
+            assert rows["other/kvplan.yaml"]["gpu"] == "h100-sxm"
+    assert main(["diff", "kvplan.yaml", "other/kvplan.yaml", "--json"]) == 0
+    (change,) = json.loads(capsys.readouterr().out)["changes"]
+    assert {"gpu", "context_tokens"} <= {item["field"] for item in change["changed"]}

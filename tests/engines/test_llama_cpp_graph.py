@@ -35,7 +35,9 @@ def model_of(table):
 
 
 @pytest.mark.parametrize(
-    "table", TABLES, ids=[f"{table['arch']}{'-moe' * ('exps' in str(table))}" for table in TABLES]
+    "table",
+    TABLES,
+    ids=[f"{table['arch']}{'-moe' * ('exps' in str(table))}-{number}" for number, table in enumerate(TABLES)],
 )
 def test_graphs_are_llama_cpps_own(table):
     model = model_of(table)

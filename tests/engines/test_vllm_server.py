@@ -288,3 +288,9 @@ def test_an_exact_fit_is_refused_once_the_null_block_counts():
     refused = planned("llama-3.1-8b", ["h100"], 8192, engine="vllm@0.29", options=options)
     assert judge(fits).status in ("fits", "tight")
     assert judge(refused).status == "does_not_fit"
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4", "fp8_per_token_head", "turboquant_k8v4", "nvfp4"])
+def test_formats_that_no_latent_backend_takes_are_refused(dtype):
+    with pytest.raises(UnknownFormat, match="latent attention"):
+        planned("deepseek-v3", ["8xh200"], kv_cache_dtype_k=dtype, kv_cache_dtype_v=dtype)

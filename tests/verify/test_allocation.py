@@ -143,17 +143,27 @@ def test_a_real_out_of_memory_is_an_answer(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 def test_ctrl_c_ends_with_130():
-    words = ["verify", "llama-3-8b", "--ctx", "32k", "--device", "cpu", "--engine", "vllm"]
+    # Shells start background jobs with SIGINT ignored, and children inherit that.
+    program = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from kvplan.cli import main\n"
+        "sys.exit(main(['verify', 'llama-3-8b', '--ctx', '32k', '--device', 'cpu', '--engine', 'vllm']))\n"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "kvplan", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     status = Path(f"/proc/{process.pid}/status")
-    for _ in range(600):
-        time.sleep(0.05)
-        if process.poll() is not None or _resident_of(status) > 1200 * MIB:
-            break
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        for _ in range(1200):
+            time.sleep(0.05)
+            if process.poll() is not None or _resident_of(status) > 1200 * MIB:
+                break
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
     assert process.returncode == 130, err
     assert out == b""
     assert b"Traceback" not in err
@@ -189,6 +199,14 @@ def test_what_does_not_fit_is_refused_and_can_be_scaled_down(answer):
     assert said["measured"]["layers_left_out"] == 72
     assert said["measured"]["storage_bytes"] == 64 * MIB
     assert [warning["code"] for warning in said["warnings"]] == ["scaled-down"]
+
+
+def test_what_is_left_out_beside_the_layers_is_said(answer):
+    words = ("verify", "gpt-oss-20b", "--ctx", "256", "--engine", "sglang", "--device", "cpu")
+    code, said = answer(*words, "--max-memory", "13.5MiB")
+    assert (code, said["measured"]["layers_left_out"]) == (0, 0)
+    (warning,) = (one for one in said["warnings"] if one["code"] == "beside-left-out")
+    assert "padding pages" in warning["message"]
 
 
 def test_the_whole_answer_agrees(answer):

@@ -34,7 +34,9 @@ def test_storage_equals_the_plan(kv, device):
         assert {row.status for row in found.rows} == {"agrees"}
 
 
-@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt-llm", "llama.cpp", "transformers"])
+@pytest.mark.parametrize(
+    "engine", ["vllm", "sglang", "tensorrt-llm", "lmdeploy", "tgi", "llama.cpp", "transformers"]
+)
 def test_engines_layouts(engine, device):
     for kind in ("full", "sliding", "latent", "mamba2"):
         for kv in FORMATS[engine]:

@@ -11,6 +11,7 @@ from kvplan.deploy.carriers import (
     anywhere,
     command_lines,
     compose,
+    dockerfile,
     dynamo,
     engine_config,
     helm_release,
@@ -20,16 +21,25 @@ from kvplan.deploy.carriers import (
     llama_preset,
     llama_swap,
     llm_d,
+    makefile,
+    markdown,
     modelfile,
+    policy_file,
     production_stack,
+    python_lists,
     ray_serve,
     recipe,
+    settings_file,
     skypilot,
+    systemd,
+    windows_scripts,
+    workflow,
 )
 from kvplan.deploy.carriers.context import Context
 from kvplan.deploy.files import SourceFile
+from kvplan.deploy.images import pinned_version
 from kvplan.deploy.launch import Launch
-from kvplan.deploy.programs import MENTIONS
+from kvplan.deploy.program_names import MENTIONS
 from kvplan.deploy.words import Word
 from kvplan.deploy.yaml_values import Table, Value, load_documents
 from kvplan.errors import UnreadableDeployment
@@ -37,7 +47,7 @@ from kvplan.frozen import dataclass
 
 Reader = Callable[[Table, Context], list[Launch]]
 YAML_SUFFIXES = (".yaml", ".yml", ".json")
-SHELL_SUFFIXES = (".sh", ".bash", ".zsh", ".bashrc")
+SHELL_SUFFIXES = (".sh", ".bash", ".zsh", ".bashrc", ".sbatch", ".slurm")
 # What charts call a container that needs no name of its own.
 GENERIC_NAMES = ("app", "main", "container", "server")
 TEMPLATE_MARKS = ("{{- ", "{{ if", "{{ range", "{{ include", "{{ end", "{% ")
@@ -51,6 +61,7 @@ KINDS: dict[str, Reader] = {
 }
 # Documents that are no Kubernetes objects: (test, reader), the first that fits.
 SHAPES: tuple[tuple[Callable[[Table], object], Reader], ...] = (
+    (workflow.is_workflow, workflow.launches),
     (llama_swap.is_config, llama_swap.launches),
     (production_stack.is_values, production_stack.launches),
     (llm_d.is_values, llm_d.launches),
@@ -78,26 +89,92 @@ def read_file(file: SourceFile, variables: Mapping[str, Word]) -> Reading:
     Raises UnreadableDeployment, with the line, for a file that is not what its name says.
     """
     context = Context(file, variables)
-    launches = _by_kind(file, context)
-    if not launches and not context.notes:
+    launches = [_completed(launch, file) for launch in _by_kind(file.name.casefold(), context)]
+    if not launches and not context.notes and not policy_file.is_policy(_base(file), file.text):
         context.note(0, "no engine found")
     return Reading(tuple(launches), tuple(context.notes))
 
 
-def _by_kind(file: SourceFile, context: Context) -> list[Launch]:
-    name = file.name.casefold()
-    text = file.text
-    if modelfile.is_modelfile(name.rsplit("/", 1)[-1], text) and not name.endswith(YAML_SUFFIXES):
+def _base(file: SourceFile) -> str:
+    return file.name.casefold().rsplit("/", 1)[-1]
+
+
+def _completed(launch: Launch, file: SourceFile) -> Launch:
+    """Add what the rest of the file, and the file of settings beside it, say of a launch."""
+
+    def find(path: str) -> list[Value] | None:
+        beside = file.beside(path)
+        return None if beside is None else load_documents(beside.text, beside.name)
+
+    version = launch.version or pinned_version(file.text, launch.engine)
+    whole = settings_file.with_settings(replace(launch, version=version), find, elsewhere=True)
+    # A file that is not there says what we do not know.
+    return settings_file.left_open(whole)
+
+
+def _by_kind(path: str, context: Context) -> list[Launch]:
+    """Return the launches of a context's file, read as a file of this name in small letters."""
+    file = context.file
+    name, text = path.rsplit("/", 1)[-1], file.text
+    if policy_file.is_policy(name, text):
+        return policy_file.launches(context)
+    if modelfile.is_modelfile(name, text) and not name.endswith(YAML_SUFFIXES):
         return modelfile.launches(text, context)
     if name.endswith((".md", ".markdown")):
-        return command_lines.markdown_launches(text, context)
+        return [launch for block in markdown.blocks(text) for launch in _block(block, context)]
     if name.endswith(".ini"):
         return llama_preset.launches(text, context) if llama_preset.is_preset(text) else []
     if name.endswith(SHELL_SUFFIXES) or text.startswith("#!"):
         return command_lines.script_launches(text, context)
     if name.endswith(YAML_SUFFIXES):
         return _yaml(file, context)
+    if dockerfile.is_dockerfile(name):
+        return dockerfile.launches(text, context)
+    if makefile.is_makefile(name):
+        return makefile.launches(text, context)
+    if name.endswith(systemd.SUFFIXES):
+        return systemd.launches(text, context)
+    if name.endswith(windows_scripts.SUFFIXES):
+        return windows_scripts.launches(text, name, context)
+    if name == "procfile":
+        commands = (line.partition(":")[2] for line in text.split("\n"))
+        return command_lines.script_launches("\n".join(commands), context)
+    if name.endswith(".py"):
+        return python_lists.launches(text, context)
     return _by_content(file, context)
+
+
+def _block(block: markdown.Block, context: Context) -> list[Launch]:
+    """Return the launches of a fenced block. What cannot be read of prose is a note, not a failure."""
+    file = SourceFile(context.file.name, block.in_place(), context.file.path, context.file.root)
+    inner = Context(file, context.variables, (), context.notes)
+    try:
+        if block.language in markdown.KINDS:
+            return _by_kind(markdown.KINDS[block.language], inner)
+        if block.language not in markdown.SHELLS:
+            return []
+        return _unnamed(file, inner) or command_lines.block_launches(
+            block.text, block.line, block.language, inner
+        )
+    except UnreadableDeployment as error:
+        if MENTIONS.search(block.text):
+            context.note(error.line or block.line, f"a block that cannot be read: {error.problem}")
+        return []
+
+
+def _unnamed(file: SourceFile, context: Context) -> list[Launch]:
+    """Read a block whose language is not said as YAML where it has a shape that is known."""
+    try:
+        documents = load_documents(file.text, file.name)
+    except UnreadableDeployment:
+        return []
+    known = [
+        document
+        for document in documents
+        if isinstance(document, Table)
+        and (kubernetes.is_object(document) or any(fits(document) for fits, _ in SHAPES))
+    ]
+    return _yaml(file, context) if known else []
 
 
 def _by_content(file: SourceFile, context: Context) -> list[Launch]:
@@ -149,6 +226,8 @@ def _object(document: Table, context: Context, depth: int) -> list[Launch]:
         return []
     if kind in KINDS:
         return KINDS[kind](document, context)
+    if kind == "Kustomization":
+        context.note(document.line, "Kustomize: what it builds counts: kustomize build … | kvplan check -")
     name = kubernetes.name_of(document)
     found = [
         replace(launch, name=name if launch.name in GENERIC_NAMES else launch.name)

@@ -6,9 +6,10 @@ from kvplan.deploy.carriers.containers import container_launches, whole
 from kvplan.deploy.carriers.context import Context, launches_of
 from kvplan.deploy.images import engine_of_flags
 from kvplan.deploy.launch import GpuHint, Launch
-from kvplan.deploy.programs import MENTIONS, follow
+from kvplan.deploy.program_names import MENTIONS
+from kvplan.deploy.programs import follow
 from kvplan.deploy.shell_lexer import ShellError
-from kvplan.deploy.yaml_values import Table, Text, Value, listing, text
+from kvplan.deploy.yaml_values import Listing, Table, Text, Value, listing, text
 
 MAX_DEPTH = 40
 # Values that describe rather than start: prose with commands in it is no deployment.
@@ -24,7 +25,12 @@ COMMAND_KEYS = (
     "launch",
     "serve",
     "customcommand",
+    "cmds",
+    "commands",
+    "beforescript",
 )
+# Keys whose list is one command an entry, not the words of one.
+LINE_KEYS = ("script", "before_script", "cmds", "commands")
 
 
 def launches(document: Value, context: Context) -> list[Launch]:
@@ -56,9 +62,10 @@ def _walk(value: Value, name: str, depth: int) -> Iterator[tuple[str, Table | Te
         for key, inner in value.items():
             if str(key).casefold() in PROSE:
                 continue
-            if isinstance(inner, Text):
-                if MENTIONS.search(inner):
-                    yield f"{name}/{key}" if name else str(key), inner
+            script = _script_of(str(key), inner)
+            if script is not None:
+                if MENTIONS.search(script):
+                    yield f"{name}/{key}" if name else str(key), script
             else:
                 yield from _walk(
                     inner, str(key) if key not in ("containers", "main") else name or str(key), depth + 1
@@ -67,6 +74,23 @@ def _walk(value: Value, name: str, depth: int) -> Iterator[tuple[str, Table | Te
         for inner in value:
             if not isinstance(inner, Text):
                 yield from _walk(inner, name, depth + 1)
+
+
+def _script_of(key: str, value: Value) -> Text | None:
+    """Return a text, or the lines of a list of commands (GitLab's ``script``, a Taskfile's ``cmds``)."""
+    if isinstance(value, Text):
+        return value
+    items = [item for item in value if isinstance(item, Text)] if isinstance(value, Listing) else []
+    if key.casefold() not in LINE_KEYS or not items or len(items) != len(listing(value)):
+        return None
+    script = Text("\n".join(items))
+    script.line = items[0].line
+    offset, spans = 0, []
+    for item in items:
+        spans.append((offset, item.line))
+        offset += len(item) + 1
+    script.spans = tuple(spans)
+    return script
 
 
 def _is_container(value: Table) -> bool:

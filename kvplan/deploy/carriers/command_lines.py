@@ -1,57 +1,56 @@
-"""Shell scripts, bare command lines, and the fenced blocks of Markdown."""
+"""Shell scripts and bare command lines, as files or as blocks of a text; and what Slurm gives them."""
 
 import re
 
 from kvplan.deploy.carriers.context import Context, launches_of
 from kvplan.deploy.launch import GpuHint, Launch
-from kvplan.deploy.programs import MENTIONS, follow
+from kvplan.deploy.program_names import MENTIONS
+from kvplan.deploy.programs import follow
 from kvplan.deploy.shell_lexer import ShellError
 from kvplan.deploy.words import Word
 from kvplan.errors import UnreadableDeployment
 
-FENCE = re.compile(r"^(?P<indent>\s*)(?P<marks>`{3,}|~{3,})\s*(?P<language>[\w+-]*)")
-SHELL_LANGUAGES = ("", "bash", "sh", "shell", "console", "zsh", "shell-session", "text")
 PROMPT = re.compile(r"^(\s*)[$>#%]\s+(?=\S)")
+SLURM = re.compile(
+    r"#SBATCH\s+-{0,2}(?P<option>gres|gpus-per-node|gpus-per-task|gpus|G|nodes|N)[=\s]+(?P<value>\S+)"
+)
+SLURM_GPU = re.compile(r"(?:gpu:)?(?:(?P<name>[A-Za-z][\w.-]*):)?(?P<count>\d+)")
 
 
 def script_launches(text: str, context: Context) -> list[Launch]:
     """Return the engines that a script starts. Raises UnreadableDeployment for one no shell reads."""
-    return _follow(Word(text, 1), context, "")
+    gpus, variables = slurm(text)
+    given = Context(context.file, {**variables, **context.variables}, context.documents, context.notes)
+    return _follow(Word(text, 1), given, "", gpus)
 
 
-def markdown_launches(text: str, context: Context) -> list[Launch]:
-    """Return the engines of the commands in fenced blocks, each block on its own."""
-    found: list[Launch] = []
-    for line, language, body in fenced_blocks(text):
-        if language not in SHELL_LANGUAGES or not MENTIONS.search(body):
+def block_launches(body: str, line: int, language: str, context: Context) -> list[Launch]:
+    """Return the engines of a text's block: what is typed behind prompts, or all of it."""
+    if not MENTIONS.search(body):
+        return []
+    prompted = language in ("console", "shell-session", "shellsession")
+    typed = _typed(body) if prompted or re.search(r"^\s*\$ ", body, re.MULTILINE) else body
+    return _follow(Word(typed, line), context, f"line {line}", GpuHint())
+
+
+def slurm(text: str) -> tuple[GpuHint, dict[str, Word]]:
+    """Return the GPUs of a node that ``#SBATCH`` lines ask for, and the variables Slurm sets of them."""
+    hint, variables = GpuHint(), {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        found = SLURM.match(line)
+        if found is None:
             continue
-        if language in ("console", "shell-session") or re.search(r"^\s*\$ ", body, re.MULTILINE):
-            typed = _typed(body)
-        else:
-            typed = body
-        found += _follow(Word(typed, line), context, f"line {line}")
-    return found
-
-
-def fenced_blocks(text: str) -> list[tuple[int, str, str]]:
-    """Return (first line, language, text) of every fenced block; one that never closes goes to the end."""
-    blocks: list[tuple[int, str, str]] = []
-    opened: tuple[int, str, str] | None = None
-    body: list[str] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        fence = FENCE.match(line)
-        if opened is None:
-            if fence is not None:
-                opened = (number + 1, fence.group("language").casefold(), fence.group("marks")[:3])
-                body = []
-        elif fence is not None and fence.group("marks").startswith(opened[2]) and not fence.group("language"):
-            blocks.append((opened[0], opened[1], "\n".join(body)))
-            opened = None
-        else:
-            body.append(line)
-    if opened is not None:
-        blocks.append((opened[0], opened[1], "\n".join(body)))
-    return blocks
+        option, value = found.group("option"), found.group("value")
+        if option in ("nodes", "N"):
+            variables["SLURM_NNODES"] = variables["SLURM_JOB_NUM_NODES"] = Word(value, number)
+            continue
+        asked = SLURM_GPU.fullmatch(value)
+        if asked is None:
+            continue
+        names = (asked.group("name"),) if asked.group("name") not in (None, "gpu") else ()
+        hint = GpuHint(names, number, int(asked.group("count")))
+        variables["SLURM_GPUS_ON_NODE"] = Word(asked.group("count"), number)
+    return hint, variables
 
 
 def _typed(body: str) -> str:
@@ -69,12 +68,12 @@ def _typed(body: str) -> str:
     return "\n".join(kept)
 
 
-def _follow(script: Word, context: Context, name: str) -> list[Launch]:
+def _follow(script: Word, context: Context, name: str, gpus: GpuHint) -> list[Launch]:
     try:
         started = follow(script, context.variables)
     except ShellError as error:
         raise UnreadableDeployment(context.file.name, error.line, error.problem) from None
     found: list[Launch] = []
     for item in started:
-        found += launches_of([item], context, name and f"{name}", item.gpus or GpuHint())
+        found += launches_of([item], context, name, item.gpus or gpus)
     return found

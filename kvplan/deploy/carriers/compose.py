@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from kvplan.deploy.carriers.compose_mounts import mounted_script, mounted_yaml
 from kvplan.deploy.carriers.context import Context, launches_of, whole_number
+from kvplan.deploy.carriers.settings_file import with_settings
 from kvplan.deploy.env_files import read_env
+from kvplan.deploy.images import engine_of_image
 from kvplan.deploy.launch import GpuHint, Launch
-from kvplan.deploy.programs import container
+from kvplan.deploy.programs import Started, container, of_image
 from kvplan.deploy.shell_lexer import ShellError
 from kvplan.deploy.splitting import interpolated, interpolated_words
 from kvplan.deploy.words import Word
@@ -34,6 +37,18 @@ def launches(document: Table, context: Context) -> list[Launch]:
             found += _service(name, service, context, variables, order)
         except ShellError as error:
             raise UnreadableDeployment(context.file.name, error.line, error.problem) from None
+    return found + _model_runner(document, context)
+
+
+def _model_runner(document: Table, context: Context) -> list[Launch]:
+    """Return the models that Compose has Docker's Model Runner serve (top-level ``models``)."""
+    found: list[Launch] = []
+    for name, value in table(document.get("models")).items():
+        model = text(table(value).get("model"))
+        if model is not None:
+            words = (Word("--model", model.line), Word(str(model), model.line))
+            started = [Started("docker-model-runner", words, model.line)]
+            found += launches_of(started, context, str(name), GpuHint())
     return found
 
 
@@ -45,14 +60,39 @@ def _service(
     entrypoint = _words(service.get("entrypoint"), variables)
     command = _words(service.get("command"), variables)
     image_word = interpolated(image, variables) if image is not None else None
-    started = container(image_word, entrypoint, command, env)
+    started = container(image_word, entrypoint, command, env) or of_image(
+        mounted_script([*entrypoint, *command], service, context, variables, env), image_word
+    )
     profiles = tuple(str(item) for item in listing(service.get("profiles")) if item)
     groups = tuple(f"profile {profile}" for profile in profiles) or ("docker compose up",)
     line = services_line(name)
     started = [item if item.line else replace(item, line=line) for item in started]
     if service.get("scale") == "0" or dig(service, "deploy", "replicas") == "0":
         groups = ()
-    return launches_of(started, context, name, gpus_of(service, variables), groups=groups, order=order)
+    gpus = gpus_of(service, variables)
+    if not started:
+        _note_silence(name, image_word, context, has_gpus=gpus != GpuHint())
+    replicas = whole_number(service.get("scale")) or whole_number(dig(service, "deploy", "replicas")) or 1
+    notes = (
+        (f"{replicas} replicas: those on one machine share its GPUs, which is not added up",)
+        if replicas > 1
+        else ()
+    )
+    found = launches_of(started, context, name, gpus, groups=groups, order=order, extra_notes=notes)
+    return [
+        with_settings(item, lambda path: mounted_yaml(path, service, context, variables), elsewhere=True)
+        for item in found
+    ]
+
+
+def _note_silence(name: str, image: Word | None, context: Context, *, has_gpus: bool) -> None:
+    """Say of a service that might be an engine why there is no row of it."""
+    if image is not None and engine_of_image(image.text) == "ollama":
+        context.note(
+            services_line(name), f"{name}: Ollama loads what it is asked for; no model is named here"
+        )
+    elif has_gpus:
+        context.note(services_line(name), f"{name} asks for GPUs but starts no engine that kvplan knows")
 
 
 def services_line(name: str) -> int:

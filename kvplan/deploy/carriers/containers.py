@@ -1,6 +1,6 @@
 """Containers as Kubernetes writes them: command, args, env, resources; and the pods around them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from kvplan.deploy.carriers.context import (
@@ -10,9 +10,12 @@ from kvplan.deploy.carriers.context import (
     node_gpu,
     resource_gpus,
 )
+from kvplan.deploy.carriers.helm_release import yaml_in
+from kvplan.deploy.carriers.settings_file import with_settings
 from kvplan.deploy.launch import GpuHint, Launch
 from kvplan.deploy.parameters import expand, kubernetes_expand, lookup_in
-from kvplan.deploy.programs import SHELLS, container
+from kvplan.deploy.program_names import SHELLS
+from kvplan.deploy.programs import Started, container, follow, of_image, started_by
 from kvplan.deploy.shell_lexer import ShellError
 from kvplan.deploy.splitting import interpolated, piecewise, split_words
 from kvplan.deploy.words import Word
@@ -36,7 +39,7 @@ def pod_launches(
         entry = table(item)
         label = name or str(text(entry.get("name")) or "")
         found += container_launches(
-            entry, context, label, names, line, pods=pods, extra_env=extra_env, hint=hint
+            entry, context, label, names, line, pods=pods, extra_env=extra_env, hint=hint, pod=pod
         )
     return found
 
@@ -52,20 +55,50 @@ def container_launches(
     extra_env: Mapping[str, Word] | None = None,
     hint: GpuHint | None = None,
     before: tuple[Word, ...] = (),
+    pod: Table | None = None,
 ) -> list[Launch]:
-    """Return the engines that a container starts. ``before`` are words put in front of its args."""
+    """Return the engines that a container starts.
+
+    ``before`` are words put in front of its args; ``pod`` has the volumes it mounts.
+    """
     env = {**(extra_env or {}), **_from_config_maps(entry, context), **environment(entry.get("env"))}
     image = image_word(entry.get("image"), context.variables)
     command = words_of(entry.get("command"), env, context)
     arguments = [*before, *words_of(entry.get("args"), env, context)]
     try:
         started = container(image, command, arguments, env)
+        if not started and command:
+            started = of_image(_mounted_script([*command, *arguments], entry, pod, env, context), image)
+        started += _after_start(entry, env, context)
     except ShellError as error:
         raise UnreadableDeployment(context.file.name, error.line, error.problem) from None
     started = [item if item.line else replace(item, line=entry.line) for item in started]
-    return launches_of(
+    found = launches_of(
         started, context, name, hint or hint_of(entry, gpu_names, gpu_line, pods), visible=False
     )
+    return [with_settings(item, lambda path: _mounted_yaml(path, entry, pod, context)) for item in found]
+
+
+def _after_start(entry: Table, env: Mapping[str, Word], context: Context) -> list[Started]:
+    """Return what a ``postStart`` hook starts: the model that an Ollama container pulls."""
+    hook = dig(entry, "lifecycle", "postStart", "exec", "command")
+    return started_by(words_of(hook, env, context), env)
+
+
+def _mounted_script(
+    words: Sequence[Word], entry: Table, pod: Table | None, env: Mapping[str, Word], context: Context
+) -> list[Started]:
+    """Return what a script starts that a ConfigMap of this file puts where the command looks."""
+    for index, word in enumerate(words[:3]):
+        mounted = mounted_text(word.text, entry, pod or Table(), context) if "/" in word.text else None
+        if mounted is not None:
+            return follow(whole(mounted[1]), env, words[index + 1 :])
+    return []
+
+
+def _mounted_yaml(path: str, entry: Table, pod: Table | None, context: Context) -> list[Value] | None:
+    mounted = mounted_text(path, entry, pod or Table(), context)
+    return None if mounted is None else list(yaml_in(mounted[1], context.file.name))
 
 
 def hint_of(entry: Table, gpu_names: tuple[str, ...], gpu_line: int, pods: int = 1) -> GpuHint:

@@ -1,8 +1,8 @@
-"""Values inside other objects: Flux HelmReleases, Argo CD Applications, ConfigMaps with files in them."""
+"""Values inside other objects: Flux HelmReleases, Argo CD Applications, Kustomize patches, ConfigMaps."""
 
 from collections.abc import Iterator
 
-from kvplan.deploy.yaml_values import Table, Text, Value, dig, load_documents, table
+from kvplan.deploy.yaml_values import Table, Text, Value, dig, listing, load_documents, table
 from kvplan.errors import UnreadableDeployment
 
 
@@ -18,6 +18,11 @@ def inner_documents(document: Table, origin: str) -> Iterator[Value]:
             yield dig(source, "helm", "valuesObject")
             yield from yaml_in(dig(source, "helm", "values"), origin)
         yield from yaml_in(dig(document, "spec", "valuesContent"), origin)
+    elif kind == "Kustomization":
+        for patch in listing(document.get("patches")):
+            yield from yaml_in(table(patch).get("patch"), origin)
+        for strategic in listing(document.get("patchesStrategicMerge")):
+            yield from yaml_in(strategic, origin)
     elif kind == "ConfigMap":
         for name, content in table(document.get("data")).items():
             if name.endswith((".yaml", ".yml")):

@@ -74,7 +74,9 @@ def _one(
         raise UnreadableDeployment(context.file.name, error.line or command.line, error.problem) from None
     if not started:
         context.note(command.line, f"{name}: its command starts no engine that kvplan knows")
-    return launches_of(started, context, name, GpuHint(), groups=groups)
+    # The config's name of a model is what people call it by, whatever a container is called.
+    named = [replace(item, name="") for item in started]
+    return launches_of(named, context, name, GpuHint(), groups=groups)
 
 
 def _lines(command: Text) -> Iterator[tuple[int, str]]:

@@ -28,12 +28,30 @@ def launches(document: Table, context: Context) -> list[Launch]:
     run = text(document.get("run"))
     if run is None:
         return []
-    resources = table(document.get("resources"))
-    names, count, line = _accelerators(resources)
+    candidates = _accelerators(table(document.get("resources")))
+    by_count: dict[int | None, list[str]] = {}
+    for gpu, number, _ in candidates:
+        by_count.setdefault(number, []).append(gpu)
+    line = candidates[0][2] if candidates else 0
+    label = str(text(document.get("name")) or "task")
+    found: list[Launch] = []
+    for count, names in (by_count or {None: []}).items():
+        hint = GpuHint(tuple(dict.fromkeys(names)), line, count, (), exclusive=True)
+        # Candidates of other numbers of GPUs start with other flags: a launch each.
+        name = f"{label} on {count} GPUs" if len(by_count) > 1 else label
+        found += _started(document, run, context, name, hint)
+    if len(candidates) > 1:
+        any_of = ", ".join(f"{name}:{count}" for name, count, _ in dict.fromkeys(candidates))
+        found = [replace(item, notes=(*item.notes, f"may get any of {any_of}")) for item in found]
+    return found
+
+
+def _started(document: Table, run: Text, context: Context, name: str, hint: GpuHint) -> list[Launch]:
+    """Return the engines of the run script on one kind of node."""
     nodes = whole_number(document.get("num_nodes")) or 1
     env = {**environment(document.get("envs")), **context.variables}
-    if count is not None:
-        env["SKYPILOT_NUM_GPUS_PER_NODE"] = Word(str(count), line)
+    if hint.count is not None:
+        env["SKYPILOT_NUM_GPUS_PER_NODE"] = Word(str(hint.count), hint.line)
     env["SKYPILOT_NUM_NODES"] = Word(str(nodes))
     # What runs on the head node decides; the others are its ranks.
     env["SKYPILOT_NODE_RANK"] = Word("0")
@@ -41,27 +59,18 @@ def launches(document: Table, context: Context) -> list[Launch]:
         started = follow(Word(str(run), run.line, spans=run.spans), env)
     except ShellError as error:
         raise UnreadableDeployment(context.file.name, error.line, error.problem) from None
-    total = None if count is None else count * nodes
-    hint = GpuHint(names, line, total, (), exclusive=True)
-    name = str(text(document.get("name")) or "task")
-    found = launches_of(started, context, name, hint, visible=False)
-    if len(names) > 1:
-        found = [replace(item, notes=(*item.notes, f"may get any of {', '.join(names)}")) for item in found]
-    return found
+    whole = replace(hint, count=None if hint.count is None else hint.count * nodes)
+    return launches_of(started, context, name, whole, visible=False)
 
 
-def _accelerators(resources: Table) -> tuple[tuple[str, ...], int | None, int]:
-    """Return (names, GPUs a node, line); several names where any of them will do."""
-    found: list[tuple[str, int, int]] = []
-    for place in (
+def _accelerators(resources: Table) -> list[tuple[str, int, int]]:
+    """Return (name, GPUs a node, line); several where any of them will do."""
+    places = (
         resources,
         *map(table, listing(resources.get("any_of"))),
         *map(table, listing(resources.get("ordered"))),
-    ):
-        found += _read(place.get("accelerators"))
-    names = tuple(dict.fromkeys(name for name, _, _ in found))
-    counts = {count for _, count, _ in found}
-    return names, (counts.pop() if len(counts) == 1 else None), (found[0][2] if found else 0)
+    )
+    return [entry for place in places for entry in _read(place.get("accelerators"))]
 
 
 def _read(value: Value) -> list[tuple[str, int, int]]:
@@ -74,7 +83,9 @@ def _read(value: Value) -> list[tuple[str, int, int]]:
         return found
     if isinstance(value, Listing):
         return [entry for item in value if isinstance(item, Text) for entry in _one(str(item), item.line)]
-    return _one(str(value), value.line) if isinstance(value, Text) else []
+    if isinstance(value, Text):
+        return [entry for part in value.strip("{} ").split(",") for entry in _one(part, value.line)]
+    return []
 
 
 def _one(written: str, line: int) -> list[tuple[str, int, int]]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import field
 from importlib import import_module
 
-from kvplan.deploy.flags.readers import OBJECTS, Flag, switch
+from kvplan.deploy.flags.readers import LISTS, OBJECTS, Flag, switch
 from kvplan.deploy.flags.without_effect import WITHOUT_EFFECT, Harmless
 from kvplan.errors import InvalidValue
 from kvplan.frozen import dataclass
@@ -177,16 +177,25 @@ class _Scanner:
             if following is None:
                 self.found.unreadable.append(index)
                 return
-            value = following
-            self.found.roles[self.at] = key
             self.found.value_at[key] = self.at
-            self.at += 1
+            value = self._values(key) if reader in LISTS else self._value(key)
         else:
             self.found.value_at[key] = index
         try:
             self.found.options[key] = reader(value)
         except (ValueError, OverflowError):
             self.found.unreadable.append(index)
+
+    def _value(self, key: str) -> str:
+        self.found.roles[self.at] = key
+        self.at += 1
+        return self.words[self.at - 1]
+
+    def _values(self, key: str) -> str:
+        """Return every word up to the next flag."""
+        first = self.at
+        self._skip(None, key)
+        return " ".join(self.words[first : self.at])
 
     def _dotted(self, index: int, spelling: str, flag: Flag, value: str | None) -> None:
         """Set one key inside an option that is an object: ``--speculative-config.method mtp``."""

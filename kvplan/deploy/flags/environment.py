@@ -25,10 +25,15 @@ def options_of_environment(engine: str, environment: Mapping[str, str]) -> Engin
         return EngineFlags(())
     module = import_module(f"kvplan.deploy.flags.{TABLES[engine]}")
     variables: dict[str, str] = getattr(module, "ENVIRONMENT", {})
+    switches: dict[str, str] = getattr(module, "ENVIRONMENT_SWITCHES", {})
     prefixes = {name.partition("_")[0] + "_" for name in variables}
     words: list[str] = []
     unknown: list[str] = []
+    options: list[tuple[str, object]] = []
     for name, value in environment.items():
+        if name in switches and value:
+            options.append((switches[name], _on_or_off(name, value)))
+            continue
         flag = variables.get(name)
         if flag is None:
             if name.partition("_")[0] + "_" in prefixes:
@@ -41,19 +46,23 @@ def options_of_environment(engine: str, environment: Mapping[str, str]) -> Engin
         elif (turned := _switched(name, flag, value)) is not None:
             words.append(turned)
     flags = read_flags(engine, words)
-    return EngineFlags(flags.options, (*flags.unknown, *unknown))
+    return EngineFlags((*options, *flags.options), (*flags.unknown, *unknown))
 
 
 def _switched(name: str, flag: str, value: str) -> str | None:
     """Return the flag that a switch's variable comes to, None where it asks for the default."""
-    try:
-        on = switch(value)
-    except ValueError:
-        raise InvalidValue(
-            f"{name}={value} cannot be read", why="it switches something on or off", hint=f"write {name}=on"
-        ) from None
+    on = _on_or_off(name, value)
     if on or flag.startswith("--no-"):
         # llama.cpp's negative variables count whatever their value (common/arg.cpp).
         return flag
     negative = f"--no-{flag.removeprefix('--')}"
     return negative if negative in _SWITCHES else None
+
+
+def _on_or_off(name: str, value: str) -> bool:
+    try:
+        return switch(value)
+    except ValueError:
+        raise InvalidValue(
+            f"{name}={value} cannot be read", why="it switches something on or off", hint=f"write {name}=on"
+        ) from None

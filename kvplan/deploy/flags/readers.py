@@ -40,8 +40,28 @@ def mapping_or_level(text: str) -> object:
     return {"level": int(text)} if text.strip().isdigit() else mapping(text)
 
 
+def limits(text: str) -> object:
+    """Read a JSON object, or ``image=2,video=0`` as vLLM took it to 0.8."""
+    if text.lstrip().startswith("{"):
+        return mapping(text)
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    return {name: int(number) for name, _, number in pairs}
+
+
+def wholes(text: str) -> tuple[int, ...]:
+    """Read whole numbers between commas or spaces."""
+    return tuple(int(part) for part in text.replace(",", " ").split())
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Read words between commas or spaces."""
+    return tuple(text.replace(",", " ").split())
+
+
+# Readers of lists: a flag takes every word up to the next flag.
+LISTS: tuple[Reader, ...] = (wholes, words)
 # Readers of objects, whose keys may be given one by one: ``--speculative-config.method mtp``.
-OBJECTS: tuple[Reader, ...] = (mapping, mapping_or_level)
+OBJECTS: tuple[Reader, ...] = (mapping, mapping_or_level, limits)
 
 
 def human(text: str) -> int:

@@ -1,6 +1,17 @@
 """vLLM's flags that touch memory. Source: vLLM 0.33 engine/arg_utils.py; old names from 0.6 to 0.12."""
 
-from kvplan.deploy.flags.readers import Flag, human, mapping, mapping_or_level, share, whole, word
+from kvplan.deploy.flags.readers import (
+    Flag,
+    human,
+    limits,
+    mapping,
+    mapping_or_level,
+    share,
+    whole,
+    wholes,
+    word,
+    words,
+)
 
 _MODEL: tuple[Flag, ...] = (
     (("--model",), "model", word),
@@ -11,13 +22,23 @@ _MODEL: tuple[Flag, ...] = (
     (("--rope-theta",), "rope_theta", word),
     (("--language-model-only",), "language_model_only", None),
     (("--no-language-model-only",), "!language_model_only", None),
-    (("--limit-mm-per-prompt",), "limit_mm_per_prompt", mapping),
+    (("--limit-mm-per-prompt",), "limit_mm_per_prompt", limits),
     (("--mm-processor-kwargs",), "mm_processor_kwargs", mapping),
     (("--skip-mm-profiling",), "skip_mm_profiling", None),
+    (("--mm-encoder-tp-mode",), "mm_encoder_tp_mode", word),
+    (("--load-format",), "load_format", word),
+    (("--config-format",), "config_format", word),
+    (("--mm-encoder-only",), "mm_encoder_only", None),
+    (("--mm-processor-cache-gb",), "mm_processor_cache_gb", share),
+    (("--mm-ipc-gpu-memory-gb",), "mm_ipc_gpu_memory_gb", share),
+    (("--video-pruning-rate",), "video_pruning_rate", share),
+    (("--quantization-config",), "quantization_config", mapping),
+    (("--runner", "--task"), "runner", word),
+    (("--convert",), "convert", word),
 )
 _CACHE: tuple[Flag, ...] = (
     (("--max-model-len",), "max_model_len", human),
-    (("--gpu-memory-utilization", "-gmu"), "gpu_memory_utilization", share),
+    (("--gpu-memory-utilization", "-gmu", "--device-memory-utilization"), "gpu_memory_utilization", share),
     (("--kv-cache-memory-bytes", "--kv-cache-memory"), "kv_cache_memory_bytes", human),
     (("--num-gpu-blocks-override",), "num_gpu_blocks_override", whole),
     (("--block-size",), "block_size", whole),
@@ -35,7 +56,15 @@ _CACHE: tuple[Flag, ...] = (
         None,
     ),
     (("--disable-sliding-window",), "disable_sliding_window", None),
+    (("--kv-cache-dtype-skip-layers",), "kv_cache_dtype_skip_layers", words),
+    (("--use-replayssm",), "use_replayssm", None),
+    (("--enable-mamba-shared-prefix-checkpoint",), "enable_mamba_shared_prefix_checkpoint", None),
     (("--cpu-offload-gb",), "cpu_offload_gb", share),
+    (("--cpu-offload-params",), "cpu_offload_params", words),
+    (("--offload-backend",), "offload_backend", word),
+    (("--offload-group-size",), "offload_group_size", whole),
+    (("--offload-num-in-group",), "offload_num_in_group", whole),
+    (("--offload-prefetch-step",), "offload_prefetch_step", whole),
     (("--swap-space",), "swap_space", share),
     (("--kv-offloading-size",), "kv_offloading_size", share),
     (("--kv-transfer-config",), "kv_transfer_config", mapping),
@@ -49,12 +78,17 @@ _SCHEDULER: tuple[Flag, ...] = (
     (("--no-async-scheduling",), "!async_scheduling", None),
     (("--performance-mode",), "performance_mode", word),
     (("--speculative-config", "-sc"), "speculative_config", mapping),
-    (("--speculative-model",), "speculative_model", word),
-    (("--num-speculative-tokens",), "num_speculative_tokens", whole),
+    (("--speculative-model", "--spec-model"), "speculative_model", word),
+    (("--num-speculative-tokens", "--spec-tokens"), "num_speculative_tokens", whole),
+    (("--spec-method",), "speculative_method", word),
+    (("--enable-dbo",), "enable_dbo", None),
+    (("--ubatch-size",), "ubatch_size", whole),
+    (("--attention-config", "-ac"), "attention_config", mapping),
     (("--attention-backend",), "attention_backend", word),
     (("--enforce-eager",), "enforce_eager", None),
     (("--no-enforce-eager",), "!enforce_eager", None),
-    (("--compilation-config", "-cc", "-O"), "compilation_config", mapping_or_level),
+    (("--compilation-config", "-cc", "-O", "--optimization-level"), "compilation_config", mapping_or_level),
+    (("--cudagraph-capture-sizes", "--cuda-graph-sizes"), "cudagraph_capture_sizes", wholes),
     (("-O0",), "uncompiled", None),
     (("-O1", "-O2", "-O3"), "!uncompiled", None),
     (("--max-cudagraph-capture-size", "--max-seq-len-to-capture"), "max_cudagraph_capture_size", whole),
@@ -70,12 +104,21 @@ _PARALLEL: tuple[Flag, ...] = (
     (("--enable-eplb",), "enable_eplb", None),
     (("--num-redundant-experts",), "num_redundant_experts", whole),
     (("--eplb-config",), "eplb_config", mapping),
+    (("--all2all-backend",), "all2all_backend", word),
 )
 _ADAPTERS: tuple[Flag, ...] = (
     (("--enable-lora",), "enable_lora", None),
     (("--no-enable-lora",), "!enable_lora", None),
     (("--max-loras",), "max_loras", whole),
     (("--max-lora-rank",), "max_lora_rank", whole),
+    (("--fully-sharded-loras",), "fully_sharded_loras", None),
+    (("--no-fully-sharded-loras",), "!fully_sharded_loras", None),
+    (("--enable-tower-connector-lora",), "enable_tower_connector_lora", None),
 )
+
+# Variables that have no flag (vLLM 0.33 envs.py) and the option each sets.
+ENVIRONMENT_SWITCHES: dict[str, str] = {
+    "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS": "estimate_cudagraphs",
+}
 
 FLAGS: tuple[Flag, ...] = (*_MODEL, *_CACHE, *_SCHEDULER, *_PARALLEL, *_ADAPTERS)

@@ -9,8 +9,10 @@ launcher/src/main.rs.
 Harmless = dict[str, int]
 
 
-def _flags(switches: str, one: str, many: str = "") -> Harmless:
+def _flags(switches: str, one: str, many: str = "", *, negated: bool = False) -> Harmless:
+    negations = (f"--no-{switch[2:]}" for switch in switches.split() if switch.startswith("--"))
     return {
+        **dict.fromkeys(negations if negated else (), 0),
         **dict.fromkeys(switches.split(), 0),
         **dict.fromkeys(one.split(), 1),
         **dict.fromkeys(many.split(), -1),
@@ -27,24 +29,52 @@ WITHOUT_EFFECT: dict[str, Harmless] = {
         "--exclude-tools-when-tool-choice-none --data-parallel-hybrid-lb --data-parallel-external-lb "
         "--enable-sleep-mode --use-tqdm-on-load --trust-request-chat-template --log-config-file-json "
         "--no-enable-flashinfer-autotune --enable-flashinfer-autotune --enable-ssl-refresh "
-        "--disable-async-output-proc --enable-tokenizer-info-endpoint --skip-tokenizer-init",
+        "--disable-async-output-proc --enable-tokenizer-info-endpoint --skip-tokenizer-init "
+        "--aggregate-engine-logging --allow-deprecated-quantization --cudagraph-metrics "
+        "--disable-cascade-attn "
+        "--disable-nccl-for-dp-synchronization --enable-ep-weight-filter --enable-fault-tolerance "
+        "--enable-layerwise-nvtx-tracing --enable-logging-iteration-details --enable-mfu-metrics "
+        "--enable-mm-embeds --enable-prompt-embeds --enable-return-routed-experts --enable-trace-replay "
+        "--fail-on-environ-validation --interleave-mm-strings --jit-monitor-verbose --kv-cache-metrics "
+        "--kv-sharing-fast-prefill --mm-device-do-normalize --numa-bind --per-request-spec-decode-metrics "
+        "--ray-workers-use-nsight --return-sampling-mask --scheduler-reserve-full-isl "
+        "--sleep-preserve-parameter-names --sleep-mode-offload-cudagraph --specialize-active-lora "
+        "--data-parallel-multi-port-external-lb --enable-shm-tensor-arena --use-fp64-gumbel "
+        "--enable-cumem-allocator --enable-mamba-cache-stochastic-rounding --enable-nccl-comm-suspend",
         "--host --port --uds --api-key --root-path --tokenizer --tokenizer-mode --tokenizer-revision "
         "--revision --code-revision --hf-token --hf-config-path --download-dir --chat-template "
         "--chat-template-content-format --response-role --tool-call-parser --tool-parser-plugin "
-        "--reasoning-parser --reasoning-parser-plugin --seed --load-format --config-format --ssl-keyfile "
+        "--reasoning-parser --reasoning-parser-plugin --seed --ssl-keyfile "
         "--ssl-certfile --ssl-ca-certs --ssl-cert-reqs --uvicorn-log-level --log-config-file --max-log-len "
         "--distributed-executor-backend --override-generation-config --generation-config --tool-server "
         "--default-chat-template-kwargs --scheduling-policy --guided-decoding-backend --allowed-origins "
         "--structured-outputs-config --otlp-traces-endpoint --collect-detailed-traces --max-logprobs "
         "--data-parallel-address --data-parallel-rpc-port --data-parallel-start-rank --data-parallel-rank "
         "--data-parallel-size-local --data-parallel-backend --nnodes --node-rank --master-addr "
-        "--master-port --api-server-count --disable-access-log-for-endpoints --all2all-backend "
+        "--master-port --api-server-count --disable-access-log-for-endpoints "
         "--moe-backend --kv-events-config --prefix-caching-hash-algo --model-loader-extra-config "
         "--long-prefill-token-threshold --max-num-partial-prefills --max-long-partial-prefills "
-        "--num-scheduler-steps --worker-cls --logits-processor-pattern --fully-sharded-loras "
-        "--allowed-methods --allowed-headers --ignore-patterns --stream-interval --mm-encoder-tp-mode "
-        "--shutdown-timeout --profiler-config --disable-chunked-mm-input --lora-dtype",
+        "--num-scheduler-steps --worker-cls --logits-processor-pattern "
+        "--allowed-methods --allowed-headers --ignore-patterns --stream-interval "
+        "--shutdown-timeout --profiler-config --disable-chunked-mm-input --lora-dtype "
+        "--allowed-media-domains --cpu-distributed-timeout-seconds --distributed-timeout-seconds "
+        "--custom-histogram-buckets --dbo-decode-token-threshold --dbo-prefill-token-threshold "
+        "--dcp-comm-backend --dp-sync-interval --expert-placement-strategy --gdn-prefill-backend "
+        "--kda-decode-backend --kda-prefill-backend --mamba-backend --mamba-ssu-algorithm "
+        "--mamba-cache-philox-rounds --linear-backend --log-level --logging-config --logprobs-mode "
+        "--io-processor-plugin --jit-monitor-mode --kernel-config --kv-cache-metrics-sample "
+        "--kv-offloading-backend --max-cpu-loras --max-lora-cls-labels --max-num-active-seqs "
+        "--max-num-queued-reqs --max-num-queued-tokens --max-parallel-loading-workers --media-io-kwargs "
+        "--mm-encoder-attn-backend --mm-hasher-algorithm --mm-processor-cache-type --mm-processor-device "
+        "--mm-shm-cache-max-object-size-mb --mm-tensor-ipc --model-class-overrides --model-impl "
+        "--numa-bind-cpus --numa-bind-nodes --pooler-config --prefill-schedule-interval "
+        "--pt-load-map-location --reasoning-config --renderer-num-workers --safetensors-load-strategy "
+        "--safetensors-prefetch-block-size --safetensors-prefetch-num-threads --scheduler-cls "
+        "--show-hidden-metrics-for-version --sleep-mode-backend --sparse-indexer-topk-backend "
+        "--video-pruning-method --watchdog-config --watermark --watermark-config --weight-transfer-config "
+        "--worker-extension-cls --device-ids --additional-config",
         "--served-model-name --middleware --lora-modules --logits-processors --allowed-local-media-path",
+        negated=True,
     ),
     "sglang": _flags(
         "--trust-remote-code --enable-metrics --log-requests --skip-server-warmup --skip-tokenizer-init "

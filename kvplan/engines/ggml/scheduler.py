@@ -58,8 +58,12 @@ def scheduled(graph: Graph, backends: Backends) -> Lifetimes:
             waiting = Tensor("none", source.ne, (source,), view_src=source)
             nodes.append((waiting, _backend_of(source)))
             nodes.append((copied[id(source), split.backend][0], split.backend))
-        kept = kept_until(split.nodes) if split.backend < backends.num_cards else {}
+        on_card = split.backend < backends.num_cards
+        kept = kept_until(split.nodes) if on_card else {}
         for node in split.nodes:
+            if not on_card:
+                # The CPU's kernels read quantized caches as they are.
+                node.scratch_bytes = 0
             nodes.append((node, _backend_of(node)))
             held = kept.get(id(node), ())
             for start in range(0, len(held), MAX_OPERANDS):
@@ -152,7 +156,7 @@ def _batch_of(tensor: Tensor) -> int:
             return 0
         case "mul_mat":
             return tensor.ne[1]
-        case "mul_mat_id" | "rope":
+        case "mul_mat_id" | "mul_mat_id_f32" | "rope":
             return tensor.ne[2]
     return tensor.ne[1] * tensor.ne[2] * tensor.ne[3]
 

@@ -48,7 +48,7 @@ class AttentionParts(GraphParts):
     def _index(self, *, windowed: bool, values: bool) -> Tensor:
         key = (windowed, values)
         if key not in self.indices:
-            each = self.value_width if values and not self.batch.flash_attn else 1
+            each = self.value_width if values and self.batch.values_turned else 1
             self.indices[key] = given((self.batch.num_tokens * each,), I64)
         return self.indices[key]
 
@@ -112,7 +112,7 @@ class AttentionParts(GraphParts):
 
     def _caches(self, part: Attention, *, windowed: bool) -> tuple[Tensor, Tensor]:
         batch = self.batch
-        width = part.num_kv_heads * part.v_head_dim if batch.flash_attn else self.value_width
+        width = self.value_width if batch.values_turned else part.num_kv_heads * part.v_head_dim
         return (
             self._cache(part.num_kv_heads * part.head_dim, batch.type_k, windowed=windowed),
             self._cache(width, batch.type_v, windowed=windowed),
@@ -164,21 +164,21 @@ class AttentionParts(GraphParts):
         if key is not None:
             self._write(keys, key, self._index(windowed=windowed, values=False))
         if value is not None:
-            write = self._write if batch.flash_attn else self._write_transposed
+            write = self._write_transposed if batch.values_turned else self._write
             write(values, value, self._index(windowed=windowed, values=True))
         cells, streams = keys.ne[1], batch.num_streams
         k = _whole(keys, (part.head_dim, part.num_kv_heads, cells, streams))
-        if batch.flash_attn:
-            v = _whole(values, (part.v_head_dim, part.num_kv_heads, cells, streams))
-        else:
+        if batch.values_turned:
             v = _whole(values, (cells, part.num_kv_heads, part.v_head_dim, streams))
+        else:
+            v = _whole(values, (part.v_head_dim, part.num_kv_heads, cells, streams))
         cur = self._attend(
             query,
             k,
             v,
             self.mask(windowed=windowed),
             self.scale_weight(part.num_heads) if part.sinks else None,
-            transposed=not batch.flash_attn,
+            transposed=batch.values_turned,
             soft_cap=soft_cap,
         )
         cur = self._rotated(cur, turn_v)
@@ -231,7 +231,9 @@ class AttentionParts(GraphParts):
                 cur.backend = self.places.cpu
         return self.graph.expand(cur)
 
-    def latent_attention(self, part: Latent, tensor: Tensor) -> Tensor:
+    def latent_attention(
+        self, part: Latent, tensor: Tensor, *, rotates: bool = True, temper: Tensor | None = None
+    ) -> Tensor:
         """MLA with the absorbed projections (src/models/deepseek2.cpp)."""
         tokens, rope, rank = self.batch.num_tokens, part.rope_dim, part.kv_lora_rank
         head = part.nope_dim + rope
@@ -243,11 +245,14 @@ class AttentionParts(GraphParts):
         joint = self.linear(tensor, rank + rope, "attn_kv_a_mqa")
         row = joint.nb[1]
         compressed = self.norm(view(joint, (rank, tokens), (4, row, row * tokens, row * tokens)))
-        q_pe = self.rope(view(q, (rope, part.num_heads, tokens), q.nb))
-        k_pe = self.rope(view(joint, (rope, 1, tokens), (4, row, row, row * tokens)))
+        q_pe = view(q, (rope, part.num_heads, tokens), q.nb)
+        k_pe = view(joint, (rope, 1, tokens), (4, row, row, row * tokens))
+        if rotates:
+            q_pe, k_pe = self.rope(q_pe), self.rope(k_pe)
         q_nope = permute(view(q, (part.nope_dim, part.num_heads, tokens), q.nb), (0, 2, 1, 3))
         absorbed = mul_mat(self.weight(part.nope_dim, rank, part.num_heads, name="attn_k_b"), q_nope)
         query = concat(permute(absorbed, (0, 2, 1, 3)), q_pe, 0)
+        query = query if temper is None else like("mul", query, temper)
         value = reshape(compressed, (rank, 1, tokens))
         key = concat(value, k_pe, 0)
         for each in (query, value, key):

@@ -13,12 +13,16 @@ from kvplan.engines.ggml.tensor import (
     mul_mat_id,
     repeat,
     reshape,
+    set_rows,
     sum_rows,
     view,
     weight,
 )
 from kvplan.engines.llama_cpp_graph.attention import AttentionParts
 from kvplan.engines.llama_cpp_graph.shapes import Experts, FeedForward
+
+# Architectures whose experts' outputs ask for fp32 operands, which CUDA does not multiply by experts.
+EXACT_EXPERT_ARCHS = frozenset(("mistral4",))
 
 
 class Builder(AttentionParts):
@@ -71,6 +75,8 @@ class Builder(AttentionParts):
             chosen_by = like("add", probs, self.scale_weight(num))
         if weight_first:
             chosen_by = logits
+        if self.shape.routing.num_groups > 1:
+            chosen_by = self._within_groups(chosen_by)
         chosen = argsort_top_k(chosen_by, used)
         weights = get_rows(reshape(probs, (1, num, tokens)), chosen)
         if gating == "softmax_weight":
@@ -94,12 +100,22 @@ class Builder(AttentionParts):
                 result = like("add_id", result, bias, chosen)
             return result
 
-        up = through(cur, part.width, "ffn_up_exps")
-        if part.gated:
+        if part.fused:
+            both = through(cur, 2 * part.width, "ffn_gate_up_exps")
+            gate, up = (view(both, (part.width, used, tokens), both.nb) for _ in range(2))
+            cur = glu(gate, up)
+        elif part.gated:
+            up = through(cur, part.width, "ffn_up_exps")
             cur = glu(through(cur, part.width, "ffn_gate_exps"), up)
         else:
-            cur = like("sqr", like("unary", up))
+            cur = like("sqr", like("unary", through(cur, part.width, "ffn_up_exps")))
         results = through(cur, hidden, "ffn_down_exps")
+        if self.shape.arch in EXACT_EXPERT_ARCHS:
+            results.op = "mul_mat_id_f32"
+        if part.scaled:
+            # A factor an expert, looked up for those that each token takes.
+            factors = repeat(reshape(self.scale_weight(num), (1, num)), (1, num, tokens))
+            results = like("mul", results, get_rows(factors, chosen))
         if not weight_first:
             results = like("mul", results, weights)
         self.graph.expand(results)
@@ -112,3 +128,16 @@ class Builder(AttentionParts):
         for each in parts[1:]:
             total = self.graph.expand(like("add", total, each))
         return cont(total) if used == 1 else total
+
+    def _within_groups(self, scores: Tensor) -> Tensor:
+        """Leave only the experts of each token's best groups: those whose two best score most."""
+        num, tokens = scores.ne[0], scores.ne[1]
+        routing = self.shape.routing
+        groups = routing.num_groups
+        grouped = reshape(scores, (num // groups, groups, tokens))
+        best = argsort_top_k(grouped, 2)
+        best = get_rows(reshape(grouped, (1, *grouped.ne[:3])), best)
+        best = sum_rows(reshape(best, (2, groups, tokens)))
+        chosen = argsort_top_k(reshape(best, (groups, tokens)), routing.num_groups_used)
+        kept = get_rows(grouped, chosen)
+        return reshape(set_rows(like("fill", grouped), kept, chosen), (num, tokens))

@@ -28,6 +28,8 @@ def has_kernel(tensor: Tensor) -> bool:
             if decay.ne[0] == 1:
                 return state.ne[0] in (96, 128, 256) and state.ne[1] % 16 == 0
             return state.ne[0] == 16 and state.ne[1] == 1 and state.ne[2] % 128 == 0
+        case "mul_mat_id_f32":
+            return False
         case "ssm_conv":
             return tensor.src[0].ne[1] % 128 == 0
     return True

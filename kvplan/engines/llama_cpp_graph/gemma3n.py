@@ -4,12 +4,9 @@ src/models/gemma3n.cpp.
 """
 
 from kvplan.engines.ggml.tensor import (
-    I32,
     Tensor,
     concat,
     cont,
-    get_rows,
-    given,
     like,
     mul_mat,
     permute,
@@ -21,10 +18,10 @@ from kvplan.engines.ggml.tensor import (
     weight,
 )
 from kvplan.engines.llama_cpp_graph.builder import Builder
+from kvplan.engines.llama_cpp_graph.layer_inputs import HALF, input_of_layer, inputs_of_layers
 from kvplan.engines.llama_cpp_graph.shapes import Attention
 
 LAUREL_RANK = 64
-HALF = 2
 
 
 class Gemma3n:
@@ -40,7 +37,7 @@ class Gemma3n:
         """Build the whole graph."""
         builder, graph = self.builder, self.builder.graph
         first = like("scale", builder.embedding())
-        inputs = self._inputs_of_layers(first)
+        inputs = inputs_of_layers(builder, first)
         cur = self._fan_out(first)
         for index in range(len(builder.shape.layers)):
             builder.layer = index
@@ -49,20 +46,6 @@ class Gemma3n:
         (cur,) = builder.pick(cur)
         cur = builder.logits(builder.final_norm(cur))
         graph.expand(like("scale", like("unary", like("scale", cur))))
-
-    def _inputs_of_layers(self, first: Tensor) -> Tensor:
-        builder, tokens = self.builder, self.tokens
-        width, layers = builder.shape.per_layer_input, builder.shape.num_layers
-        table = weight((width * layers, builder.shape.vocab_size), builder.places.cpu)
-        looked_up = get_rows(table, given((tokens,), I32))
-        looked_up = builder.graph.expand(like("scale", reshape(looked_up, (width, layers, tokens))))
-        on = builder.places.layers[0]
-        size = (self.hidden, width * layers)
-        projected = mul_mat(weight(size, on, HALF * self.hidden * width * layers), first)
-        projected = reshape(like("scale", projected), (width, layers, tokens))
-        projected = like("mul", like("rms_norm", projected), weight((width,), on))
-        both = like("scale", like("add", projected, looked_up))
-        return cont(permute(both, (0, 2, 1, 3)))
 
     def _fan_out(self, first: Tensor) -> Tensor:
         magnitude = _magnitude(first)
@@ -112,9 +95,7 @@ class Gemma3n:
         activated = like("add", builder.norm(fed, pinned=False), attended)
         corrected = self._corrected(predictions, activated)
         own = like("mul", _slice(corrected, 0), builder.scale_weight(self.hidden))
-        own = like("unary", builder.linear(own, builder.shape.per_layer_input, "per_layer_inp_gate"))
-        own = like("mul", own, _slice(inputs, index))
-        own = builder.norm(builder.linear(own, self.hidden, "per_layer_proj"))
+        own = input_of_layer(builder, own, _slice(inputs, index))
         rest = view(corrected, (self.hidden, self.tokens, self.streams - 1), corrected.nb)
         return concat(_slice(corrected, 0), like("add", rest, own), 2)
 

@@ -1,7 +1,7 @@
 """Graphs of architectures with recurrent layers.
 
 src/models/mamba.cpp, jamba.cpp, granite-hybrid.cpp, nemotron-h.cpp, qwen3next.cpp, qwen35.cpp, lfm2.cpp,
-falcon-h1.cpp.
+falcon-h1.cpp, kimi-linear.cpp.
 """
 
 from dataclasses import replace
@@ -9,10 +9,11 @@ from typing import Literal
 
 from kvplan.engines.ggml.tensor import Tensor, cont, like, reshape, view
 from kvplan.engines.llama_cpp_graph.builder import Builder
+from kvplan.engines.llama_cpp_graph.kimi_linear import kimi_delta
 from kvplan.engines.llama_cpp_graph.recurrent import Recurrent
-from kvplan.engines.llama_cpp_graph.shapes import Attention, LayerShape
+from kvplan.engines.llama_cpp_graph.shapes import Attention, Latent, LayerShape
 from kvplan.frozen import dataclass
-from kvplan.layers import GatedDeltaState, Mamba1State, Mamba2State, ShortConvState
+from kvplan.layers import GatedDeltaState, KimiDeltaState, Mamba1State, Mamba2State, ShortConvState
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,8 @@ class HybridRules:
 
     ``one_part`` layers are a mixer or an MLP, with one norm and one residual. ``scaled`` multiplies
     embedding, residual branches and logits (Granite). ``separate_gates`` projects a delta net's decay
-    and step apart (Qwen3.5); ``side_by_side`` runs attention and state in one layer (Falcon-H1).
+    and step apart (Qwen3.5); ``side_by_side`` runs attention and state in one layer (Falcon-H1);
+    ``expanded_norm`` adds a layer's norm to the graph before anything reads it (Kimi Linear).
     """
 
     one_part: bool = False
@@ -34,6 +36,7 @@ class HybridRules:
     separate_gates: bool = False
     side_by_side: bool = False
     normed_dt: bool = False
+    expanded_norm: bool = False
     gating: Literal["softmax", "sigmoid", "own"] = "softmax"
     normed_weights: bool = True
 
@@ -51,6 +54,7 @@ HYBRIDS: dict[str, HybridRules] = {
     "lfm2": HybridRules(rope=True, qk_norm=True, residual_first=True),
     "lfm2moe": HybridRules(rope=True, qk_norm=True, residual_first=True, gating="own"),
     "falcon-h1": HybridRules(rope=True, side_by_side=True),
+    "kimi-linear": HybridRules(expanded_norm=True, gating="own"),
 }
 
 
@@ -65,7 +69,7 @@ def hybrid(builder: Builder, rules: HybridRules) -> None:
     for index, layer in enumerate(shape.layers):
         builder.layer = index
         cur = builder.norm(residual)
-        if rules.gated_attention:
+        if rules.gated_attention or rules.expanded_norm:
             graph.expand(cur)
         if rules.side_by_side:
             attended = _mixed(builder, recurrent, rules, replace(layer, state=None), cur)
@@ -109,7 +113,12 @@ def _mixed(
             return recurrent.delta_net(tensor, layer.state, separate_gates=rules.separate_gates)
         case ShortConvState():
             return recurrent.short_convolution(tensor, layer.state)
+        case KimiDeltaState():
+            return kimi_delta(recurrent, tensor, layer.state)
     part = layer.attention
+    if isinstance(part, Latent):
+        # Kimi Linear's latent layers carry no positions.
+        return builder.latent_attention(part, tensor, rotates=False)
     if not isinstance(part, Attention):
         return _fed(builder, rules, layer, tensor)
     if rules.gated_attention:

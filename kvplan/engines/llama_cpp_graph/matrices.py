@@ -3,8 +3,9 @@
 from functools import lru_cache
 
 from kvplan.dtypes import GGML_TYPES
+from kvplan.engines.llama_cpp_graph.shapes import FUSED_EXPERT_ARCHS
 from kvplan.gguf_mix import sized_tensors
-from kvplan.gguf_names import GgufTensor, num_experts_of
+from kvplan.gguf_names import GgufTensor, llama_cpp_arch, num_experts_of
 from kvplan.model import ModelSpec
 
 # ggml-cuda.cu MATRIX_ROW_PADDING: a quantized matrix with shorter last rows has room for a whole one.
@@ -31,7 +32,19 @@ _STEMS: tuple[tuple[str, str], ...] = (
     ("x_proj.weight", "ssm_x"),
     ("dt_proj.weight", "ssm_dt"),
     ("out_proj.weight", "ssm_out"),
+    ("per_layer_input_gate.weight", "inp_gate"),
+    ("per_layer_projection.weight", "proj"),
+    ("laurel.linear_left.weight", "laurel_l"),
+    ("laurel.linear_right.weight", "laurel_r"),
+    ("altup.modality_router.weight", "altup_router"),
+    ("altup.prediction_coefs.weight", "altup_predict_coef"),
+    ("altup.correction_coefs.weight", "altup_correct_coef"),
+    ("router.layer.weight", "ffn_gate_inp"),
+    ("feed_forward.router.weight", "ffn_gate_inp"),
+    (".gate.weight", "ffn_gate_inp"),
+    ("shared_expert_gate.weight", "ffn_gate_inp_shexp"),
 )
+FUSED, _HALVES = "ffn_gate_up_exps", ("ffn_gate_exps", "ffn_up_exps")
 _SUFFIX = {"expert": "_exps", "shared_expert": "_shexp"}
 
 
@@ -49,13 +62,16 @@ def matrix_bytes(model: ModelSpec, mix: str) -> dict[tuple[int, str], int]:
                 padded = _padded(stored.num_bytes, stored.dtype, stored.shape[0])
                 found[int(parts[1]), parts[2]] = padded
         return found
-    has_experts = num_experts_of(model) > 0
+    has_experts, fused = num_experts_of(model) > 0, llama_cpp_arch(model) in FUSED_EXPERT_ARCHS
     for layer, tensor, kind, num_bytes in sized_tensors(model, mix):
         stem = _stem(tensor, has_experts=has_experts)
         if layer >= 0 and stem is not None:
             if tensor.origin.name.endswith("kv_b_proj.weight"):
                 stem = "attn_v_b" if (layer, "attn_k_b") in found else "attn_k_b"
-            found[layer, stem] = _padded(num_bytes, kind, tensor.num_columns)
+            padded = _padded(num_bytes, kind, tensor.num_columns)
+            if fused and stem in _HALVES:
+                stem, padded = FUSED, padded + found.get((layer, FUSED), 0)
+            found[layer, stem] = padded
     return found
 
 

@@ -30,7 +30,8 @@ class Batch:
     """One micro-batch of the worst case, and the caches it meets.
 
     ``num_tokens`` in ``num_sequences`` equal parts; ``full`` and ``window`` cells in each of
-    ``num_streams``.
+    ``num_streams``. ``values_turned`` stores values with the tokens innermost, as a cache made for
+    attention without the fused kernel does.
     """
 
     num_tokens: int
@@ -42,6 +43,7 @@ class Batch:
     flash_attn: bool
     type_k: str
     type_v: str
+    values_turned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +97,10 @@ class GraphParts:
         """Return a weight of the current layer."""
         on = (self.places.experts if name.endswith("_exps") else self.places.layers)[self.layer]
         num_bytes = None
-        if on == self.places.cpu and name:
-            # Small matrices that no rule names are kept in 16 bits.
-            num_bytes = self.places.host_bytes[self.layer].get(name, 2 * prod(ne))
+        if name:
+            # Small matrices on the host that no rule names are kept in 16 bits.
+            usual = 2 * prod(ne) if on == self.places.cpu else None
+            num_bytes = self.places.host_bytes[self.layer].get(name, usual)
         return weight(ne, on, num_bytes)
 
     def scale_weight(self, *ne: int) -> Tensor:

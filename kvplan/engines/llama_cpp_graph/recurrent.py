@@ -50,12 +50,13 @@ class Recurrent:
     def _each(self) -> int:
         return self.builder.batch.num_tokens // self.builder.batch.num_sequences
 
-    def _states(self, size: int) -> Tensor:
+    def states(self, size: int) -> Tensor:
+        """Return a table of ``size`` fp32 numbers for each sequence, which lies with its layer."""
         places = self.builder.places
         on = places.layers[self.builder.layer] if places.caches_follow else places.cpu
         return stored((size, self.builder.batch.num_sequences), F32, on)
 
-    def _gathered(self, states: Tensor, read: Callable[[Tensor, Tensor], Tensor] = get_rows) -> Tensor:
+    def gathered(self, states: Tensor, read: Callable[[Tensor, Tensor], Tensor] = get_rows) -> Tensor:
         """Clear one state, read those in use, and move the spare ones (build_rs)."""
         graph = self.builder.graph
         rows = reshape(states, states.ne)
@@ -89,8 +90,8 @@ class Recurrent:
         builder, each = self.builder, self._each
         inner, size, kernel = state.intermediate_size, state.state_size, state.conv_kernel
         sequences = builder.batch.num_sequences
-        self._conv_states = self._states((kernel - 1) * inner)
-        conv = reshape(self._gathered(self._conv_states), (kernel - 1, inner, sequences))
+        self._conv_states = self.states((kernel - 1) * inner)
+        conv = reshape(self.gathered(self._conv_states), (kernel - 1, inner, sequences))
         joint = builder.linear(reshape(tensor, (tensor.ne[0], each, sequences)), 2 * inner, "ssm_in")
         x, z = (view(joint, (inner, each, sequences), joint.nb) for _ in range(2))
         x = self._convolved(conv, x, kernel, biased=True)
@@ -107,7 +108,7 @@ class Recurrent:
             dt = cont(dt)
         dt = like("add", builder.linear(dt, inner, "ssm_dt"), builder.scale_weight(inner))
         heads = reshape(x, (1, inner, each, sequences))
-        ssm_states = self._states(size * inner)
+        ssm_states = self.states(size * inner)
         scanned = self._scanned(ssm_states, (size, 1, inner), heads, dt, size, b, c)
         y = view(scanned, (inner, each, sequences))
         return self._gated_output(y, x, z, None, self.builder.scale_weight(inner))
@@ -119,8 +120,8 @@ class Recurrent:
         inner, kernel = heads * dim, state.conv_kernel
         channels = inner + 2 * groups * size
         sequences = builder.batch.num_sequences
-        self._conv_states = self._states((kernel - 1) * channels)
-        conv = reshape(self._gathered(self._conv_states), (kernel - 1, channels, sequences))
+        self._conv_states = self.states((kernel - 1) * channels)
+        conv = reshape(self.gathered(self._conv_states), (kernel - 1, channels, sequences))
         joint = builder.linear(tensor, 2 * inner + 2 * groups * size + heads, "ssm_in")
         joint = reshape(joint, (joint.ne[0], each, sequences))
         row = joint.nb
@@ -135,7 +136,7 @@ class Recurrent:
             for _ in range(2)
         )
         dt = like("add", cont(dt), builder.scale_weight(heads))
-        scanned = self._scanned(self._states(size * inner), (size, dim, heads), x, dt, 1, b, c)
+        scanned = self._scanned(self.states(size * inner), (size, dim, heads), x, dt, 1, b, c)
         y = view(scanned, (dim, heads, each, sequences))
         return self._gated_output(y, x, z, (inner // groups, groups), builder.scale_weight(1, heads))
 
@@ -159,7 +160,7 @@ class Recurrent:
             ne: Dims = (x.num_elements + size * sequences, 1, 1, 1)
             return Tensor("ssm_scan", ne, (state, x, dt, decay, b, c, ids))
 
-        scanned = self._gathered(states, scan)
+        scanned = self.gathered(states, scan)
         last = view(scanned, (size * sequences,))
         self.builder.graph.expand(copy_to(last, view(states, (size * sequences,))))
         return scanned
@@ -193,8 +194,8 @@ class Recurrent:
         joint = builder.linear(reshape(tensor, (hidden, each, sequences)), 3 * hidden, "shortconv_in")
         b, c, x = (view(joint, (hidden, each, sequences), joint.nb) for _ in range(3))
         product = transpose(like("mul", b, x))
-        states = self._states((kernel - 1) * hidden)
-        conv = reshape(self._gathered(states), (kernel - 1, hidden, sequences))
+        states = self.states((kernel - 1) * hidden)
+        conv = reshape(self.gathered(states), (kernel - 1, hidden, sequences))
         joined = concat(conv, product, 0)
         last = view(joined, (kernel - 1, hidden, sequences), joined.nb)
         self.builder.graph.expand(copy_to(last, view(states, ((kernel - 1) * hidden, sequences))))
@@ -238,13 +239,13 @@ class Recurrent:
         mixed = reshape(mixed, (channels, each, sequences))
         z = builder.linear(tensor, inner, "attn_gate")
         beta, gate = self._step_and_decay(tensor, state, separate=separate_gates)
-        self._conv_states = self._states((kernel - 1) * channels)
-        conv = reshape(self._gathered(self._conv_states), (kernel - 1, channels, sequences))
+        self._conv_states = self.states((kernel - 1) * channels)
+        conv = reshape(self.gathered(self._conv_states), (kernel - 1, channels, sequences))
         joined = concat(conv, transpose(mixed), 0)
         last = view(joined, (kernel - 1, channels, sequences), joined.nb)
         graph.expand(copy_to(last, view(self._conv_states, ((kernel - 1) * channels * sequences,))))
-        states = self._states(state.head_v_dim * inner)
-        gathered = reshape(self._gathered(states), (state.head_v_dim, state.head_v_dim, values, sequences))
+        states = self.states(state.head_v_dim * inner)
+        gathered = reshape(self.gathered(states), (state.head_v_dim, state.head_v_dim, values, sequences))
         filtered = Tensor(
             "ssm_conv", (channels, each, sequences, 1), (joined, builder.scale_weight(kernel, channels))
         )

@@ -18,12 +18,16 @@ from kvplan.layers import (
     SharedCache,
     SlidingWindow,
 )
-from kvplan.model import ModelSpec, cache_kinds, expand_layers
+from kvplan.model import ModelSpec, cache_kinds, expand_layers, num_layers
 from kvplan.tensors import Tensor
 
 _FUSED_QKV = (".qkv_proj.weight", ".query_key_value.weight", ".c_attn.weight", ".Wqkv.weight")
 _QKV_BIASES = (".q_proj.bias", ".qkv_proj.bias", ".query_key_value.bias", ".c_attn.bias", ".Wqkv.bias")
+_VALUES = (".v_proj.weight", *_FUSED_QKV)
 _OUT_BIASES = (".o_proj.bias", ".out_proj.bias", "self_attention.dense.bias", "self_attn.dense.bias")
+# A factor an expert and one a layer, by the names of checkpoints and of files.
+_EXPERT_SCALES = (".per_expert_scale", "ffn_down_exps.scale", ".experts.*.down_proj.scale")
+_LAYER_SCALES = ("layer_scalar", "layer_output_scale.weight")
 # Every fourth layer is not rotated (hparams n_no_rope_layer_step).
 NO_ROPE_ARCHS = frozenset(("llama4", "smollm3"))
 NO_ROPE_STEP = 4
@@ -33,8 +37,11 @@ ROPE_TABLE_ARCHS = frozenset(
     ("llama", "llama4", "mistral3", "arcee", "granite", "granitemoe", "granitehybrid", "exaone", "exaone4",
      "exaone-moe", "apertus", "phi3", "phimoe", "deci", "minicpm", "minicpm3", "nanbeige", "step35", "gemma4")
 )  # fmt: skip
+# Architectures whose converter keeps the experts' gate and up in one matrix (conversion/gemma.py).
+FUSED_EXPERT_ARCHS = frozenset(("gemma4",))
 # The first layers of some: those whose gate keeps only its largest values (n_layer_sparsity in
 # src/models/gemma3n.cpp), those that add what a picture brings (n_deepstack_layers).
+BAICHUAN_7B_LAYERS = 32
 NUM_ODD_FIRST = {"gemma3n": 10, "qwen3vl": 3, "qwen3vlmoe": 3}
 
 
@@ -42,7 +49,8 @@ NUM_ODD_FIRST = {"gemma3n": 10, "qwen3vl": 3, "qwen3vlmoe": 3}
 class Attention:
     """Heads and their sizes.
 
-    ``stores`` is False where another layer's cache is read; ``sinks`` adds a score to each head.
+    ``stores`` is False where another layer's cache is read; ``sinks`` adds a score to each head;
+    ``keys_are_values`` projects no values.
     """
 
     num_heads: int
@@ -55,6 +63,7 @@ class Attention:
     qkv_bias: bool
     out_bias: bool
     sinks: bool
+    keys_are_values: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +91,8 @@ class FeedForward:
 class Experts:
     """Routed experts of ``width``, ``num_used`` of ``num`` a token, and a shared MLP of ``shared``.
 
-    ``biased`` experts add a row each; ``corrected`` routers add one to the scores they choose by.
+    ``biased`` experts add a row each; ``corrected`` routers add one to the scores they choose by;
+    ``fused`` ones have gate and up in one matrix, ``scaled`` ones a factor each.
     """
 
     num: int
@@ -93,6 +103,8 @@ class Experts:
     corrected: bool
     shared: int
     shared_gate: bool
+    fused: bool = False
+    scaled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +112,9 @@ class LayerShape:
     """One layer: at most one of each part.
 
     ``is_odd`` marks the layers that an architecture treats in its own way: without rotation
-    (SmolLM3, Llama 4), with a sparse gate (Gemma 3n), with a picture's features (Qwen3-VL).
+    (SmolLM3, Llama 4, Baichuan), with a sparse gate (Gemma 3n), with a picture's features (Qwen3-VL),
+    with two norms (Falcon), without parallel parts (GPT-NeoX).
+    ``scaled`` multiplies what the layer returns by a factor.
     """
 
     attention: Attention | Latent | None
@@ -109,6 +123,7 @@ class LayerShape:
     mlp: FeedForward | None
     experts: Experts | None
     is_odd: bool = False
+    scaled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +147,13 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """What a model says of its router: scores by sigmoid, weights normalized, weights scaled."""
+    """What a model says of its router: scores by sigmoid, weights normalized, weights scaled, groups."""
 
     sigmoid: bool
     normed: bool
     scaled: bool
+    num_groups: int = 0
+    num_groups_used: int = 0
 
 
 @lru_cache(maxsize=128)
@@ -146,15 +163,18 @@ def model_shape(model: ModelSpec) -> ModelShape:
     # One object for each kind of layer: graphs compare layers by the hundred to find those that repeat.
     kinds: dict[tuple[int, bool], LayerShape] = {}
     step = NO_ROPE_STEP if arch in NO_ROPE_ARCHS else 0
-    num_first = NUM_ODD_FIRST.get(arch, 0)
+    num_first = _num_odd_first(model, arch)
     honours_window = window_of(cache_kinds(model), arch) > 0
+    fused = arch in FUSED_EXPERT_ARCHS
+    if model.gguf_metadata and model.stored:
+        fused = any(".ffn_gate_up_exps." in stored.name for stored in model.stored)
     shapes: list[LayerShape] = []
     for index, layer in enumerate(expand_layers(model)):
         is_odd = index < num_first or (bool(step) and (index + 1) % step == 0)
         kind = (id(layer), is_odd)
         if kind not in kinds:
             corrected = model.model_type in SCORE_CORRECTED
-            shape = _layer_shape(layer, corrected=corrected, honours_window=honours_window)
+            shape = _layer_shape(layer, corrected=corrected, honours_window=honours_window, fused=fused)
             kinds[kind] = replace(shape, is_odd=is_odd)
         shapes.append(kinds[kind])
     hidden = model.structure.hidden_size
@@ -179,21 +199,49 @@ def model_shape(model: ModelSpec) -> ModelShape:
     )
 
 
-def _routing(model: ModelSpec, arch: str) -> Routing:
-    says = dict(model.gguf_metadata) if model.gguf_metadata else dict(model.config or {})
+def _num_odd_first(model: ModelSpec, arch: str) -> int:
+    """Return how many layers, from the first on, an architecture treats in its own way."""
+    layers = num_layers(model.structure)
+    match arch:
+        case "baichuan":
+            # Only the 7B is rotated (src/models/baichuan.cpp).
+            return 0 if layers == BAICHUAN_7B_LAYERS else layers
+        case "falcon":
+            names = {tensor.name for tensor in model.layers[0].layer.tensors}
+            return layers if any(name.startswith(("attn_norm_2", "ln_mlp")) for name in names) else 0
+        case "gptneox":
+            return 0 if _says(model, arch, "use_parallel_residual", "use_parallel_residual", True) else layers
+    return NUM_ODD_FIRST.get(arch, 0)
 
+
+def _says(model: ModelSpec, arch: str, key: str, name: str, default: object = None) -> object:
+    """Return what a file's header says under ``key``, or a config under ``name``."""
+    says = dict(model.gguf_metadata) if model.gguf_metadata else dict(model.config or {})
+    return says.get(f"{arch}.{key}", says.get(name, default))
+
+
+def _routing(model: ModelSpec, arch: str) -> Routing:
     def value(key: str, name: str) -> object:
-        return says.get(f"{arch}.{key}", says.get(name))
+        return _says(model, arch, key, name)
+
+    def whole(number: object) -> int:
+        return number if isinstance(number, int) else 0
 
     scale = value("expert_weights_scale", "routed_scaling_factor")
     sigmoid = value("expert_gating_func", "scoring_func") in (2, "sigmoid")
     sigmoid = sigmoid or model.model_type in SCORE_CORRECTED
     normed = value("expert_weights_norm", "norm_topk_prob")
     # Configs that leave it out follow their class, and those with a sigmoid normalize.
-    return Routing(sigmoid, sigmoid if normed is None else bool(normed), scale not in (None, 0, 1))
+    return Routing(
+        sigmoid,
+        sigmoid if normed is None else bool(normed),
+        scale not in (None, 0, 1),
+        whole(value("expert_group_count", "n_group")),
+        whole(value("expert_group_used_count", "topk_group")),
+    )
 
 
-def _layer_shape(layer: Layer, *, corrected: bool, honours_window: bool) -> LayerShape:
+def _layer_shape(layer: Layer, *, corrected: bool, honours_window: bool, fused: bool) -> LayerShape:
     state = next((cache for cache in layer.caches if isinstance(cache, RECURRENT_STATES)), None)
     attention = next((cache for cache in layer.caches if not isinstance(cache, RECURRENT_STATES)), None)
     return LayerShape(
@@ -201,7 +249,8 @@ def _layer_shape(layer: Layer, *, corrected: bool, honours_window: bool) -> Laye
         state=state,
         dt_rank=_dt_rank(layer),
         mlp=_mlp(layer),
-        experts=_experts(layer, corrected=corrected),
+        experts=_experts(layer, corrected=corrected, fused=fused),
+        scaled=any(tensor.name.endswith(_LAYER_SCALES) for tensor in layer.tensors),
     )
 
 
@@ -231,6 +280,7 @@ def _attention(cache: Cache, layer: Layer, honours_window: bool) -> Attention | 
         qkv_bias=any(tensor.name.endswith(_QKV_BIASES) for tensor in layer.tensors),
         out_bias=any(tensor.name.endswith(_OUT_BIASES) for tensor in layer.tensors),
         sinks=any("sinks" in tensor.name for tensor in layer.tensors),
+        keys_are_values=stores and not any(tensor.name.endswith(_VALUES) for tensor in layer.tensors),
     )
 
 
@@ -252,7 +302,7 @@ def _mlp(layer: Layer) -> FeedForward | None:
     return FeedForward(width, gated=fused or len(ups) > 1, fused=fused)
 
 
-def _experts(layer: Layer, *, corrected: bool) -> Experts | None:
+def _experts(layer: Layer, *, corrected: bool, fused: bool) -> Experts | None:
     routed = [tensor for tensor in _of_role(layer, "expert") if len(tensor.shape) == 2]
     if not routed:
         return None
@@ -267,6 +317,8 @@ def _experts(layer: Layer, *, corrected: bool) -> Experts | None:
         corrected=corrected or any("e_score_correction" in tensor.name for tensor in layer.tensors),
         shared=shared[0].shape[1] if shared else 0,
         shared_gate=any("shared_expert_gate" in tensor.name for tensor in layer.tensors),
+        fused=fused,
+        scaled=any(tensor.name.endswith(_EXPERT_SCALES) for tensor in layer.tensors),
     )
 
 

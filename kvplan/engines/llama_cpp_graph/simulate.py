@@ -12,13 +12,14 @@ from kvplan.engines.ggml.allocator import Lifetimes
 from kvplan.engines.ggml.packing import GrowingBuffers, packed_sizes
 from kvplan.engines.ggml.scheduler import Backends, scheduled
 from kvplan.engines.ggml.tensor import Tensor
-from kvplan.engines.llama_cpp_graph.builder import Builder
+from kvplan.engines.llama_cpp_graph.builder import EXACT_EXPERT_ARCHS, Builder
 from kvplan.engines.llama_cpp_graph.cuda import ALIGNMENT, CELL_STRIDE, HOST_ALIGNMENT, has_kernel
 from kvplan.engines.llama_cpp_graph.matrices import matrix_bytes, output_bytes
 from kvplan.engines.llama_cpp_graph.parts import Batch, Places
 from kvplan.engines.llama_cpp_graph.shapes import ModelShape, model_shape
 from kvplan.engines.llama_cpp_graph.transformer import RULES, Rules, transformer
 from kvplan.frozen import dataclass
+from kvplan.gguf_names import llama_cpp_arch
 from kvplan.model import ModelSpec
 
 # How often a pattern of layers that repeats is built (the last time included): by then the buffer has
@@ -62,7 +63,7 @@ def is_modelled(arch: str) -> bool:
 
     Others are taken to be like Llama's.
     """
-    if arch in RULES or arch == "gemma3n":
+    if arch in RULES or arch in ("gemma3n", "gemma4"):
         return True
     from kvplan.engines.llama_cpp_graph.hybrid import HYBRIDS
 
@@ -83,7 +84,8 @@ def compute_buffer_sizes(
         return packed_sizes(_lived(model, mix, placement, batch, pinned), _alignments(cpu))
     follows = batch.window == batch.full
     # The matrices' types decide only about those that lie in system memory.
-    of_mix = mix if placement.output == cpu else ""
+    reads_types = placement.output == cpu or llama_cpp_arch(model) in EXACT_EXPERT_ARCHS
+    of_mix = mix if reads_types else ""
     anywhere = replace(batch, full=0, window=0 if follows else batch.window)
     return _by_length(model, of_mix, placement, anywhere, follows, pinned).at(batch.full)
 
@@ -181,6 +183,11 @@ def _build(builder: Builder) -> None:
 
         Gemma3n(builder).build()
         return
+    if arch == "gemma4":
+        from kvplan.engines.llama_cpp_graph.gemma4 import gemma4
+
+        gemma4(builder)
+        return
     from kvplan.engines.llama_cpp_graph.hybrid import HYBRIDS, hybrid
 
     if arch in HYBRIDS:
@@ -196,6 +203,7 @@ def _shortened(
     cpu = placement.num_cards
     layers, experts = placement.layers, placement.experts
     on_host = placement.op_offload and cpu > 0 and cpu in (*layers, *experts)
+    on_host = on_host or (shape.arch in EXACT_EXPERT_ARCHS and cpu > 0)
     matrices = _matrices_on_host(model, mix, placement) if on_host else ({},) * len(layers)
     keys = [
         (shape.layers[index], layers[index], experts[index], tuple(matrices[index].items()))
@@ -221,8 +229,11 @@ def _matrices_on_host(model: ModelSpec, mix: str, placement: Placement) -> tuple
     """Return each layer's matrices that lie in system memory, by name, in bytes as a card holds them."""
     cpu, layers, experts = placement.num_cards, placement.layers, placement.experts
     found: tuple[dict[str, int], ...] = tuple({} for _ in layers)
+    # Where the CPU multiplies by experts that lie on cards, they are copied to it.
+    exact_experts = llama_cpp_arch(model) in EXACT_EXPERT_ARCHS
     for (layer, name), num_bytes in matrix_bytes(model, mix).items():
-        if experts[layer] == cpu and (layers[layer] == cpu or name.endswith("_exps")):
+        crosses = name == "ffn_down_exps" and exact_experts
+        if crosses or (experts[layer] == cpu and (layers[layer] == cpu or name.endswith("_exps"))):
             found[layer][name] = num_bytes
     return found
 

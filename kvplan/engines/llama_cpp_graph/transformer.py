@@ -5,7 +5,7 @@ src/models/*.cpp of llama.cpp 0c1e57098; each rule below is one file there.
 
 from typing import Literal
 
-from kvplan.engines.ggml.tensor import Tensor, given, like, reshape, view
+from kvplan.engines.ggml.tensor import Tensor, get_rows, given, like, reshape, view, weight
 from kvplan.engines.llama_cpp_graph.builder import Builder
 from kvplan.engines.llama_cpp_graph.shapes import Attention, Experts, Latent, LayerShape
 from kvplan.frozen import dataclass
@@ -20,7 +20,8 @@ class Rules:
     there are any, none, or all but every fourth
     (``skip4``, see LayerShape). ``post_norms`` follow attention and MLP; without ``pre_norms`` there
     are no others.
-    ``parallel`` runs attention and MLP side by side. ``late_outputs`` picks the wanted rows after the
+    ``parallel`` runs attention and MLP side by side, of one norm or two; odd layers do the other thing
+    (Falcon: two norms, GPT-NeoX: one behind the other). ``late_outputs`` picks the wanted rows after the
     last layer. ``gating`` is ``own`` where the file says how its router works.
     """
 
@@ -29,7 +30,10 @@ class Rules:
     pre_norms: bool = True
     post_norms: bool = False
     norm: str = "rms_norm"
-    parallel: bool = False
+    parallel: Literal["no", "shared_norm", "own_norm"] = "no"
+    residual_last: bool = False
+    learned_positions: bool = False
+    normed_embedding: bool = False
     scaled_embedding: bool = False
     scaled_query: bool = False
     capped_scores: bool = False
@@ -59,7 +63,7 @@ RULES: dict[str, Rules] = {
         post_norms=True, scaled_embedding=True, scaled_query=True, capped_scores=True, capped_logits=True
     ),
     "gemma3": Rules(qk_norm="head", post_norms=True, scaled_embedding=True, scaled_query=True),
-    "cohere2": Rules(rope="windowed", norm="norm", parallel=True, scaled_logits=True),
+    "cohere2": Rules(rope="windowed", norm="norm", parallel="shared_norm", scaled_logits=True),
     "gpt-oss": Rules(late_outputs=True, gating="softmax_weight", normed_weights=False),
     "llama4": Rules(
         qk_norm="after_rope",
@@ -91,10 +95,42 @@ RULES: dict[str, Rules] = {
     "gemma": Rules(scaled_embedding=True, scaled_query=True),
     "granite": Rules(scaled_embedding=True, scaled_residual=True, scaled_logits=True),
     "granitemoe": Rules(scaled_embedding=True, scaled_residual=True, scaled_logits=True),
-    "command-r": Rules(norm="norm", parallel=True, scaled_logits=True),
+    "command-r": Rules(norm="norm", parallel="shared_norm", scaled_logits=True),
     "exaone4": Rules(qk_norm="head", rope="windowed", pre_norms=False, post_norms=True),
     "glm4": Rules(post_norms=True),
     "starcoder2": Rules(norm="norm"),
+    "phi2": Rules(norm="norm", parallel="shared_norm", residual_last=True, scaled_query=True),
+    "falcon": Rules(norm="norm", parallel="shared_norm", residual_last=True),
+    "gptneox": Rules(norm="norm", parallel="own_norm"),
+    "gpt2": Rules(norm="norm", rope="none", learned_positions=True),
+    "starcoder": Rules(norm="norm", rope="none", learned_positions=True),
+    "bloom": Rules(norm="norm", rope="none", normed_embedding=True),
+    "mpt": Rules(norm="norm", rope="none"),
+    "jais": Rules(norm="norm", rope="none"),
+    "stablelm": Rules(norm="norm"),
+    "orion": Rules(norm="norm"),
+    "codeshell": Rules(norm="norm"),
+    "nemotron": Rules(norm="norm"),
+    "olmo": Rules(norm="norm"),
+    "qwen": Rules(),
+    "baichuan": Rules(rope="skip4"),
+    "xverse": Rules(),
+    "exaone": Rules(),
+    "deci": Rules(),
+    "chatglm": Rules(),
+    "pangu-embedded": Rules(),
+    "minicpm": Rules(scaled_embedding=True, scaled_residual=True, scaled_logits=True),
+    "openelm": Rules(qk_norm="head"),
+    "refact": Rules(rope="none"),
+    "plamo": Rules(parallel="shared_norm", residual_last=True),
+    "maincoder": Rules(qk_norm="head"),
+    "phimoe": Rules(scaled_query=True, residual_first=True),
+    "deepseek": Rules(normed_weights=False),
+    "bailingmoe": Rules(),
+    "dbrx": Rules(norm="norm"),
+    "exaone-moe": Rules(qk_norm="head", rope="windowed", gating="own"),
+    "mimo2": Rules(gating="own"),
+    "mistral4": Rules(gating="own", tempered=True),
 }
 
 
@@ -105,22 +141,23 @@ def transformer(builder: Builder, rules: Rules) -> None:
     brought = residual
     if rules.scaled_embedding:
         residual = like("scale", residual)
+    if rules.learned_positions:
+        table = weight((shape.hidden_size, 1), builder.places.cpu)
+        residual = like("add", residual, get_rows(table, builder.positions))
+    if rules.normed_embedding:
+        residual = builder.norm(residual, rules.norm)
     temper = given((1, 1, builder.batch.num_tokens)) if rules.tempered else None
     last = len(shape.layers) - 1
     for index, layer in enumerate(shape.layers):
         builder.layer = index
-        cur = builder.norm(residual, rules.norm) if rules.pre_norms else residual
-        normed = cur
-        cur = _attention(builder, rules, layer, cur, temper)
-        if index == last and not rules.late_outputs:
-            if rules.parallel:
-                cur, residual, normed = builder.pick(cur, residual, normed)
-            else:
-                cur, residual = builder.pick(cur, residual)
-        if rules.parallel:
-            fed = _feed_forward(builder, rules, layer, normed)
-            residual = like("add", like("add", fed, residual), cur)
+        wanted = index == last and not rules.late_outputs
+        if rules.parallel == "shared_norm" or (rules.parallel == "own_norm" and not layer.is_odd):
+            residual = _side_by_side(builder, rules, layer, residual, picks=wanted)
             continue
+        cur = builder.norm(residual, rules.norm) if rules.pre_norms else residual
+        cur = _attention(builder, rules, layer, cur, temper)
+        if wanted:
+            cur, residual = builder.pick(cur, residual)
         if rules.post_norms:
             cur = builder.norm(cur, rules.norm)
         if rules.scaled_residual:
@@ -147,12 +184,30 @@ def transformer(builder: Builder, rules: Rules) -> None:
     graph.expand(cur)
 
 
+def _side_by_side(
+    builder: Builder, rules: Rules, layer: LayerShape, residual: Tensor, *, picks: bool
+) -> Tensor:
+    """Run attention and MLP on the same tensor and add both to it."""
+    normed = builder.norm(residual, rules.norm)
+    second = rules.parallel == "shared_norm" and layer.is_odd
+    cur = builder.norm(residual, rules.norm) if second else normed
+    cur = _attention(builder, rules, layer, cur, None)
+    if rules.parallel == "own_norm":
+        cur, residual = builder.pick(cur, residual) if picks else (cur, residual)
+        normed = builder.norm(residual, rules.norm)
+    elif picks:
+        cur, residual, normed = builder.pick(cur, residual, normed)
+    fed = _feed_forward(builder, rules, layer, normed)
+    order = (cur, residual) if rules.residual_last else (residual, cur)
+    return like("add", like("add", fed, order[0]), order[1])
+
+
 def _attention(
     builder: Builder, rules: Rules, layer: LayerShape, tensor: Tensor, temper: Tensor | None
 ) -> Tensor:
     part = layer.attention
     if isinstance(part, Latent):
-        return builder.latent_attention(part, tensor)
+        return builder.latent_attention(part, tensor, temper=temper)
     if part is None:
         return tensor
     query, key, value = builder.qkv(tensor, part)

@@ -1,6 +1,5 @@
 """What the cache costs under SGLang, whole model, ranks counted once."""
 
-from dataclasses import replace
 from functools import lru_cache
 
 from kvplan.engines.base import CacheGroup, CacheUse
@@ -14,7 +13,7 @@ from kvplan.engines.sglang.compressed import (
 )
 from kvplan.engines.sglang.pools import caps_by_requests
 from kvplan.engines.sglang.settings import Layout, Settings
-from kvplan.frozen import dataclass
+from kvplan.frozen import dataclass, replace
 from kvplan.layers import RECURRENT_STATES, CompressedAttention, kind_name
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.quantity import Quantity, exact

@@ -53,8 +53,10 @@ def unmodelled(model: ModelSpec, settings: Settings, context_tokens: int) -> Qua
     for cache, count in cache_kinds(model):
         missing = isinstance(cache, RECURRENT_STATES) and state_bytes(cache, settings.layout) is None
         if missing or model.structure.kind == "encoder-decoder":
-            low += cache_bytes(cache, context_tokens, wide, wide) * count if missing else 0
-            high += 4 * model.structure.hidden_size * context_tokens * count
+            least = cache_bytes(cache, context_tokens, wide, wide) if missing else 0
+            low += least * count
+            # A short context takes less than a state of fixed size.
+            high += max(least, 4 * model.structure.hidden_size * context_tokens) * count
     if not high:
         return exact(0)
     return Quantity(low, (low + high) // 2, high, "assumed", "between the textbook and full attention")

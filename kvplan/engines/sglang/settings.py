@@ -4,7 +4,6 @@ SGLang 0.5.23 srt/arg_groups/pipeline.py runs the hooks in this order: card defa
 share first, then kernels and pages by model, then data parallelism, which divides the chunk.
 """
 
-from dataclasses import replace
 from functools import lru_cache
 
 from kvplan.device import Device
@@ -16,7 +15,7 @@ from kvplan.engines.sglang.speculation import MAX_RUNNING, algorithm_of, draft_l
 from kvplan.engines.sglang.states import mamba_ratio_of, slots_per_request, ssm_dtype_of
 from kvplan.engines.sglang.traits import INKLING_RATIO, WHOLE_PROMPT_CLASSES, Traits, text_config, traits_of
 from kvplan.errors import InvalidValue, UnknownFormat
-from kvplan.frozen import dataclass
+from kvplan.frozen import dataclass, replace
 from kvplan.model import ModelSpec
 from kvplan.units import MIB
 from kvplan.workload import Workload

@@ -24,13 +24,14 @@ def adapter_bytes(model: ModelSpec, workload: Workload, tensor: int, pipeline: i
     """
     slots = whole(workload.option("max_loras"), DEFAULT_MAX_LORAS)
     rank = whole(workload.option("max_lora_rank"), DEFAULT_MAX_LORA_RANK)
+    is_sharded = bool(workload.option("fully_sharded_loras"))
     sizes = pipeline_split(sum(group.count for group in model.layers), pipeline)
     dense = experts = 0
     for group in stage_groups(model.layers, sum(sizes[:stage]), sizes[stage]):
         for part in group.layer.tensors:
             if len(part.shape) != 2 or "conv" in part.name:
                 continue
-            amount = slots * rank * 2 * group.count * _row(part, tensor)
+            amount = slots * rank * 2 * group.count * _row(part, tensor, is_sharded=is_sharded)
             if part.role in ADAPTED_ROLES:
                 dense += amount
             elif part.role == "expert":
@@ -38,9 +39,11 @@ def adapter_bytes(model: ModelSpec, workload: Workload, tensor: int, pipeline: i
     return Quantity(dense, dense, dense + experts, "assumed", WHY)
 
 
-def _row(part: Tensor, tensor: int) -> int:
-    """Return the elements of a rank-1 pair on one rank."""
+def _row(part: Tensor, tensor: int, *, is_sharded: bool) -> int:
+    """Return the elements of a rank-1 pair on one rank; ``--fully-sharded-loras`` splits both halves."""
     num_out, num_in = part.shape
-    if part.split == "in":
-        return num_in // tensor + num_out
-    return num_in + (num_out if part.split == "none" else num_out // tensor)
+    if part.split == "none":
+        return num_in + num_out
+    if is_sharded:
+        return num_in // tensor + num_out // tensor
+    return num_in // tensor + num_out if part.split == "in" else num_in + num_out // tensor

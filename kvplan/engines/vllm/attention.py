@@ -5,6 +5,8 @@ and ``get_supported_kernel_block_sizes`` under v1/attention/backends/mla. The ge
 number of the device's compute capability, 0 where no device is named.
 """
 
+from functools import lru_cache
+
 from kvplan.engines.base import Notice, Refusal
 from kvplan.engines.vllm.groups import DEFAULT_BLOCK_SIZE
 from kvplan.engines.vllm.kv_dtypes import DS_MLA_ROW_BYTES
@@ -24,6 +26,12 @@ def generation(compute_capability: str) -> int:
     """Return the major number of a compute capability such as ``9.0``; 0 where there is none."""
     major = compute_capability.partition(".")[0]
     return int(major) if major.isdigit() else 0
+
+
+@lru_cache(maxsize=1024)
+def follows_generation(model: ModelSpec) -> bool:
+    """Tell whether backends differ from one generation of cards to the next: for latents alone."""
+    return any(isinstance(cache, LatentAttention) for cache, _ in cache_kinds(model))
 
 
 def sparse_latent(model: ModelSpec) -> bool:

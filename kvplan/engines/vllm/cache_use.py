@@ -39,7 +39,7 @@ def cache_use(server: Server, context_tokens: int, num_sequences: int, num_block
     )
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=512)
 def _priced(server: Server, context_tokens: int) -> tuple[int, Quantity, tuple[CacheGroup, ...]]:
     """Return bytes a token, of one sequence, and by kind.
 

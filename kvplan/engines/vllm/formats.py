@@ -100,7 +100,10 @@ def kv_dtype_of(
 
 
 def _check_latent(model: ModelSpec, asked: str, name: str) -> None:
-    """Refuse formats that only latent attention has, and those it lacks."""
+    """Refuse formats that only latent attention has, and those it lacks.
+
+    vLLM 0.33 ``supported_kv_cache_dtypes`` of v1/attention/backends/mla: none has a per-token-head format.
+    """
     kinds = [cache for cache, _ in cache_kinds(model)]
     has_latent = any(isinstance(cache, LatentAttention | CompressedAttention) for cache in kinds)
     if name in DS_MLA_ROW_BYTES and not has_latent:
@@ -109,9 +112,11 @@ def _check_latent(model: ModelSpec, asked: str, name: str) -> None:
             why="vLLM's packed DS-MLA rows hold a latent and its rope part",
             hint="use --kv fp8",
         )
-    if has_latent and (name in TURBOQUANT or (name.startswith("nvfp4") and name not in DS_MLA_ROW_BYTES)):
+    packs_heads = name in KV_DTYPES and KV_DTYPES[name].per_token_head
+    is_plain_nvfp4 = name.startswith("nvfp4") and name not in DS_MLA_ROW_BYTES
+    if has_latent and (name in TURBOQUANT or packs_heads or is_plain_nvfp4):
         raise UnknownFormat(
             f"vLLM has no {asked} for latent attention",
-            why="its MLA backends take 16-bit, fp8 and the packed fp8_ds_mla and nvfp4_ds_mla rows",
+            why="no MLA backend takes it: 16-bit, fp8 and the packed fp8_ds_mla and nvfp4_ds_mla rows",
             hint="use --kv fp8",
         )

@@ -70,9 +70,7 @@ def pool_layout(
     blocks of a hybrid are aligned by the served model's config alone. Stages without any cache give a
     pool without groups (encoder layers only).
     """
-    own = {
-        _as_full(spec) if rules.unify_windows else spec for stage in stages for spec, count in stage if count
-    }
+    own = [spec for stage in stages for spec, count in stage if count]
     if drafting:
         stages = [*stages[:-1], [*stages[-1], *drafting]]
     layers = [

@@ -29,6 +29,11 @@ def on_device(weights: Quantity, workload: Workload) -> Quantity:
     )
 
 
+def ipc_bytes(workload: Workload) -> int:
+    """Return what is kept on the device for decoded frames (multimodal/gpu_ipc_memory.py): off the pool."""
+    return _gib(workload, "mm_ipc_gpu_memory_gb")
+
+
 def host_components(workload: Workload, weight_bytes: int, num_ranks: int) -> tuple[Component, ...]:
     """Return what all ranks together keep in system memory."""
     if not workload.engine_options:
@@ -40,4 +45,8 @@ def host_components(workload: Workload, weight_bytes: int, num_ranks: int) -> tu
     blocks = _gib(workload, "kv_offloading_size") + _gib(workload, "swap_space") * num_ranks
     if blocks:
         found.append(Component("kv_cache", exact(blocks), "--kv-offloading-size, --swap-space"))
+    images = _gib(workload, "mm_processor_cache_gb")
+    if images:
+        # One for the API server, one for the engine (config/multimodal.py).
+        found.append(Component("multimodal", exact(2 * images), "--mm-processor-cache-gb, twice"))
     return tuple(found)

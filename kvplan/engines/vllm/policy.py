@@ -12,8 +12,9 @@ from kvplan.device import Device
 from kvplan.engines.base import Engine, Notice, Plan, context_or_limit
 from kvplan.engines.vllm.cache_use import cache_use
 from kvplan.engines.vllm.formats import KV_NAMES, WEIGHT_FAMILIES
+from kvplan.engines.vllm.loads import available_bytes, loaded_plans
 from kvplan.engines.vllm.offload import host_components
-from kvplan.engines.vllm.ranks import Rank, available_bytes, loaded_plans, ranks_of
+from kvplan.engines.vllm.ranks import Rank, ranks_of
 from kvplan.engines.vllm.server import Server, server_of
 from kvplan.engines.vllm.settings import engine_options
 from kvplan.engines.vllm.startup import Startup, startup_of
@@ -103,7 +104,7 @@ class _Start:
     details: tuple[tuple[str, object], ...]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)
 def _started(server: Server, devices: tuple[Device, ...], context_tokens: int) -> _Start:
     ranks = ranks_of(server, devices)
     rooms = available_bytes(server, ranks, context_tokens)

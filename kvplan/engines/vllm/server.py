@@ -7,14 +7,15 @@ from functools import lru_cache
 
 from kvplan.device import Device
 from kvplan.engines.base import Notice, Parallel, Refusal
-from kvplan.engines.vllm.attention import backend_refusals, default_block_size
+from kvplan.engines.vllm.attention import backend_refusals, default_block_size, follows_generation
 from kvplan.engines.vllm.formats import check_weights, kv_dtype_of, weights_format_of
 from kvplan.engines.vllm.parallel import parallel_of
 from kvplan.engines.vllm.pool import Demand
-from kvplan.engines.vllm.settings import Card, Settings, card_of, not_planned, settings_of
+from kvplan.engines.vllm.settings import Card, Settings, card_of, settings_of
 from kvplan.engines.vllm.speculative import draft_refusals, speculation_of
-from kvplan.engines.vllm.stages import Layout, has_states, layout_of, unmodelled_notices
-from kvplan.engines.vllm.versions import Behaviour, behaviour, runs_v1
+from kvplan.engines.vllm.stages import Layout, has_states, layout_of, unmodelled_notices, with_wide_layers
+from kvplan.engines.vllm.unplanned import not_planned
+from kvplan.engines.vllm.versions import V1_ONLY_SINCE, Behaviour, behaviour, runs_v1
 from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec
 from kvplan.workload import Workload
@@ -60,7 +61,8 @@ def server_of(
 
     Raises UnknownFormat for formats vLLM does not take, InvalidValue and OptionClash for flags.
     """
-    card = card_of(devices[0] if devices else None, version)
+    by_generation = version < V1_ONLY_SINCE or follows_generation(model)
+    card = card_of(devices[0] if devices else None, version, by_generation=by_generation)
     length = _resolving_length(model, workload, version, card.generation, context_tokens)
     asked = (
         workload.weights_format,
@@ -141,6 +143,12 @@ def _resolved(
         layout_of(model, dtype, ranks, settings.pool, settings.states, settings.speculation)
         for ranks in ((parallel.tensor, parallel.pipeline), (1, 1))
     )
+    skipped = workload.option("kv_cache_dtype_skip_layers")
+    if isinstance(skipped, tuple) and skipped:
+        layout, whole = (
+            with_wide_layers(each, model, dtype, ranks, settings.states, skipped)
+            for each, ranks in ((layout, parallel.tensor), (whole, 1))
+        )
     in_flight, encoder = settings.in_flight_tokens, settings.encoder_tokens
     groups = layout.pool.groups
     if not layout.is_modelled:

@@ -8,7 +8,7 @@ model_executor/models/config.py (state dtypes).
 from functools import lru_cache
 
 from kvplan.device import Device
-from kvplan.engines.base import Notice, Parallel
+from kvplan.engines.base import Parallel
 from kvplan.engines.vllm.activations import has_towers
 from kvplan.engines.vllm.attention import generation
 from kvplan.engines.vllm.groups import PoolRules
@@ -37,8 +37,8 @@ V0_LONG_CONTEXT_TOKENS = 32768
 class Card:
     """What of a device decides how a server resolves itself; nothing where no device is named.
 
-    ``generation`` is the major number of its compute capability, ``max_num_batched_tokens`` and
-    ``max_num_seqs`` the scheduler's defaults there.
+    ``generation`` is the major number of its compute capability, 0 where it changes nothing;
+    ``max_num_batched_tokens`` and ``max_num_seqs`` are the scheduler's defaults there.
     """
 
     generation: int
@@ -143,6 +143,9 @@ def _largest_capture(workload: Workload, max_num_seqs: int) -> int:
     """Return the largest batch that is captured: twice the sequences, at most 512 (config/vllm.py)."""
     default = min(2 * max_num_seqs, LARGEST_CAPTURE)
     asked = workload.option("max_cudagraph_capture_size")
+    given = workload.option("cudagraph_capture_sizes")
+    if isinstance(given, tuple) and given:
+        asked = max(given)
     config = workload.option("compilation_config")
     if isinstance(config, dict):
         sizes = config.get("cudagraph_capture_sizes")
@@ -205,8 +208,8 @@ def _state_dtypes(model: ModelSpec, workload: Workload) -> StateDtypes:
 
 
 @lru_cache(maxsize=1024)
-def card_of(device: Device | None, version: tuple[int, int]) -> Card:
-    """Return a device's kind: its generation and the defaults of an API server by its memory.
+def card_of(device: Device | None, version: tuple[int, int], *, by_generation: bool) -> Card:
+    """Return a device's kind: the defaults of an API server by its memory, and its generation if asked.
 
     engine/arg_utils.py get_batch_defaults: the A100 is kept small since 0.9, the largest tier is new in
     0.28, the GB10 is kept small since 0.33.
@@ -222,7 +225,7 @@ def card_of(device: Device | None, version: tuple[int, int]) -> Card:
         tokens, seqs = 16384, 1024
     elif memory >= BIG_DEVICE_BYTES and not is_small_tier:
         tokens, seqs = 8192, 1024
-    return Card(generation(device.compute_capability), tokens, seqs)
+    return Card(generation(device.compute_capability) if by_generation else 0, tokens, seqs)
 
 
 def _scheduler(
@@ -256,28 +259,6 @@ def _v0_chunks(model: ModelSpec, workload: Workload, max_model_len: int) -> bool
     if workload.option("enable_lora") or workload.option("speculative_model"):
         return False
     return not any(isinstance(cache, LatentAttention | SlidingWindow) for cache, _ in cache_kinds(model))
-
-
-# Flags that change memory in ways that are not planned, and what they do.
-NOT_PLANNED: dict[str, str] = {
-    "kv_transfer_config": "a KV connector's buffers",
-    "enable_eplb": "redundant experts",
-    "num_redundant_experts": "redundant experts",
-    "prefill_context_parallel_size": "prefill context parallelism",
-    "disable_sliding_window": "windows cut to the context",
-    "hf_overrides": "a changed config",
-    "rope_scaling": "a changed rope",
-    "mm_processor_kwargs": "changed image sizes",
-}
-
-
-def not_planned(workload: Workload) -> tuple[Notice, ...]:
-    """Return a notice for every flag whose effect on memory is not planned."""
-    return tuple(
-        Notice("flag-not-planned", f"--{name.replace('_', '-')}: {what} not counted")
-        for name, what in NOT_PLANNED.items()
-        if workload.option(name)
-    )
 
 
 def engine_options(

@@ -12,6 +12,11 @@ from kvplan.layers import AttentionCache, FullAttention, LatentAttention, Layer,
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.workload import Workload
 
+FLAGS_OF_THEIR_OWN = (
+    ("method", "speculative_method"),
+    ("model", "speculative_model"),
+    ("num_speculative_tokens", "num_speculative_tokens"),
+)
 # Methods that take no weights and no cache of their own.
 WITHOUT_MODEL = ("ngram", "ngram_gpu", "suffix", "extract_hidden_states", "custom_class")
 # Heads without attention: nothing of them is cached.
@@ -48,13 +53,15 @@ NONE = Speculation()
 
 def speculation_of(model: ModelSpec, workload: Workload) -> tuple[Speculation, tuple[Notice, ...]]:
     """Return the drafting asked for, and what of it is assumed."""
-    config = workload.option("speculative_config")
-    if not isinstance(config, dict):
-        # Before 0.9 the draft had flags of its own.
-        named = workload.option("speculative_model")
-        if not named:
-            return NONE, ()
-        config = {"model": named, "num_speculative_tokens": workload.option("num_speculative_tokens")}
+    asked = workload.option("speculative_config")
+    config: dict[str, object] = dict(asked) if isinstance(asked, dict) else {}
+    # Flags of their own: --speculative-model before 0.9, --spec-model and others again in 0.33.
+    own = {
+        key: workload.option(name) for key, name in FLAGS_OF_THEIR_OWN if workload.option(name) is not None
+    }
+    if not isinstance(asked, dict) and not {"method", "model"} & set(own):
+        return NONE, ()
+    config = own | config
     tokens = config.get("num_speculative_tokens")
     named = str(config.get("model") or "")
     method = str(config.get("method") or _method_of(named, model.draft)).casefold().strip("[]")

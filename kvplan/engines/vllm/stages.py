@@ -1,5 +1,6 @@
 """vLLM: the pipeline stages of a model: the caches of each, and the pool they share."""
 
+from dataclasses import replace
 from functools import lru_cache
 
 from kvplan.dtypes import KV_FORMATS
@@ -11,7 +12,7 @@ from kvplan.engines.vllm.pool import PoolLayout
 from kvplan.engines.vllm.speculative import UNKNOWN_TOKEN_BYTES, WITHOUT_CACHE, Speculation, draft_layers
 from kvplan.engines.vllm.states import StateDtypes
 from kvplan.frozen import dataclass
-from kvplan.layers import RECURRENT_STATES, Cache, LayerGroup, kind_name
+from kvplan.layers import RECURRENT_STATES, Cache, LayerGroup, SlidingWindow, kind_name
 from kvplan.model import ModelSpec, cache_kinds, num_layers
 from kvplan.sharding import pipeline_split, stage_groups
 from kvplan.textbook import cache_bytes
@@ -74,6 +75,28 @@ def layout_of(
         highs.append(high)
         start += size
     return Layout(pool_layout(stages, rules, drafts), tuple(lows), tuple(highs))
+
+
+def with_wide_layers(
+    layout: Layout, model: ModelSpec, dtype: str, tensor: int, states: StateDtypes, skipped: tuple[str, ...]
+) -> Layout:
+    """Return the layout where ``--kv-cache-dtype-skip-layers`` keeps layers in the model's own type.
+
+    By index, or all of a kind (``sliding_window``). How their pages are padded is not modelled: what they
+    take more is between nothing and full attention of all that are named.
+    """
+    own = model.dtype if model.dtype in ("float16", "float32") else "bfloat16"
+    more = 0
+    for cache, count in cache_kinds(model):
+        narrow, wide = (
+            sum(spec.bytes_per_token for spec in specs_of(cache, tensor, name, states, 0) or ())
+            for name in (dtype, own)
+        )
+        is_named = "sliding_window" in skipped and isinstance(cache, SlidingWindow)
+        named = count if is_named else min(count, sum(name.isdigit() for name in skipped))
+        more += max(0, wide - narrow) * named
+    highs = tuple(high + more for high in layout.unmodelled_high_bytes)
+    return replace(layout, unmodelled_high_bytes=highs)
 
 
 @lru_cache(maxsize=512)

@@ -59,8 +59,13 @@ def loaded_weights(
     expert: int,
     stage: int,
     speculation: Speculation,
+    *,
+    whole_towers: bool = False,
 ) -> Quantity:
-    """Return what a rank of ``stage`` holds after loading."""
+    """Return what a rank of ``stage`` holds after loading.
+
+    ``whole_towers`` is ``--mm-encoder-tp-mode data``: every rank has all of a tower.
+    """
     share = stage_weight_bytes(model, format_name, tensor, pipeline, expert, stage)
     if weight_format(format_name).family == "gguf":
         return Quantity(share, share, share + share // 100, "calibrated", WHY)
@@ -72,7 +77,9 @@ def loaded_weights(
     if stage == pipeline - 1:
         expected += _draft_bytes(model, tensor, expert, speculation)
     split, whole = _tower_bytes(model, format_name, tensor) if stage == 0 else (0, 0)
-    if not _tower_is_split(model):
+    if whole_towers:
+        expected += whole - split if _tower_is_split(model) else 0
+    elif not _tower_is_split(model):
         # vLLM splits towers like the text (--mm-encoder-tp-mode weights); a few loaders keep them whole.
         expected -= whole - split
     is_repacked = weight_format(format_name).family == "fp4"
