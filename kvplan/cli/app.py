@@ -33,6 +33,9 @@ COMMANDS: dict[str, str] = {
 }
 TAKES_ENGINE_FLAGS = ("fit", "show", "compare", "sweep", "capacity", "verify")
 
+# What Typer exits with when it is interrupted while it reads the words.
+INTERRUPTED = 130
+
 Job = Callable[[tuple[str, ...]], Outcome]
 _jobs: list[Job] = []
 
@@ -63,6 +66,8 @@ def _run(own: list[str], engine_words: Sequence[str]) -> Outcome:
             _build(own)(args=own, prog_name="kvplan")
     except SystemExit as ending:
         code = ending.code if isinstance(ending.code, int) else 0
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt from None
         if code:
             raise _usage_error(complaints.getvalue(), own) from None
     if not _jobs:
