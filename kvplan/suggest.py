@@ -1,10 +1,10 @@
 """To make it fit: the smallest changes that do, each computed, not guessed.
 
-Single changes first (KV format, weights format, context, sequences, the engine's share of the card,
-its graphs, number of GPUs), then pairs of those that do not suffice alone, then running with layers
-in system memory. Ranked by loss of quality, then by what it costs: a GPU costs money, graphs speed, a
-shorter context or fewer sequences do less than was asked and are charged as a small loss. What the
-engine refuses is never proposed.
+Single changes first (KV format, weights format, context, sequences, the engine's share of the card, what
+it makes room for at once, its graphs, number of GPUs), then pairs of those that do not suffice alone, then
+running with layers in system memory. Ranked by loss of quality, then by what it costs: a GPU costs
+money, graphs speed, a shorter context or fewer sequences do less than was asked and are charged as a
+small loss. What the engine refuses is never proposed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,6 +27,8 @@ from kvplan.workload import Workload
 MAX_SUGGESTIONS = 4
 # Weights that nothing has packed.
 FULL_BITS = 16
+# Weights that are published in fewer bits than this are not published in other packings.
+PACKED_BITS = 8
 MIN_CONTEXT_TOKENS = 2048
 # Beyond this a server has no room for what its allocator and libraries take later.
 MAX_SHARE = 0.97
@@ -47,10 +49,16 @@ WEIGHTS: tuple[str, ...] = (
 # What each engine calls its share of the card and its switch for running without graphs.
 SHARE_OPTION = {"vllm": "gpu_memory_utilization", "sglang": "mem_fraction_static"}
 EAGER_OPTION = {"vllm": "enforce_eager", "sglang": "disable_cuda_graph"}
+# What a server makes room for at once: a step of a prompt (vLLM's default on small cards) and the rows it
+# samples (half of that default).
+ROOM_OPTIONS: dict[str, tuple[tuple[str, int], ...]] = {
+    "vllm": (("max_num_batched_tokens", 2048), ("max_num_seqs", 128)),
+}
 
 SHORTER_LOSS = 6
 GPU_COST = 10
 EAGER_COST = 2
+ROOM_COST = 2
 OFFLOAD_COST = 100
 # Files that people run from system memory, the best first.
 SPILLED_WEIGHTS = ("q8_0", "q4_k_m")
@@ -152,6 +160,7 @@ def _singles(base: Plan, situation: Situation) -> Iterator[Option]:
     now = base.weights.expected
     for name in WEIGHTS:
         other = name != base.weights_format and _can_load(situation, name)
+        other = other and not _packs_again(situation.model, name)
         if other and _smaller(situation.model, name, base.weights_format, now):
             yield Option("weights", name, weight_loss(name).rank)
     yield from _engine_options(base, situation)
@@ -164,6 +173,11 @@ def _can_load(situation: Situation, name: str) -> bool:
         return True
     # Another engine would not understand the flags that were given.
     return not situation.engine_chosen and not situation.workload.engine_options
+
+
+def _packs_again(model: ModelSpec, name: str) -> bool:
+    """Tell whether a format would pack anew what is published packed: GGUF files are, others are not."""
+    return least_bits(model.weights_format) < PACKED_BITS and weight_format(name).family != "gguf"
 
 
 def _smaller(model: ModelSpec, name: str, now: str, than_bytes: int) -> bool:
@@ -184,6 +198,10 @@ def _engine_options(base: Plan, situation: Situation) -> Iterator[Option]:
         while step / 100 <= MAX_SHARE:
             yield Option(share_name, f"{step / 100:g}", cost=1)
             step += 1
+    for name, least in ROOM_OPTIONS.get(base.engine_name, ()):
+        now = options.get(name)
+        if isinstance(now, int) and now > least >= situation.workload.num_sequences:
+            yield Option(name, str(least), cost=ROOM_COST)
     eager = EAGER_OPTION.get(base.engine_name)
     if eager and not situation.workload.option(eager):
         yield Option(eager, "true", cost=EAGER_COST)

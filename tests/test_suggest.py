@@ -187,3 +187,19 @@ SUGGESTED = {
 def test_leaving_out_what_cannot_be_printed_changes_no_suggestion(answer, words):
     _, data = answer("fit", *words.split())
     assert [item["changes"] for item in data["suggestions"]] == SUGGESTED[words]
+
+
+def test_a_checkpoint_in_four_bits_is_not_packed_anew(answer):
+    words = ("fit", "gpt-oss-120b", "--gpu", "h100", "--ctx", "128k", "--engine", "vllm")
+    code, data = answer(*words)
+    assert code == 1
+    assert data["suggestions"]
+    assert not [each for each in data["suggestions"] if "weights" in each["changes"]]
+
+
+def test_less_room_for_samples_is_proposed(answer):
+    code, data = answer("fit", "gpt-oss-120b", "--gpu", "h100", "--ctx", "60k", "--engine", "vllm")
+    assert code == 1
+    (fewer,) = [each for each in data["suggestions"] if "max_num_seqs" in each["changes"]]
+    assert (fewer["verdict"], fewer["changes"]) == ("fits", {"max_num_seqs": "128"})
+    assert fewer["command"].endswith("-- --max-num-seqs 128")
