@@ -100,6 +100,11 @@ def choices(
     return tuple(found)
 
 
+def best_first(tried: Iterable[Choice]) -> tuple[Choice, ...]:
+    """Return choices in the order in which what fits is ranked."""
+    return tuple(sorted(tried, key=lambda choice: _order(choice.model, choice.loss)))
+
+
 def fitting(
     tried: Iterable[Choice],
     workload: Workload,
@@ -139,13 +144,19 @@ def best_on(
     rules: Rules = DEFAULT_RULES,
     tokens_per_second: float | None = None,
 ) -> Candidate | None:
-    """Return the best of the choices on ``devices`` that decodes so fast; None if none fits."""
+    """Return the best of the choices on ``devices`` that decodes so fast; None if none fits.
+
+    ``tried`` are in the order of ``best_first``: what cannot be better than what fits is never planned.
+    """
     is_fast = tokens_per_second is not None
-    found = fitting(tried, workload, devices, engine=engine, rules=rules, rates=is_fast)
-    if tokens_per_second is not None:
-        found = (candidate for candidate in found if fast_enough(candidate, tokens_per_second))
-    best = min(found, key=_rank, default=None)
-    return best if best is None or is_fast else replace(best, rate=decode_rate(best.plan))
+    tight: Candidate | None = None
+    for candidate in fitting(tried, workload, devices, engine=engine, rules=rules, rates=is_fast):
+        if tokens_per_second is not None and not fast_enough(candidate, tokens_per_second):
+            continue
+        if candidate.verdict.status == "fits":
+            return candidate if is_fast else replace(candidate, rate=decode_rate(candidate.plan))
+        tight = tight or candidate
+    return tight if tight is None or is_fast else replace(tight, rate=decode_rate(tight.plan))
 
 
 @lru_cache(maxsize=4096)
@@ -219,14 +230,12 @@ def ranked(found: Iterable[Candidate], *, every_format: bool = False) -> tuple[C
     return tuple(best.values())
 
 
-def _rank(candidate: Candidate) -> tuple[bool, bool, int, int, str]:
-    return (
-        candidate.verdict.status != "fits",
-        candidate.loss.tier == "large",
-        -candidate.num_parameters,
-        candidate.loss.rank,
-        candidate.plan.model.name,
-    )
+def _rank(candidate: Candidate) -> tuple[bool, tuple[bool, int, int, str]]:
+    return candidate.verdict.status != "fits", _order(candidate.plan.model, candidate.loss)
+
+
+def _order(model: ModelSpec, loss: Loss) -> tuple[bool, int, int, str]:
+    return loss.tier == "large", -num_model_parameters(model), loss.rank, model.name
 
 
 def fast_enough(candidate: Candidate, tokens_per_second: float) -> bool:

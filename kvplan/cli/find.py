@@ -163,7 +163,7 @@ def _every_card(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
     from kvplan.cli.progress import watched
     from kvplan.cli.question import devices_of, rules_of, workload_of
     from kvplan.errors import OptionClash
-    from kvplan.find import best_on, choices
+    from kvplan.find import best_first, best_on, choices
     from kvplan.hardware.catalog import catalogue
     from kvplan.report.find_answer import FindAnswer
 
@@ -177,7 +177,9 @@ def _every_card(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
     models, engine = _models(filters), _engine(asked, filters)
     # The whole catalogue in every format on every card would take minutes.
     published_only = not (filters.words or filters.families or filters.weights)
-    tried = choices(models, formats=filters.weights or None, engine=engine, published_only=published_only)
+    tried = best_first(
+        choices(models, formats=filters.weights or None, engine=engine, published_only=published_only)
+    )
     cards = catalogue()
     found: list[tuple[Asked, Candidate]] = []
     for card in watched(cards, len(cards), "planning"):

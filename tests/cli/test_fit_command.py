@@ -155,8 +155,14 @@ def test_a_closed_pipe_keeps_the_verdict_and_says_nothing():
 def test_ctrl_c_ends_with_130(tmp_path):
     pipe = tmp_path / "model.json"
     os.mkfifo(pipe)
+    # Shells start background jobs with SIGINT ignored, and children inherit that.
+    program = (
+        "import runpy, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "runpy.run_module('kvplan', run_name='__main__')\n"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "kvplan", "fit", "-", "--gpu", "h100"],
+        [sys.executable, "-c", program, "fit", "-", "--gpu", "h100"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
