@@ -33,6 +33,14 @@ QUANTIZED = re.compile(
 )
 
 
+# What those words are among kvplan's formats, the more telling ones first.
+FORMAT_WORDS: tuple[tuple[str, str], ...] = (
+    ("nvfp4", "nvfp4"), ("mxfp4", "mxfp4"), ("fp8", "fp8"), ("awq", "awq"), ("gptq-int8", "gptq-int8"),
+    ("gptq", "gptq-int4"), ("w4a16", "w4a16"), ("autoround", "w4a16"), ("w8a8", "int8"), ("bnb-4bit", "nf4"),
+    ("nf4", "nf4"), ("int8", "int8"),
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Unresolved:
     """Why a launch's model is not known, and what to type."""
@@ -139,7 +147,8 @@ class Models:
         try:
             model = self.open(choice.ref, offline=settings.offline)
         except HubError as error:
-            return Unresolved(f"{choice.ref} is not bundled; {error.why or error.message}", _mapping(launch))
+            why = f"{choice.ref} is not bundled; {error.why or error.message}"
+            return Unresolved(why, _proposed(choice.ref, launch))
         except CannotTell as error:
             return Unresolved(f"{error.message}: {error.why}" if error.why else error.message, error.hint)
         except UnknownFormat as error:
@@ -192,6 +201,16 @@ def _mapping(launch: Launch) -> str:
     return f"--model {launch.model.text if launch.model and launch.model.known else launch.name}=ID"
 
 
+def _proposed(ref: str, launch: Launch) -> str:
+    """Return the mapping to type for a release of a bundled model in another format, by its name."""
+    guess = next((name for name in _candidates(ref) if is_bundled(name)), None)
+    if guess is None:
+        return _mapping(launch)
+    said = ref.rpartition("/")[2].casefold()
+    weights = next((each for word, each in FORMAT_WORDS if word in said), "FORMAT")
+    return f"--model {ref}={guess},weights={weights}" if QUANTIZED.search(said) else f"--model {ref}={guess}"
+
+
 def _names(launch: Launch) -> Iterator[str]:
     """Yield the names by which a mapping may mean a launch's model, the most specific first."""
     yield launch.name
@@ -228,7 +247,8 @@ def _candidates(written: str) -> Iterator[str]:
     last = written.rstrip("/").rpartition("/")[2]
     last = re.sub(r"\.gguf$|-\d{5}-of-\d{5}", "", last, flags=re.IGNORECASE)
     last = GGUF_QUANT.sub("", last)
-    stripped = re.sub(rf"[-_.]*(?:{QUANTIZED.pattern})[-_.]*", "-", last, flags=re.IGNORECASE).strip("-_.")
+    quantized = rf"[-_.]*(?:{QUANTIZED.pattern})(?:[-_.](?:kv|dynamic|block))*[-_.]*"
+    stripped = re.sub(quantized, "-", last, flags=re.IGNORECASE).strip("-_.")
     for name in (last.strip("-_."), stripped):
         yield name
         yield re.sub(r"^[A-Za-z]+_", "", name)

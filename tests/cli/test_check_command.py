@@ -505,3 +505,24 @@ def test_a_draft_that_is_not_known_leaves_a_failure_open(check):
         _, data = check({"a.yml": text}, "--gpu", "40GB", "--model", f"/models/draft={name}")
         assert data["deployments"][0]["verdict"] == verdict
     assert check({"a.yml": text}, "--gpu", "24GB")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("Qwen/Qwen3-14B-FP8", "--model Qwen/Qwen3-14B-FP8=Qwen3-14B,weights=fp8"),
+        ("amd/Llama-3.1-70B-Instruct-FP8-KV",
+         "--model amd/Llama-3.1-70B-Instruct-FP8-KV=Llama-3.1-70B-Instruct,weights=fp8"),
+        ("someone/Qwen3-14B-AWQ", "--model someone/Qwen3-14B-AWQ=Qwen3-14B,weights=awq"),
+        ("someone/Qwen3-14B-4bit", "--model someone/Qwen3-14B-4bit=Qwen3-14B,weights=FORMAT"),
+        ("someone/of-their-own", "--model someone/of-their-own=ID"),
+    ],
+)  # fmt: skip
+def test_a_release_in_another_format_has_its_mapping_proposed_not_made(check, name, fix):
+    _, data = check({"a.sh": f"vllm serve {name}\n"}, "--gpu", "h100")
+    (row,) = data["deployments"]
+    assert (row["verdict"], row["fix"]) == ("unknown", fix)
+    if fix.endswith(("ID", "FORMAT")):
+        return
+    _, data = check({"a.sh": f"vllm serve {name} --max-model-len 8192\n"}, "--gpu", "2xh100", *fix.split())
+    assert data["deployments"][0]["verdict"] != "unknown"
