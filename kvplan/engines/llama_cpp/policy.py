@@ -11,10 +11,7 @@ from copy import copy
 
 from kvplan.device import Device
 from kvplan.engines.base import (
-    CacheUse,
-    Check,
     Component,
-    DevicePlan,
     Engine,
     Notice,
     Parallel,
@@ -23,11 +20,11 @@ from kvplan.engines.base import (
 )
 from kvplan.engines.llama_cpp.commands import server_command, startup_lines
 from kvplan.engines.llama_cpp.compute import compute_buffers
-from kvplan.engines.llama_cpp.devices import one_memory_check, runtime_of
+from kvplan.engines.llama_cpp.device_plan import cache_on, device_plan
 from kvplan.engines.llama_cpp.extras import extra_components
 from kvplan.engines.llama_cpp.fit import Room, fitted_context, min_context, shrinks, target_bytes
 from kvplan.engines.llama_cpp.notices import BY_PARTS, notices_of
-from kvplan.engines.llama_cpp.placement import Holding, Placed, layout_of, place, shares_of
+from kvplan.engines.llama_cpp.placement import Placed, layout_of, place, shares_of
 from kvplan.engines.llama_cpp.refusals import refusals
 from kvplan.engines.llama_cpp.settings import (
     ALL_LAYERS,
@@ -36,6 +33,7 @@ from kvplan.engines.llama_cpp.settings import (
     Settings,
     cache_types,
     gguf_format,
+    options_of,
     settings_of,
 )
 from kvplan.engines.llama_cpp.use import cache_use, cells_for
@@ -43,8 +41,8 @@ from kvplan.errors import InvalidValue
 from kvplan.frozen import replace
 from kvplan.gguf.mix import mix_bytes
 from kvplan.model import ModelSpec, num_layers
-from kvplan.quantity import Quantity, exact, total
-from kvplan.units import ceil_div, format_gib, format_tokens
+from kvplan.quantity import exact
+from kvplan.units import format_gib, format_tokens
 from kvplan.weights import format_name_of, weight_bytes
 from kvplan.workload import Workload
 
@@ -270,11 +268,11 @@ class LlamaCppEngine(Engine):
             beside = [(*parts, part) for parts, part in zip(beside, draft.devices, strict=False)]
             host.append(draft.host)
         plans = tuple(
-            _device_plan(
+            device_plan(
                 device,
                 self.budget_bytes(device, workload),
                 placed.devices[index],
-                _cache_on(placed, index, cache),
+                cache_on(placed, index, cache),
                 compute.cards[index],
                 workload,
                 host,
@@ -315,7 +313,7 @@ class LlamaCppEngine(Engine):
 
     def options(self, settings: Settings) -> tuple[tuple[str, object], ...]:
         """Return the settings under the engine's own names."""
-        return _options(settings)
+        return options_of(settings)
 
     def commands(
         self, model: ModelSpec, format_name: str, settings: Settings, workload: Workload, num_gpus: int
@@ -355,68 +353,3 @@ def without_options(workload: Workload, *names: str) -> Workload:
     """Return the workload without some of the engine's options, which now stand in its own fields."""
     kept = tuple((key, value) for key, value in workload.engine_options if key not in names)
     return replace(workload, engine_options=kept)
-
-
-def _cache_on(placed: Placed, index: int, cache: CacheUse) -> Quantity:
-    if not placed.unmodelled:
-        return exact(placed.devices[index].cache_bytes)
-    whole, num_gpus = cache.total, len(placed.devices)
-    return Quantity(
-        ceil_div(whole.low, num_gpus),
-        ceil_div(whole.expected, num_gpus),
-        ceil_div(whole.high, num_gpus),
-        "assumed",
-    )
-
-
-def _by_share(amount: Quantity) -> Quantity:
-    why = "a part of every layer, taken to be the device's share"
-    return Quantity(amount.low * 85 // 100, amount.expected, amount.high * 115 // 100, "assumed", why)
-
-
-def _device_plan(
-    device: Device,
-    budget_bytes: int,
-    held: Holding,
-    kv_cache: Quantity,
-    compute: Quantity,
-    workload: Workload,
-    host: Sequence[Component],
-    extras: Sequence[Component],
-    by_parts: bool,
-) -> DevicePlan:
-    weights = exact(held.weight_bytes)
-    if by_parts:
-        weights, kv_cache = _by_share(weights), _by_share(kv_cache)
-    parts = [Component("weights", weights), Component("kv_cache", kv_cache)]
-    if held.state_bytes:
-        parts.append(Component("recurrent_state", exact(held.state_bytes)))
-    parts.append(Component("activations", compute, "compute buffer"))
-    parts += extras
-    runtime = runtime_of(device, workload.option("device"))
-    if workload.overhead_bytes is not None:
-        runtime = exact(workload.overhead_bytes, "--overhead")
-    parts.append(Component("runtime", runtime))
-    components = tuple(parts)
-    required = total(part.bytes for part in components)
-    checks = [Check("budget", required, budget_bytes, "the card is full")]
-    if device.unified_memory:
-        checks.append(one_memory_check(device, components, host))
-    return DevicePlan(device, budget_bytes, components, tuple(checks), reads=held.reads)
-
-
-def _options(settings: Settings) -> tuple[tuple[str, object], ...]:
-    return (
-        ("n_ctx", settings.n_ctx),
-        ("n_parallel", settings.n_parallel),
-        ("n_batch", settings.n_batch),
-        ("n_ubatch", settings.n_ubatch),
-        ("flash_attn", settings.flash_attn),
-        ("kv_unified", settings.kv_unified),
-        ("swa_full", settings.swa_full),
-        ("n_gpu_layers", settings.n_gpu_layers),
-        ("type_k", settings.type_k),
-        ("type_v", settings.type_v),
-        ("n_cpu_moe", settings.n_cpu_moe),
-        ("kv_offload", settings.kv_offload),
-    )

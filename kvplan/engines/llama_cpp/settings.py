@@ -224,3 +224,21 @@ def _bad_override(part: str, why: str) -> InvalidValue:
         why=why,
         hint="write it like --override-tensor '.ffn_.*_exps.=CPU'",
     )
+
+
+def options_of(settings: Settings) -> tuple[tuple[str, object], ...]:
+    """Return the settings under llama.cpp's own names."""
+    return (
+        ("n_ctx", settings.n_ctx),
+        ("n_parallel", settings.n_parallel),
+        ("n_batch", settings.n_batch),
+        ("n_ubatch", settings.n_ubatch),
+        ("flash_attn", settings.flash_attn),
+        ("kv_unified", settings.kv_unified),
+        ("swa_full", settings.swa_full),
+        ("n_gpu_layers", settings.n_gpu_layers),
+        ("type_k", settings.type_k),
+        ("type_v", settings.type_v),
+        ("n_cpu_moe", settings.n_cpu_moe),
+        ("kv_offload", settings.kv_offload),
+    )
