@@ -175,7 +175,7 @@ def _every_card(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
         )
     workload, rules = workload_of(asked), rules_of(asked)
     models, engine = _models(filters), _engine(asked, filters)
-    # The whole catalogue in every format on every card would take minutes.
+    # The whole catalogue in every format on every card would take three times as long.
     published_only = not (filters.words or filters.families or filters.weights)
     tried = best_first(
         choices(models, formats=filters.weights or None, engine=engine, published_only=published_only)
