@@ -198,7 +198,10 @@ def _as_ollama_ships(found: Resolved, tag: str) -> Resolved:
 
 
 def _mapping(launch: Launch) -> str:
-    return f"--model {launch.model.text if launch.model and launch.model.known else launch.name}=ID"
+    """Return the mapping to type: by the path, or by the service where a path like /model tells nothing."""
+    written = launch.model.text if launch.model and launch.model.known else ""
+    is_telling = bool(written) and ("/" in written.strip("/") or not written.startswith("/"))
+    return f"--model {written if is_telling else launch.name}=ID"
 
 
 def _proposed(ref: str, launch: Launch) -> str:

@@ -526,3 +526,19 @@ def test_a_release_in_another_format_has_its_mapping_proposed_not_made(check, na
         return
     _, data = check({"a.sh": f"vllm serve {name} --max-model-len 8192\n"}, "--gpu", "2xh100", *fix.split())
     assert data["deployments"][0]["verdict"] != "unknown"
+
+
+def test_services_that_mount_their_model_at_one_path_are_mapped_by_name(check):
+    text = """
+services:
+  one:
+    image: vllm/vllm-openai:v0.19.0
+    command: --model /model --max-model-len 8192
+  two:
+    image: vllm/vllm-openai:v0.19.0
+    command: --model /model --max-model-len 8192
+"""
+    _, data = check({"compose.yml": text}, "--gpu", "h100")
+    assert [row["fix"] for row in data["deployments"]] == ["--model one=ID", "--model two=ID"]
+    _, data = check({"compose.yml": text}, "--gpu", "h100", "--model", "one=qwen3-8b")
+    assert [row["verdict"] for row in data["deployments"]] == ["fits", "unknown"]
