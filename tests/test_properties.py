@@ -153,3 +153,23 @@ def test_bounds_are_ordered_where_a_context_is_shorter_than_what_is_kept_beside_
         amounts = [part.bytes for part in result.devices[0].components]
         for amount in (result.cache.total, *amounts):
             assert amount.low <= amount.expected <= amount.high
+
+
+@pytest.mark.parametrize("kv", ["bf16", "fp8", "int4", "iq4_nl", "fp32"])
+@pytest.mark.parametrize("name", ["mamba-2.8b", "falcon-mamba-7b", "qwen3-next-80b", "lfm2-1.2b"])
+def test_the_textbooks_states_do_not_follow_the_caches_format(name, kv):
+    model = model_named(name)
+
+    def held(fmt):
+        asked = Workload(
+            context_tokens=4096,
+            context_source="flag",
+            num_sequences=300,
+            kv_cache_dtype_k=fmt,
+            kv_cache_dtype_v=fmt,
+        )
+        result = plan(model, asked, parse_gpus(["h100"]), engine_named("ideal"))
+        assert min(part.bytes.low for part in result.devices[0].components) >= 0
+        return [part.bytes for part in result.devices[0].components if part.name == "recurrent_state"]
+
+    assert held(kv) == held("auto") != []

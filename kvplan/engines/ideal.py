@@ -127,8 +127,17 @@ def _kv_formats(model: ModelSpec, workload: Workload) -> tuple[KvFormat, KvForma
 
 @lru_cache(maxsize=4096)
 def _group(
-    cache: Cache, num_layers: int, context_tokens: int, encoder_tokens: int, key: KvFormat, value: KvFormat
+    cache: Cache,
+    num_layers: int,
+    context_tokens: int,
+    encoder_tokens: int,
+    key: KvFormat,
+    value: KvFormat,
+    dtype: str,
 ) -> CacheGroup:
+    if states := state_bytes(cache, dtype):
+        # In the model's own type, whatever the format of keys and values.
+        return CacheGroup(kind_name(cache), num_layers, 0, states * num_layers)
     at_context = cache_bytes(cache, context_tokens, key, value, encoder_tokens)
     one_less = cache_bytes(cache, context_tokens - 1, key, value, encoder_tokens)
     return CacheGroup(
@@ -141,7 +150,8 @@ def _cache(
 ) -> CacheUse:
     kinds = cache_kinds(model)
     groups = tuple(
-        _group(cache, count, context_tokens, workload.encoder_tokens, key, value) for cache, count in kinds
+        _group(cache, count, context_tokens, workload.encoder_tokens, key, value, model.dtype)
+        for cache, count in kinds
     )
     per_sequence = sum(group.bytes_per_sequence for group in groups)
     states = _state_bytes(model)
