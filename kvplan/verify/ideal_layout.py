@@ -58,7 +58,7 @@ def _tensors(cache: Cache, plan: Plan) -> tuple[TensorShape, ...]:
             return _heads(cache, (batch, source), key, value)
         case SharedCache():
             return ()
-    conv = "float32" if key in ("fp32", "f32", "float32") else "bfloat16"
+    conv = "float32" if plan.model.dtype == "float32" else "bfloat16"
     return state_tensors(cache, batch, StateTypes(conv, "float32", "float32", "float32"))
 
 
