@@ -189,6 +189,16 @@ def format_name_of(model: ModelSpec, requested: str | None) -> str:
     return weight_format(requested or model.weights_format).name
 
 
+def served_format_name(model: ModelSpec, requested: str | None, dtype: str) -> str:
+    """Return the format of an engine that serves fp32 checkpoints in ``dtype``, a 16-bit type.
+
+    What was requested stands, fp32 too.
+    """
+    if requested is None and model.weights_format == "fp32" and dtype != "float32":
+        return "bf16" if dtype == "bfloat16" else "fp16"
+    return format_name_of(model, requested)
+
+
 @lru_cache(maxsize=4096)
 def weight_bytes(model: ModelSpec, format_name: str) -> Quantity:
     """Return the bytes of the whole model in a format.

@@ -266,3 +266,9 @@ def test_counts_take_sglangs_suffixes():
 def test_a_sparse_pool_in_four_bits_is_not_guessed(kv):
     with pytest.raises(CannotTell, match="not planned under SGLang"):
         planned("minimax-m3", "b200", kv_cache_dtype_k=kv, kv_cache_dtype_v=kv)
+
+
+def test_an_fp32_checkpoint_is_served_in_sixteen_bits():
+    """model_config.py _get_and_verify_dtype; OLMo-2-1124-7B has 7,298,617,344 parameters."""
+    assert part(planned("olmo-2-1124-7b"), "weights").expected == 2 * 7_298_617_344
+    assert part(planned("olmo-2-1124-7b", words="--dtype float32"), "weights").expected == 4 * 7_298_617_344

@@ -34,7 +34,7 @@ from kvplan.model import ModelSpec, cache_kinds
 from kvplan.quantity import exact
 from kvplan.units import MIB, ceil_div
 from kvplan.weight_formats import weight_format
-from kvplan.weights import format_name_of, weight_bytes
+from kvplan.weights import format_name_of, served_format_name, weight_bytes
 from kvplan.workload import Workload
 
 NEWEST = "0.18"
@@ -180,7 +180,8 @@ def _format_of(model: ModelSpec, workload: Workload, asked: str) -> str:
     The PyTorch backend quantizes a 16-bit checkpoint while it loads (pytorch/config.py,
     _patch_quantization_config: fp8 in blocks of 128 x 128).
     """
-    name = format_name_of(model, workload.weights_format)
+    # messages.py: ``dtype`` auto takes fp16 for fp32 checkpoints.
+    name = served_format_name(model, workload.weights_format, "float16")
     on_load = workload.weights_format is None and model.quantization is None
     if on_load and workload.option("model_format") == "fp8" and backend_of(model, asked, name) == "pytorch":
         name = format_name_of(model, "fp8-block")

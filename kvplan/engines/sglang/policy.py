@@ -25,13 +25,13 @@ from kvplan.engines.sglang.notices import (
 from kvplan.engines.sglang.pools import Pools, Refused
 from kvplan.engines.sglang.rank_plan import RankPlan, rank_plans
 from kvplan.engines.sglang.reading import whole_or_none
-from kvplan.engines.sglang.settings import Settings, settings_of
+from kvplan.engines.sglang.settings import Settings, served_dtype_of, settings_of
 from kvplan.engines.sglang.stages import Ranks, stages_of
 from kvplan.engines.sglang.words import startup_lines
 from kvplan.errors import InvalidValue, UnknownFormat
 from kvplan.model import ModelSpec
 from kvplan.weight_formats import weight_format
-from kvplan.weights import format_name_of, weight_bytes
+from kvplan.weights import served_format_name, weight_bytes
 from kvplan.workload import Workload
 
 VERSIONS = (NEWEST,)
@@ -51,7 +51,7 @@ class SglangEngine(Engine):
 
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
         """Price every rank. Raises UnknownFormat for formats SGLang does not take."""
-        format_name = format_name_of(model, workload.weights_format)
+        format_name = _format_of(model, workload)
         _check_weights(format_name)
         data, shares = _replicas(workload)
         devices = _spread(devices, workload, data, shares=shares)
@@ -129,6 +129,13 @@ def engine(version: str | None) -> SglangEngine:
             hint=f"write it like --engine sglang@{NEWEST}",
         )
     return SglangEngine(text)
+
+
+def _format_of(model: ModelSpec, workload: Workload) -> str:
+    """Return the weights' format: fp32 checkpoints are served in 16 bits unless ``--dtype`` says float32."""
+    stays = str(workload.option("dtype")) in ("float32", "float")
+    dtype = "float32" if stays else served_dtype_of(model, workload)
+    return served_format_name(model, workload.weights_format, dtype)
 
 
 def _check_weights(format_name: str) -> None:

@@ -174,13 +174,13 @@ def _resolved(
             max_running = MAX_RUNNING
         elif traits.is_compressed:
             max_running = COMPRESSED_MAX_RUNNING
-    model_dtype = _model_dtype(model, workload)
+    served_dtype = served_dtype_of(model, workload)
     overlap = not option("disable_overlap_schedule") and pipeline == 1
     attention_cp = max(1, whole_or_none(option("attn_cp_size")) or 1)
     layout = Layout(
         attention_tensor=max(1, tensor // attention_dp // attention_cp),
         dcp=asked.dcp,
-        kernels=_resolve_kv(kernels, model, model_dtype),
+        kernels=_resolve_kv(kernels, model, served_dtype),
         platform=platform,
         hybrid_windows=traits.hybrid_windows and not option("disable_hybrid_swa_memory"),
         ssm_dtype=ssm_dtype_of(workload, model, traits),
@@ -214,7 +214,7 @@ def _resolved(
         draft_tokens=drafted,
         disaggregation=disaggregation,
         multimodal_reserve_mib=_multimodal_reserve(traits, platform, device, max_running),
-        model_dtype=model_dtype,
+        model_dtype=served_dtype,
     )
 
 
@@ -282,7 +282,7 @@ def _swa_ratio(workload: Workload, traits: Traits) -> float:
     return share_or(workload.option("swa_full_tokens_ratio"), default)
 
 
-def _model_dtype(model: ModelSpec, workload: Workload) -> str:
+def served_dtype_of(model: ModelSpec, workload: Workload) -> str:
     """Return the dtype the model runs in (model_config.py _get_and_verify_dtype).
 
     fp32 checkpoints, and those that name no dtype, are served in float16, Gemma and gpt-oss's MXFP4

@@ -17,7 +17,7 @@ from kvplan.layers import ChunkedAttention, SlidingWindow, kind_name
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.textbook import state_bytes
 from kvplan.weight_formats import weight_format
-from kvplan.weights import format_name_of, weight_bytes
+from kvplan.weights import served_format_name, weight_bytes
 from kvplan.workload import Workload
 
 NEWEST = "3.3"
@@ -163,7 +163,8 @@ def _format_of(model: ModelSpec, workload: Workload) -> str:
     asked = workload.weights_format
     if asked is None and model.quantization is None:
         asked = QUANTIZED_WHILE_LOADING.get(str(workload.option("quantize")))
-    name = format_name_of(model, asked)
+    # flash_causal_lm.py: a model runs in fp16 unless it names a 16-bit type of its own.
+    name = served_format_name(model, asked, "float16")
     if workload.weights_format is not None and not _loads(name):
         raise UnknownFormat(
             f"TGI does not load {name} weights",
