@@ -11,6 +11,7 @@ from dataclasses import field
 from typing import Literal
 
 from kvplan.device import Device
+from kvplan.errors import UnknownFormat
 from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec
 from kvplan.quantity import Quantity, total
@@ -264,6 +265,21 @@ class Engine(ABC):
         what lies where.
         """
         return None
+
+
+def capped_notice(asked: int, capped: int, why: str = "") -> Notice:
+    """Return the warning that fewer sequences run at once than were asked; ``why`` names the cap."""
+    cause = f" ({why})" if why else ""
+    return Notice("batch-capped", f"{asked:,} sequences asked, {capped:,} run at once{cause}")
+
+
+def not_loaded(engine: str, format_name: str, taken: str) -> UnknownFormat:
+    """Return the error of an engine that does not load a format; ``taken`` lists those it does."""
+    return UnknownFormat(
+        f"{engine} does not load {format_name} weights",
+        why=f"it takes {taken}",
+        hint="name such a format, or the engine that loads these weights",
+    )
 
 
 def context_or_limit(model: ModelSpec, workload: Workload) -> tuple[int, str]:

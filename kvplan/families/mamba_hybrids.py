@@ -124,13 +124,7 @@ def bamba(config: Config) -> Structure:
         ),
         *_norms(hidden, "input_layernorm", "pre_ff_layernorm"),
     )
-    mixer = mamba2_mixer(
-        hidden,
-        cache,
-        name="mamba",
-        bias=config.flag("mamba_proj_bias", False),
-        conv_bias=config.flag("mamba_conv_bias", True),
-    )
+    mixer = _mamba2_mixer(config, hidden, cache)
     bias = config.flag("attention_bias", False)
 
     def make(index: int) -> Layer:
@@ -142,6 +136,16 @@ def bamba(config: Config) -> Structure:
         return Layer((cache,), (*mixer, *common))
 
     return finish(config, shape, by_index(shape.num_layers, make), tied=False)
+
+
+def _mamba2_mixer(config: Config, hidden: int, cache: Mamba2State) -> tuple[Tensor, ...]:
+    return mamba2_mixer(
+        hidden,
+        cache,
+        name="mamba",
+        bias=config.flag("mamba_proj_bias", False),
+        conv_bias=config.flag("mamba_conv_bias", True),
+    )
 
 
 def _is_attention(config: Config, kind: str) -> bool:
@@ -177,13 +181,7 @@ def granite_hybrid(config: Config) -> Structure:
             ),
             *router(hidden, num_experts, name="block_sparse_moe.router.layer"),
         )
-    mixer = mamba2_mixer(
-        hidden,
-        cache,
-        name="mamba",
-        bias=config.flag("mamba_proj_bias", False),
-        conv_bias=config.flag("mamba_conv_bias", True),
-    )
+    mixer = _mamba2_mixer(config, hidden, cache)
     bias = config.flag("attention_bias", False)
 
     def make(index: int) -> Layer:

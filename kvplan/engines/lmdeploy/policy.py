@@ -15,7 +15,9 @@ from kvplan.engines.base import (
     Notice,
     Plan,
     Refusal,
+    capped_notice,
     context_or_limit,
+    not_loaded,
 )
 from kvplan.engines.lmdeploy.backends import backend_of, not_served
 from kvplan.engines.lmdeploy.blocks import has_rows
@@ -28,7 +30,8 @@ from kvplan.engines.lmdeploy.settings import (
     settings_of,
 )
 from kvplan.engines.ranks import tensor_only
-from kvplan.errors import InvalidValue, UnknownFormat
+from kvplan.engines.releases import release_numbers
+from kvplan.errors import InvalidValue
 from kvplan.layers import RECURRENT_STATES, ChunkedAttention, SlidingWindow, kind_name
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.quantity import exact
@@ -61,7 +64,7 @@ class LmdeployEngine(Engine):
     def __init__(self, version: str) -> None:
         """Take a version's rules; 0.18's for any later than 0.2.1."""
         self.version = version
-        self._numbers = _numbers(version)
+        self._numbers = release_numbers(version, 3)
 
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
         """Price every rank. Raises UnknownFormat for formats that LMDeploy does not take."""
@@ -139,10 +142,7 @@ class LmdeployEngine(Engine):
     ) -> tuple[Notice, ...]:
         notices: list[Notice] = []
         if num_sequences < workload.num_sequences:
-            text = (
-                f"{workload.num_sequences:,} sequences asked, {num_sequences:,} run at once (max_batch_size)"
-            )
-            notices.append(Notice("batch-capped", text))
+            notices.append(capped_notice(workload.num_sequences, num_sequences, "max_batch_size"))
         if settings.backend != asked and not not_served(model, settings.backend, self._numbers):
             text = f"{model.architecture} is not TurboMind's: LMDeploy falls back to its PyTorch backend"
             notices.append(Notice("backend-fallback", text))
@@ -159,7 +159,7 @@ class LmdeployEngine(Engine):
 def engine(version: str | None) -> LmdeployEngine:
     """Return the policy of a version. Raises InvalidValue for what is none, or one before 0.2.0."""
     text = (version or NEWEST).removeprefix("v")
-    numbers = _numbers(text)
+    numbers = release_numbers(text, 3)
     if len(numbers) < 2 or numbers < OLDEST:
         raise InvalidValue(
             f"'lmdeploy@{version}' is not modelled",
@@ -167,11 +167,6 @@ def engine(version: str | None) -> LmdeployEngine:
             hint=f"write it like --engine lmdeploy@{NEWEST}",
         )
     return LmdeployEngine(text)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    parts = version.split(".")[:3]
-    return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else ()
 
 
 def _format_of(model: ModelSpec, workload: Workload, asked: str) -> str:
@@ -186,11 +181,7 @@ def _format_of(model: ModelSpec, workload: Workload, asked: str) -> str:
     if on_load and workload.option("model_format") == "fp8" and backend_of(model, asked, name) == "pytorch":
         name = format_name_of(model, "fp8-block")
     if workload.weights_format is not None and not _loads(name):
-        raise UnknownFormat(
-            f"LMDeploy does not load {name} weights",
-            why=f"it takes {TAKEN}",
-            hint="name such a format, or the engine that loads these weights",
-        )
+        raise not_loaded("LMDeploy", name, TAKEN)
     return name
 
 

@@ -78,12 +78,10 @@ def unmodelled_notice(model: ModelSpec, settings: Settings) -> Notice:
     )
 
 
-def capped_notice(asked: int, capped: int, slots: int, slots_per_request: int) -> Notice:
-    """Return the warning that fewer run at once; ``slots`` 0 where no state slots bind."""
+def cap_of(slots: int, slots_per_request: int) -> str:
+    """Return what caps the running requests; ``slots`` 0 where no state slots bind."""
     why = "max_running_requests"
-    if slots:
-        why += f": {slots} state slots, {slots_per_request} a request"
-    return Notice("batch-capped", f"{asked:,} sequences asked, {capped:,} run at once ({why})")
+    return f"{why}: {slots} state slots, {slots_per_request} a request" if slots else why
 
 
 def kv_refusals(settings: Settings) -> tuple[Refusal, ...]:

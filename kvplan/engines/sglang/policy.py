@@ -9,14 +9,14 @@ graphs, workspaces and activations inside the slack that is left).
 from collections.abc import Sequence
 
 from kvplan.device import Device
-from kvplan.engines.base import Engine, Parallel, Plan, context_or_limit
+from kvplan.engines.base import Engine, Parallel, Plan, capped_notice, context_or_limit, not_loaded
 from kvplan.engines.ranks import parallel_of
 from kvplan.engines.sglang.cache_use import cache_use
 from kvplan.engines.sglang.host import host_components
 from kvplan.engines.sglang.kernels import GENERIC, KV_NAMES
 from kvplan.engines.sglang.notices import (
     NEWEST,
-    capped_notice,
+    cap_of,
     kv_refusals,
     notices_of,
     unmodelled,
@@ -28,13 +28,15 @@ from kvplan.engines.sglang.reading import whole_or_none
 from kvplan.engines.sglang.settings import Settings, served_dtype_of, settings_of
 from kvplan.engines.sglang.stages import Ranks, stages_of
 from kvplan.engines.sglang.words import startup_lines
-from kvplan.errors import InvalidValue, UnknownFormat
+from kvplan.errors import InvalidValue
 from kvplan.model import ModelSpec
 from kvplan.weight_formats import weight_format
 from kvplan.weights import served_format_name, weight_bytes
 from kvplan.workload import Workload
 
 VERSIONS = (NEWEST,)
+
+TAKEN = "16-bit, fp8, int8, AWQ, GPTQ, bitsandbytes, MXFP4 and NVFP4"
 
 
 class SglangEngine(Engine):
@@ -78,7 +80,9 @@ class SglangEngine(Engine):
         if num_sequences < workload.num_sequences:
             notices += (
                 capped_notice(
-                    workload.num_sequences, num_sequences, _slots(planned), settings.slots_per_request
+                    workload.num_sequences,
+                    num_sequences,
+                    cap_of(_slots(planned), settings.slots_per_request),
                 ),
             )
             planned = rank_plans(
@@ -141,11 +145,7 @@ def _format_of(model: ModelSpec, workload: Workload) -> str:
 def _check_weights(format_name: str) -> None:
     family = weight_format(format_name).family
     if family in ("mlx", "exl"):
-        raise UnknownFormat(
-            f"SGLang does not load {format_name} weights",
-            why="it takes 16-bit, fp8, int8, AWQ, GPTQ, bitsandbytes, MXFP4 and NVFP4",
-            hint="name such a format, or the engine that loads these weights",
-        )
+        raise not_loaded("SGLang", format_name, TAKEN)
 
 
 def _replicas(workload: Workload) -> tuple[int, bool]:

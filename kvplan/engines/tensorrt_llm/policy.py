@@ -18,14 +18,16 @@ from kvplan.engines.base import (
     Notice,
     Parallel,
     Plan,
+    capped_notice,
     context_or_limit,
+    not_loaded,
 )
 from kvplan.engines.ranks import parallel_of
 from kvplan.engines.tensorrt_llm.rank_plan import rank_plan
 from kvplan.engines.tensorrt_llm.request import per_sequence, stage_request, times
 from kvplan.engines.tensorrt_llm.rows import NOT_ROWS, row_bytes, window_of
 from kvplan.engines.tensorrt_llm.settings import Settings, settings_of, whole_or
-from kvplan.errors import InvalidValue, UnknownFormat
+from kvplan.errors import InvalidValue
 from kvplan.layers import RECURRENT_STATES, kind_name
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.quantity import exact
@@ -36,6 +38,8 @@ from kvplan.workload import Workload
 NEWEST = "1.2"
 VERSIONS = (NEWEST,)
 KV_NAMES = ("auto", "fp8", "nvfp4", "fp16", "bf16", "float16", "bfloat16")
+
+TAKEN = "16-bit, fp8, int8, AWQ, GPTQ, MXFP4 and NVFP4"
 
 
 class TensorRtLlmEngine(Engine):
@@ -52,11 +56,7 @@ class TensorRtLlmEngine(Engine):
         """Price every rank. Raises UnknownFormat for formats TensorRT-LLM does not take."""
         format_name = format_name_of(model, workload.weights_format)
         if weight_format(format_name).family in ("mlx", "exl", "gguf", "bnb"):
-            raise UnknownFormat(
-                f"TensorRT-LLM does not load {format_name} weights",
-                why="it takes 16-bit, fp8, int8, AWQ, GPTQ, MXFP4 and NVFP4",
-                hint="name such a format, or the engine that loads these weights",
-            )
+            raise not_loaded("TensorRT-LLM", format_name, TAKEN)
         settings = settings_of(model, workload)
         expert = max(1, whole_or(workload.option("ep_size"), 1))
         parallel, refusals = parallel_of(
@@ -126,12 +126,7 @@ def engine(version: str | None) -> TensorRtLlmEngine:
 def _notices(model: ModelSpec, workload: Workload, num_sequences: int) -> tuple[Notice, ...]:
     notices: list[Notice] = []
     if num_sequences < workload.num_sequences:
-        notices.append(
-            Notice(
-                "batch-capped",
-                f"{workload.num_sequences:,} sequences asked, {num_sequences:,} run at once (max_batch_size)",
-            )
-        )
+        notices.append(capped_notice(workload.num_sequences, num_sequences, "max_batch_size"))
     kinds = {kind_name(cache) for cache, _ in cache_kinds(model)}
     unsure = sorted(
         kind_name(cache)

@@ -7,12 +7,13 @@ nowhere: rows, blocks and defaults are its arithmetic, the memory beside them is
 from collections.abc import Sequence
 
 from kvplan.device import Device
-from kvplan.engines.base import CacheGroup, CacheUse, Engine, Notice, Plan, Refusal
+from kvplan.engines.base import CacheGroup, CacheUse, Engine, Notice, Plan, Refusal, capped_notice, not_loaded
 from kvplan.engines.ranks import tensor_only
+from kvplan.engines.releases import release_numbers
 from kvplan.engines.tgi.rank_plan import Rank, rank_plan
 from kvplan.engines.tgi.rows import OWN_CODE, load_bytes, row_bytes, token_bytes
 from kvplan.engines.tgi.settings import INFERS_LENGTH, KV_DTYPE_SINCE, Settings, settings_of
-from kvplan.errors import InvalidValue, UnknownFormat
+from kvplan.errors import InvalidValue
 from kvplan.layers import ChunkedAttention, SlidingWindow, kind_name
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.textbook import state_bytes
@@ -50,7 +51,7 @@ class TgiEngine(Engine):
     def __init__(self, version: str) -> None:
         """Take a version's rules."""
         self.version = version
-        self._numbers = _numbers(version)
+        self._numbers = release_numbers(version, 2)
         self.takes_what_fits = self._numbers >= INFERS_LENGTH
 
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
@@ -143,19 +144,14 @@ class TgiEngine(Engine):
 def engine(version: str | None) -> TgiEngine:
     """Return the policy of a version. Raises InvalidValue for what is none, or one before 2.0."""
     text = (version or NEWEST).removeprefix("v")
-    numbers = _numbers(text)
-    if len(numbers) < 2 or numbers < _numbers(VERSIONS[0]):
+    numbers = release_numbers(text, 2)
+    if len(numbers) < 2 or numbers < release_numbers(VERSIONS[0], 2):
         raise InvalidValue(
             f"'tgi@{version}' is not modelled",
             why=f"the rules begin with {VERSIONS[0]}",
             hint=f"write it like --engine tgi@{NEWEST}",
         )
     return TgiEngine(text)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    parts = version.split(".")[:2]
-    return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else ()
 
 
 def _format_of(model: ModelSpec, workload: Workload) -> str:
@@ -166,11 +162,7 @@ def _format_of(model: ModelSpec, workload: Workload) -> str:
     # flash_causal_lm.py: a model runs in fp16 unless it names a 16-bit type of its own.
     name = served_format_name(model, asked, "float16")
     if workload.weights_format is not None and not _loads(name):
-        raise UnknownFormat(
-            f"TGI does not load {name} weights",
-            why=f"it takes {TAKEN}",
-            hint="name such a format, or the engine that loads these weights",
-        )
+        raise not_loaded("TGI", name, TAKEN)
     return name
 
 
@@ -200,8 +192,7 @@ def _notices(
 ) -> tuple[Notice, ...]:
     notices: list[Notice] = []
     if num_sequences < workload.num_sequences:
-        text = f"{workload.num_sequences:,} sequences asked, {num_sequences:,} run at once"
-        notices.append(Notice("batch-capped", text))
+        notices.append(capped_notice(workload.num_sequences, num_sequences))
     if settings.max_batch_total_tokens:
         text = "`--max-batch-total-tokens` is deprecated for Flash Attention models: TGI infers it"
         notices.append(Notice("flag-without-effect", text))

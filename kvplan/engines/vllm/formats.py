@@ -3,7 +3,7 @@
 vLLM 0.33 config/cache.py (CacheDType), model_executor/layers/quantization (weight formats).
 """
 
-from kvplan.engines.base import Notice
+from kvplan.engines.base import Notice, not_loaded
 from kvplan.engines.vllm.attention import sparse_latent, sparse_row_dtype
 from kvplan.engines.vllm.kv_dtypes import DS_MLA_ROW_BYTES, KV_DTYPES, TURBOQUANT
 from kvplan.engines.vllm.settings import model_dtype
@@ -11,7 +11,7 @@ from kvplan.errors import UnknownFormat, did_you_mean
 from kvplan.layers import CompressedAttention, LatentAttention
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.weight_formats import weight_format
-from kvplan.weights import format_name_of
+from kvplan.weights import format_name_of, served_format_name
 from kvplan.workload import Workload
 
 # Generic names and what vLLM calls them.
@@ -30,6 +30,7 @@ GENERIC: dict[str, str] = {
 KV_NAMES: tuple[str, ...] = ("auto", *KV_DTYPES, *TURBOQUANT, *GENERIC)
 WEIGHT_FAMILIES = ("plain", "fp8", "int8", "int4", "bnb", "fp4")
 FOREIGN_FAMILIES = ("mlx", "exl")
+TAKEN = "16-bit, fp8, int8, AWQ, GPTQ, bitsandbytes, MXFP4 and NVFP4 (GGUF experimentally)"
 
 
 # What ``--quantization`` makes of an unquantized checkpoint while it loads.
@@ -45,19 +46,14 @@ def weights_format_of(model: ModelSpec, workload: Workload) -> str:
         dtype = model_dtype(model, workload)
         if dtype == "float32" and weight_format(model.weights_format).family == "plain":
             return format_name_of(model, "fp32")
-        if dtype != "float32" and model.weights_format == "fp32":
-            return format_name_of(model, "bf16" if dtype == "bfloat16" else "fp16")
+        return served_format_name(model, None, dtype)
     return format_name_of(model, workload.weights_format)
 
 
 def check_weights(format_name: str) -> None:
     """Raise UnknownFormat for weights that vLLM does not load."""
     if weight_format(format_name).family in FOREIGN_FAMILIES:
-        raise UnknownFormat(
-            f"vLLM does not load {format_name} weights",
-            why="it takes 16-bit, fp8, int8, AWQ, GPTQ, bitsandbytes, MXFP4 and NVFP4 (GGUF experimentally)",
-            hint="name such a format, or the engine that loads these weights",
-        )
+        raise not_loaded("vLLM", format_name, TAKEN)
 
 
 def kv_dtype_of(

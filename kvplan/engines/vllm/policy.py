@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from kvplan.device import Device
-from kvplan.engines.base import Engine, Notice, Plan, context_or_limit
+from kvplan.engines.base import Engine, Plan, capped_notice, context_or_limit
 from kvplan.engines.vllm.cache_use import cache_use
 from kvplan.engines.vllm.formats import KV_NAMES, WEIGHT_FAMILIES
 from kvplan.engines.vllm.loads import available_bytes, loaded_plans
@@ -58,8 +58,7 @@ class VllmEngine(Engine):
         capped = min(workload.num_sequences, limit)
         notices = server.notices
         if capped < workload.num_sequences:
-            text = f"{workload.num_sequences:,} sequences asked, {capped:,} run at once (max_num_seqs)"
-            notices += (Notice("batch-capped", text),)
+            notices += (capped_notice(workload.num_sequences, capped, "max_num_seqs"),)
         startup = start.startup
         weights = weight_bytes(model, server.format_name)
         host = host_components(workload, weights.expected, len(devices) or 1)
