@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from kvplan.device import Device
 from kvplan.engines import _vllm_calibration as fit
+from kvplan.engines.vllm.kernels import kernels_of
 from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec, num_layers
 from kvplan.quantity import Basis, Quantity, exact
@@ -67,20 +68,29 @@ class Surroundings:
 
     ``architecture`` is empty where graphs vary alike; ``link`` the class of card that communication
     memory depends on, empty for one rank; ``unified_bytes`` what CUDA shows where the card's memory is
-    the machine's, else 0.
+    the machine's, else 0; ``kernels`` the class of kernels that weights are laid out for, empty where
+    all lay them out alike.
     """
 
     architecture: str
     link: str
     unified_bytes: int
+    kernels: str
 
 
 @lru_cache(maxsize=1024)
-def surroundings_of(device: Device, *, is_alone: bool) -> Surroundings:
-    """Return a device's surroundings; ``is_alone`` where its rank is the only one."""
+def surroundings_of(device: Device, *, is_alone: bool, by_kernels: bool) -> Surroundings:
+    """Return a device's surroundings; ``is_alone`` where its rank is the only one.
+
+    ``by_kernels`` tells whether the weights' layout depends on NVIDIA's class of card; AMD's always does.
+    """
     architecture = device.architecture if device.architecture == fit.GRAPHS_ARCHITECTURE else ""
+    kernels = kernels_of(device)
     return Surroundings(
-        architecture, "" if is_alone else _link(device), device.usable_bytes if device.unified_memory else 0
+        architecture,
+        "" if is_alone else _link(device),
+        device.usable_bytes if device.unified_memory else 0,
+        kernels if by_kernels or kernels == "amd" else "",
     )
 
 

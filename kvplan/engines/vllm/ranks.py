@@ -28,9 +28,11 @@ from kvplan.engines.vllm.versions import Behaviour
 from kvplan.engines.vllm.weights import loaded_weights, without_towers
 from kvplan.frozen import dataclass
 from kvplan.quantity import ZERO, Quantity, exact, total
+from kvplan.weights import format_name_of
 from kvplan.workload import Workload
 
 ESTIMATES_SINCE = (0, 18)
+MISTRAL_FILES_FIRST = (0, 12)
 WARM_UP_COPIES = 3
 WARM_UP_WHY = "the sampler's warm-up over max_num_seqs rows of logits"
 
@@ -88,7 +90,8 @@ def ranks_of(server: Server, devices: tuple[Device, ...]) -> tuple[Rank, ...]:
 
 def _rank(server: Server, device: Device, stage: int) -> Rank:
     is_alone = server.parallel.tensor * server.parallel.pipeline == 1
-    share = _share(server, stage, surroundings_of(device, is_alone=is_alone))
+    beside = surroundings_of(device, is_alone=is_alone, by_kernels=server.format_name == "mxfp4")
+    share = _share(server, stage, beside)
     usable = device.usable_bytes
     budget = server.settings.requested_bytes(usable)
     others = server.asked.reserve_bytes + device.used_bytes
@@ -129,7 +132,9 @@ def _share(server: Server, stage: int, beside: Surroundings) -> Share:
         parallel.expert,
         stage,
         settings.speculation,
-        whole_towers=whole_towers(server.asked),
+        version=rules.version,
+        kernels=beside.kernels,
+        whole_towers=whole_towers(server),
     )
     if not settings.sees:
         loaded = without_towers(loaded, model, format_name, tensor, stage)
@@ -149,7 +154,9 @@ def _share(server: Server, stage: int, beside: Surroundings) -> Share:
         graphs = cuda_graphs(model, settings.largest_capture, beside.architecture, rules.version, drafted)
     overhead = server.asked.overhead_bytes
     after: list[Component] = []
-    draft = draft_bytes(model, settings.speculation, tensor, parallel.expert) if samples else None
+    draft = None
+    if samples:
+        draft = draft_bytes(model, settings.speculation, tensor, parallel.expert, rules.version)
     if draft is not None:
         after.append(Component("draft_model", draft, "weights; its cache is in the pool"))
     frames = ipc_bytes(server.asked) if stage == 0 and settings.sees and has_towers(model) else 0
@@ -188,13 +195,21 @@ def _share(server: Server, stage: int, beside: Surroundings) -> Share:
     )
 
 
-def whole_towers(workload: Workload) -> bool:
+def whole_towers(server: Server) -> bool:
     """Tell whether every rank has all of a tower: asked for, or Mistral's own format.
 
-    vLLM 0.19 models/pixtral.py: the tower that Mistral's own files load into is not split.
+    vLLM 0.19 models/pixtral.py: the tower that Mistral's own files load into is not split;
+    transformers_utils/config.py: since 0.12 those files go first where a repository has them, as
+    Mistral's own do.
     """
-    formats = (workload.option("load_format"), workload.option("config_format"))
-    return workload.option("mm_encoder_tp_mode") == "data" or "mistral" in formats
+    if server.asked.option("mm_encoder_tp_mode") == "data":
+        return True
+    formats = (server.asked.option("load_format"), server.asked.option("config_format"))
+    if "mistral" in formats or "hf" in formats:
+        return "mistral" in formats
+    is_published = server.format_name == format_name_of(server.model, None)
+    owner = (server.model.repo or "").partition("/")[0]
+    return server.rules.version >= MISTRAL_FILES_FIRST and is_published and owner == "mistralai"
 
 
 def graphs_inside(workload: Workload, rules: Behaviour) -> bool:
