@@ -68,8 +68,8 @@ class Surroundings:
 
     ``architecture`` is empty where graphs vary alike; ``link`` the class of card that communication
     memory depends on, empty for one rank; ``unified_bytes`` what CUDA shows where the card's memory is
-    the machine's, else 0; ``kernels`` the class of kernels that weights are laid out for, empty where
-    all lay them out alike.
+    the machine's, else 0; ``kernels`` the class that weights are laid out for and processors and cuBLAS
+    workspace go by, empty for the many that differ in neither.
     """
 
     architecture: str
@@ -82,7 +82,8 @@ class Surroundings:
 def surroundings_of(device: Device, *, is_alone: bool, by_kernels: bool) -> Surroundings:
     """Return a device's surroundings; ``is_alone`` where its rank is the only one.
 
-    ``by_kernels`` tells whether the weights' layout depends on NVIDIA's class of card; AMD's always does.
+    ``by_kernels`` tells whether the weights' layout depends on the class of card; without it the
+    classes that differ in nothing else are one.
     """
     architecture = device.architecture if device.architecture == fit.GRAPHS_ARCHITECTURE else ""
     kernels = kernels_of(device)
@@ -90,7 +91,7 @@ def surroundings_of(device: Device, *, is_alone: bool, by_kernels: bool) -> Surr
         architecture,
         "" if is_alone else _link(device),
         device.usable_bytes if device.unified_memory else 0,
-        kernels if by_kernels or kernels == "amd" else "",
+        kernels if by_kernels or kernels != "marlin" else "",
     )
 
 

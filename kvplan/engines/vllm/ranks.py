@@ -20,6 +20,7 @@ from kvplan.engines.vllm.budget import (
 )
 from kvplan.engines.vllm.drafts import draft_bytes
 from kvplan.engines.vllm.offload import ipc_bytes, on_device
+from kvplan.engines.vllm.sampler import Held, held_by_sampler
 from kvplan.engines.vllm.server import Server
 from kvplan.engines.vllm.settings import Settings
 from kvplan.engines.vllm.speculative import draft_layers
@@ -44,7 +45,8 @@ class Share:
     ``weights`` and ``after`` are the components around the cache, ``fixed`` their sum without the
     activations, which a long context may widen; ``taken`` is what is gone before vLLM looks,
     ``outside`` what else lies beside the pool's share. ``overhead_is_given`` says that ``--overhead``
-    stands for activations and graphs too. Compared by identity, to look up by it cheaply.
+    stands for activations and graphs too; ``held`` is what the sampler holds on cards of the class
+    ``kernels``. Compared by identity, to look up by it cheaply.
     """
 
     server: Server
@@ -58,6 +60,8 @@ class Share:
     samples: bool
     activation: Quantity
     overhead_is_given: bool
+    held: Held
+    kernels: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,6 +152,7 @@ def _share(server: Server, stage: int, beside: Surroundings) -> Share:
         parallel.expert,
     )
     samples = stage == pipeline - 1
+    held = held_by_sampler(model, format_name, rules.version, beside.kernels, settings.max_num_seqs)
     graphs = NO_GRAPHS
     if not settings.enforce_eager:
         drafted = sum(group.count for group in draft_layers(model, settings.speculation)) if samples else 0
@@ -190,8 +195,10 @@ def _share(server: Server, stage: int, beside: Surroundings) -> Share:
         samples=samples,
         activation=ZERO
         if overhead is not None
-        else activations(terms, model, 0, rules.version, samples=samples, sees=settings.sees),
+        else activations(terms, model, 0, held, beside.kernels, samples=samples, sees=settings.sees),
         overhead_is_given=overhead is not None,
+        held=held,
+        kernels=beside.kernels,
     )
 
 
