@@ -16,27 +16,43 @@ DYNAMIC_TOWER_HIGH_BYTES = 6 * GIB
 COMPRESSED_HIGH_BYTES = 10 * GIB
 ACTIVATION_WHY = "what the profile run allocates, held to 34 start-up logs of vLLM 0.8 to 0.19"
 
+# What graphs took, and what vLLM estimated for them beforehand, which is what comes off the pool since
+# 0.20: GiB, and the shares of the fitted amount that logs of H100 since 0.18 lie between; elsewhere and
+# before wider ones.
 GRAPHS_BASE_GIB = 0.3176
 GRAPHS_PER_LAYER_GIB = 0.01708
 GRAPHS_EXPERTS_GIB = 0.721
-GRAPHS_ARCHITECTURE = "hopper"
-# Shares of the fitted amount that logs lie between, on H100 and elsewhere or before 0.17.
 GRAPHS_DENSE_RANGE = (0.70, 1.17)
 GRAPHS_MOE_RANGE = (0.56, 1.32)
+ESTIMATED_GRAPHS_BASE_GIB = 0.1651
+ESTIMATED_GRAPHS_PER_LAYER_GIB = 0.01981
+ESTIMATED_GRAPHS_EXPERTS_GIB = 0.410
+ESTIMATED_GRAPHS_DENSE_RANGE = (0.64, 1.72)
+ESTIMATED_GRAPHS_MOE_RANGE = (0.66, 1.30)
+GRAPHS_ARCHITECTURE = "hopper"
 GRAPHS_DENSE_ELSEWHERE_RANGE = (0.30, 1.75)
 GRAPHS_MOE_ELSEWHERE_RANGE = (0.50, 2.60)
 GRAPHS_FLOOR_GIB = 0.15
 GRAPHS_WHY = "fitted to graph captures logged by vLLM 0.19 on H100"
 
-# GiB beside torch after the profile run: least, usual, most.
+# GiB beside torch after the profile run: least, usual, most. By links between ranks: SXM boards of Hopper
+# and Blackwell, Hopper cards on bridges, AMD, A100, everything else; pipeline stages alone. No log shows
+# bridges, AMD and stages: theirs span what the others do.
 NON_TORCH_ONE_RANK = (0.20, 0.25, 0.46)
+NON_TORCH_ONE_RANK_ELSEWHERE = (0.01, 0.25, 0.60)
 NON_TORCH_ONE_RANK_BEFORE_0_18 = (0.01, 0.13, 0.30)
 NON_TORCH: dict[str, tuple[float, float, float]] = {
     "hopper": (1.90, 2.09, 2.30),
     "blackwell": (0.80, 0.95, 2.30),
+    "bridge": (0.20, 0.60, 2.30),
+    "amd": (0.20, 1.20, 4.00),
     "ampere": (0.20, 0.60, 1.40),
     "pcie": (0.18, 0.28, 0.95),
+    "stages": (0.20, 0.50, 2.30),
 }
+NON_TORCH_UNSEEN = ("bridge", "amd", "stages")
+# On SXM boards of Hopper: 2.07 to 2.11 on two ranks, 2.13 to 2.21 on four.
+NON_TORCH_PER_DOUBLING = (0.03, 0.08, 0.15)
 NON_TORCH_BEFORE_0_18 = (0.18, 0.40, 1.40)
 NON_TORCH_WHY = "logged by vLLM 0.10 to 0.26: 0.25 GiB on one rank, 2.1 with NVLink on H100, 0.3 on PCIe"
 DATACENTER_BYTES, AMPERE_DATACENTER_BYTES = 100 * GIB, 36 * GIB
@@ -49,7 +65,10 @@ SNAPSHOT_ONE_RANK = (0.30, 0.51, 0.80)
 SNAPSHOT: dict[str, tuple[float, float, float]] = {
     "hopper": (1.40, 1.60, 2.10),
     "blackwell": (1.40, 2.00, 2.60),
+    "bridge": (0.60, 1.40, 2.10),
+    "amd": (0.40, 1.20, 4.00),
     "ampere": (0.60, 1.20, 2.10),
     "pcie": (0.40, 0.80, 1.60),
+    "stages": (0.40, 1.20, 2.60),
 }
 SNAPSHOT_WHY = "memory in use at vLLM's first snapshot: 0.51 GiB on one H100, 1.5 to 2.1 with NCCL"

@@ -27,6 +27,7 @@ from kvplan.weights import format_name_of  # noqa: E402
 
 TARGET = HERE.parent.parent / "kvplan" / "engines" / "_vllm_calibration.py"
 SWEEP = {"0.16", "0.17", "0.18"}
+FEWEST_GRAPHS = 5
 ACCURACY_SETTINGS = {"max_num_seqs": 1024, "max_num_batched_tokens": 8192}
 
 
@@ -51,7 +52,7 @@ def format_of(row):
     return format_name_of(model_named(row["spec"]), asked)
 
 
-def _release(row):
+def release_of(row):
     """Return a log's version as (major, minor); (0, 0) where it names none."""
     return tuple(int(part) for part in row.get("release", "0.0").split("."))
 
@@ -79,7 +80,7 @@ def left_out(rows, point_of):
 
 def sorting_settings(row):
     """Return the settings of the V0 engine where a log does not say them; the sweep has its own."""
-    if _release(row) >= (0, 9):
+    if release_of(row) >= (0, 9):
         return {}
     tokens = max(V0_DEFAULTS[0], row.get("max_model_len") or 0)
     return {"max_num_seqs": V0_DEFAULTS[1], "max_num_batched_tokens": tokens}
@@ -92,9 +93,9 @@ def activation_rows(without=frozenset()):
     """
     found = []
     for row in logs():
-        if row["id"] in without or "activation_peak_gib" not in row or _release(row) == (0, 0):
+        if row["id"] in without or "activation_peak_gib" not in row or release_of(row) == (0, 0):
             continue
-        is_v0 = _release(row) < (0, 9)
+        is_v0 = release_of(row) < (0, 9)
         if is_v0 and (row.get("tp", 1) > 1 or not row.get("max_model_len")):
             continue
         asked = sorting_settings(row) | row
@@ -107,16 +108,16 @@ def activation_residual(row):
     """Return how far a logged peak lies above what its profile run allocates, in GiB."""
     model, format_name = model_named(row["spec"]), format_of(row)
     kernels = kernels_of(parse_gpus([row["card"]])[0]) if row.get("card") else ""
-    held = held_by_sampler(model, format_name, _release(row), kernels, settings(row)[0])
+    held = held_by_sampler(model, format_name, release_of(row), kernels, settings(row)[0])
     peak = activations(terms(row), model, row.get("max_model_len") or 0, held, kernels, samples=True)
     return row["activation_peak_gib"] - peak.expected / GIB
 
 
-def graph_rows(*, moe, without=frozenset()):
-    """Rows of H100 since 0.17 with captured graphs logged."""
+def graph_rows(*, moe, field="cudagraph_gib", without=frozenset()):
+    """Rows of H100 since 0.18 that log ``field``: what graphs took, or what they were estimated at."""
     found = []
     for row in logs():
-        if row.get("card") != "h100-sxm" or row.get("cudagraph_gib") is None or row.get("release") != "0.19":
+        if row.get("card") != "h100-sxm" or row.get(field) is None or release_of(row) < (0, 18):
             continue
         if row["id"] in without:
             continue
@@ -124,12 +125,26 @@ def graph_rows(*, moe, without=frozenset()):
         has_experts = any(t.role == "expert" for group in model.layers for t in group.layer.tensors)
         if has_experts == moe:
             found.append(row)
-    return found
+    # Where nothing is left to fit, all are: the logs left out then had their graphs outside the pool.
+    return found if len(found) >= FEWEST_GRAPHS or not without else graph_rows(moe=moe, field=field)
 
 
-def graph_point(row):
+def graph_point(row, field="cudagraph_gib"):
     """Return (layers, GiB of graphs)."""
-    return num_layers(model_named(row["spec"]).structure), row["cudagraph_gib"]
+    return num_layers(model_named(row["spec"]).structure), row[field]
+
+
+def graph_fit(field, without=frozenset()):
+    """Return a pool's base, its part a layer, what experts add, and the ranges of both kinds of model."""
+    dense = [graph_point(row, field) for row in graph_rows(moe=False, field=field, without=without)]
+    moe = [graph_point(row, field) for row in graph_rows(moe=True, field=field, without=without)]
+    per_layer, base = line(dense)
+    experts = median(y - base - per_layer * x for x, y in moe)
+    ranges = []
+    for points, extra in ((dense, 0), (moe, experts)):
+        ratios = [y / (base + per_layer * x + extra) for x, y in points]
+        ranges.append((min(ratios) - 0.05, max(ratios) + 0.05))
+    return base, per_layer, experts, *ranges
 
 
 def generated(show=lambda text: None, without=frozenset()):
@@ -137,26 +152,19 @@ def generated(show=lambda text: None, without=frozenset()):
 
     ``show`` is given the residuals as they are found.
     """
-    rows = activation_rows(without)
+    rows = activation_rows(without) or activation_rows()
     residuals = {row["id"]: activation_residual(row) for row in rows}
-    releases = (min(map(_release, rows)), max(map(_release, rows)))
+    releases = (min(map(release_of, rows)), max(map(release_of, rows)))
     graphs = graph_rows(moe=False, without=without)
-    per_layer, graph_base = line([graph_point(row) for row in graphs])
     graph_residuals = left_out(graphs, graph_point)
-    moe_graphs = graph_rows(moe=True, without=without)
-    experts = [y - graph_base - per_layer * x for x, y in map(graph_point, moe_graphs)]
-    expert_part = median(experts)
-
-    def ratios(found, extra):
-        return [y / (graph_base + per_layer * x + extra) for x, y in map(graph_point, found)]
-
-    dense, moe = ratios(graphs, 0), ratios(moe_graphs, expert_part)
+    fits = {field: graph_fit(field, without) for field in ("cudagraph_gib", "cudagraph_estimated_gib")}
     for row in sorted(rows, key=lambda row: residuals[row["id"]]):
         show(f"  activations {residuals[row['id']]:+.3f} GiB {row['id']} {row['release']} {row['spec']}")
-    show(f"graphs: {graph_base:.3f} GiB + {per_layer * 1024:.1f} MiB a layer, {len(graphs)} dense logs")
+    for field, (base, per_layer, experts, dense, moe) in fits.items():
+        show(f"{field}: {base:.3f} GiB + {per_layer * 1024:.1f} MiB a layer, {experts:+.3f} GiB for experts")
+        show(f"  between {dense[0]:.2f} and {dense[1]:.2f} of it, with experts {moe[0]:.2f} and {moe[1]:.2f}")
     for value, number, name in sorted(graph_residuals):
         show(f"  {value:+.3f} GiB {number} {name} (its model left out)")
-    show(f"experts: {expert_part:+.3f} GiB, from {min(experts):+.2f} to {max(experts):+.2f}")
     return TEMPLATE.format(
         logs=len(rows),
         versions=" to ".join(f"{major}.{minor}" for major, minor in releases),
@@ -164,13 +172,27 @@ def generated(show=lambda text: None, without=frozenset()):
         worst=max(map(abs, residuals.values())) * 1024,
         graph_logs=len(graphs),
         graph_worst=max(abs(value) for value, _, _ in graph_residuals) * 1024,
-        graph_base=graph_base,
-        per_layer=per_layer,
-        experts=expert_part,
-        dense_low=min(dense) - 0.05,
-        dense_high=max(dense) + 0.05,
-        moe_low=min(moe) - 0.05,
-        moe_high=max(moe) + 0.05,
+        graphs="\n".join(
+            graph_constants(prefix, fits[field])
+            for prefix, field in (
+                ("GRAPHS", "cudagraph_gib"),
+                ("ESTIMATED_GRAPHS", "cudagraph_estimated_gib"),
+            )
+        ),
+    )
+
+
+def graph_constants(prefix, found):
+    """Return the lines of one fit of graphs."""
+    base, per_layer, experts, dense, moe = found
+    return "\n".join(
+        (
+            f"{prefix}_BASE_GIB = {base:.4f}",
+            f"{prefix}_PER_LAYER_GIB = {per_layer:.5f}",
+            f"{prefix}_EXPERTS_GIB = {experts:.3f}",
+            f"{prefix}_DENSE_RANGE = ({dense[0]:.2f}, {dense[1]:.2f})",
+            f"{prefix}_MOE_RANGE = ({moe[0]:.2f}, {moe[1]:.2f})",
+        )
     )
 
 
@@ -200,27 +222,34 @@ DYNAMIC_TOWER_HIGH_BYTES = 6 * GIB
 COMPRESSED_HIGH_BYTES = 10 * GIB
 ACTIVATION_WHY = "what the profile run allocates, held to {logs} start-up logs of vLLM {versions}"
 
-GRAPHS_BASE_GIB = {graph_base:.4f}
-GRAPHS_PER_LAYER_GIB = {per_layer:.5f}
-GRAPHS_EXPERTS_GIB = {experts:.3f}
+# What graphs took, and what vLLM estimated for them beforehand, which is what comes off the pool since
+# 0.20: GiB, and the shares of the fitted amount that logs of H100 since 0.18 lie between; elsewhere and
+# before wider ones.
+{graphs}
 GRAPHS_ARCHITECTURE = "hopper"
-# Shares of the fitted amount that logs lie between, on H100 and elsewhere or before 0.17.
-GRAPHS_DENSE_RANGE = ({dense_low:.2f}, {dense_high:.2f})
-GRAPHS_MOE_RANGE = ({moe_low:.2f}, {moe_high:.2f})
 GRAPHS_DENSE_ELSEWHERE_RANGE = (0.30, 1.75)
 GRAPHS_MOE_ELSEWHERE_RANGE = (0.50, 2.60)
 GRAPHS_FLOOR_GIB = 0.15
 GRAPHS_WHY = "fitted to graph captures logged by vLLM 0.19 on H100"
 
-# GiB beside torch after the profile run: least, usual, most.
+# GiB beside torch after the profile run: least, usual, most. By links between ranks: SXM boards of Hopper
+# and Blackwell, Hopper cards on bridges, AMD, A100, everything else; pipeline stages alone. No log shows
+# bridges, AMD and stages: theirs span what the others do.
 NON_TORCH_ONE_RANK = (0.20, 0.25, 0.46)
+NON_TORCH_ONE_RANK_ELSEWHERE = (0.01, 0.25, 0.60)
 NON_TORCH_ONE_RANK_BEFORE_0_18 = (0.01, 0.13, 0.30)
 NON_TORCH: dict[str, tuple[float, float, float]] = {{
     "hopper": (1.90, 2.09, 2.30),
     "blackwell": (0.80, 0.95, 2.30),
+    "bridge": (0.20, 0.60, 2.30),
+    "amd": (0.20, 1.20, 4.00),
     "ampere": (0.20, 0.60, 1.40),
     "pcie": (0.18, 0.28, 0.95),
+    "stages": (0.20, 0.50, 2.30),
 }}
+NON_TORCH_UNSEEN = ("bridge", "amd", "stages")
+# On SXM boards of Hopper: 2.07 to 2.11 on two ranks, 2.13 to 2.21 on four.
+NON_TORCH_PER_DOUBLING = (0.03, 0.08, 0.15)
 NON_TORCH_BEFORE_0_18 = (0.18, 0.40, 1.40)
 NON_TORCH_WHY = "logged by vLLM 0.10 to 0.26: 0.25 GiB on one rank, 2.1 with NVLink on H100, 0.3 on PCIe"
 DATACENTER_BYTES, AMPERE_DATACENTER_BYTES = 100 * GIB, 36 * GIB
@@ -233,8 +262,11 @@ SNAPSHOT_ONE_RANK = (0.30, 0.51, 0.80)
 SNAPSHOT: dict[str, tuple[float, float, float]] = {{
     "hopper": (1.40, 1.60, 2.10),
     "blackwell": (1.40, 2.00, 2.60),
+    "bridge": (0.60, 1.40, 2.10),
+    "amd": (0.40, 1.20, 4.00),
     "ampere": (0.60, 1.20, 2.10),
     "pcie": (0.40, 0.80, 1.60),
+    "stages": (0.40, 1.20, 2.60),
 }}
 SNAPSHOT_WHY = "memory in use at vLLM's first snapshot: 0.51 GiB on one H100, 1.5 to 2.1 with NCCL"
 '''

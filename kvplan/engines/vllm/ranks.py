@@ -20,7 +20,7 @@ from kvplan.engines.vllm.budget import (
 )
 from kvplan.engines.vllm.drafts import draft_bytes
 from kvplan.engines.vllm.offload import ipc_bytes, on_device
-from kvplan.engines.vllm.sampler import Held, held_by_sampler
+from kvplan.engines.vllm.sampler import Held, held_by_sampler, runs_v2
 from kvplan.engines.vllm.server import Server
 from kvplan.engines.vllm.settings import Settings
 from kvplan.engines.vllm.speculative import draft_layers
@@ -93,8 +93,8 @@ def ranks_of(server: Server, devices: tuple[Device, ...]) -> tuple[Rank, ...]:
 
 
 def _rank(server: Server, device: Device, stage: int) -> Rank:
-    is_alone = server.parallel.tensor * server.parallel.pipeline == 1
-    beside = surroundings_of(device, is_alone=is_alone, by_kernels=server.format_name == "mxfp4")
+    tensor, pipeline = server.parallel.tensor, server.parallel.pipeline
+    beside = surroundings_of(device, tensor, pipeline, by_kernels=server.format_name == "mxfp4")
     share = _share(server, stage, beside)
     usable = device.usable_bytes
     budget = server.settings.requested_bytes(usable)
@@ -153,10 +153,20 @@ def _share(server: Server, stage: int, beside: Surroundings) -> Share:
     )
     samples = stage == pipeline - 1
     held = held_by_sampler(model, format_name, rules.version, beside.kernels, settings.max_num_seqs)
+    inside = graphs_inside(server.asked, rules)
     graphs = NO_GRAPHS
     if not settings.enforce_eager:
         drafted = sum(group.count for group in draft_layers(model, settings.speculation)) if samples else 0
-        graphs = cuda_graphs(model, settings.largest_capture, beside.architecture, rules.version, drafted)
+        # No log shows the V2 runner's graphs: its range is that of other cards.
+        is_v2 = runs_v2(model, format_name, rules.version)
+        graphs = cuda_graphs(
+            model,
+            settings.largest_capture,
+            "" if is_v2 else beside.architecture,
+            rules.version,
+            drafted,
+            estimated=inside and not is_v2,
+        )
     overhead = server.asked.overhead_bytes
     after: list[Component] = []
     draft = None
@@ -171,7 +181,7 @@ def _share(server: Server, stage: int, beside: Surroundings) -> Share:
         from kvplan.engines.vllm.adapters import adapter_bytes
 
         after.append(Component("adapters", adapter_bytes(model, server.asked, tensor, pipeline, stage)))
-    if graphs_inside(server.asked, rules) and graphs.high and overhead is None:
+    if inside and graphs.high and overhead is None:
         after.append(Component("cuda_graphs", graphs))
     if overhead is None:
         runtime = non_torch(num_ranks, beside, loaded.expected, rules.version)
@@ -190,7 +200,7 @@ def _share(server: Server, stage: int, beside: Surroundings) -> Share:
         after=tuple(after),
         fixed=total((weights.bytes, *(part.bytes for part in after))),
         taken=before_snapshot(num_ranks, beside),
-        outside=warm_up if graphs_inside(server.asked, rules) else warm_up + graphs,
+        outside=warm_up if inside else warm_up + graphs,
         terms=terms,
         samples=samples,
         activation=ZERO

@@ -50,6 +50,8 @@ WHY = "the checkpoint's share, rotary tables, absorbed latents, kernel padding, 
 # Residuals of the logs: formats repacked for their kernels may come out narrower than padded here.
 LOW_PER_MILLE, LOW_PER_MILLE_REPACKED, HIGH_PER_MILLE = 6, 20, 3
 HIGH_BYTES = 100 * MIB
+# What else a recipe that nothing states may leave in the model's own type.
+UNSTATED_PER_MILLE = 20
 
 
 @lru_cache(maxsize=2048)
@@ -99,7 +101,10 @@ def loaded_weights(
     low = expected - expected * per_mille // 1000 - narrower
     high = expected + expected * HIGH_PER_MILLE // 1000 + HIGH_BYTES + (whole - split) + wider
     if format_name == "nvfp4" and not _states_format(model, format_name):
-        high += _wide_attention_bytes(model, held, tensor, expert)
+        wide = _wide_attention_bytes(model, held, tensor, expert)
+        high += wide + expected * UNSTATED_PER_MILLE // 1000
+        # Recipes for latent attention leave it alone: its projections are small beside the experts.
+        expected += wide if _has_latents(model) else 0
     return Quantity(max(0, low), expected, high, "calibrated", WHY)
 
 
@@ -113,7 +118,8 @@ def _wide_attention_bytes(
 ) -> int:
     """Return what attention in the model's own type adds: NVFP4 recipes quantize it or leave it out.
 
-    A GLM-5.2-NVFP4 log under 0.26 has 106.69 GiB a rank where 99.5 would be all modules quantized.
+    A GLM-5.2-NVFP4 log under 0.26 has 106.69 GiB a rank where 99.5 would be all modules quantized and
+    105.1 all but attention.
     """
     own = weight_format("bf16")
     return sum(
