@@ -10,6 +10,7 @@ from kvplan.device import Device
 from kvplan.engines.base import CacheGroup, CacheUse, Engine, Notice, Plan, Refusal, capped_notice, not_loaded
 from kvplan.engines.ranks import tensor_only
 from kvplan.engines.releases import release_numbers
+from kvplan.engines.tgi.beside import beside_notices
 from kvplan.engines.tgi.rank_plan import Rank, rank_plan
 from kvplan.engines.tgi.rows import OWN_CODE, load_bytes, row_bytes, token_bytes
 from kvplan.engines.tgi.settings import INFERS_LENGTH, KV_DTYPE_SINCE, Settings, settings_of
@@ -108,6 +109,10 @@ class TgiEngine(Engine):
             ),
             warnings=_notices(model, workload, settings, num_sequences),
             startup_lines=_startup_lines(settings, ranks),
+            details=(
+                ("pools", tuple(rank.pool for rank in ranks)),
+                ("block_bytes", tuple(rank.block for rank in ranks)),
+            ),
         )
 
     def _refusals(
@@ -190,7 +195,7 @@ def _not_served(model: ModelSpec, format_name: str) -> tuple[Refusal, ...]:
 def _notices(
     model: ModelSpec, workload: Workload, settings: Settings, num_sequences: int
 ) -> tuple[Notice, ...]:
-    notices: list[Notice] = []
+    notices: list[Notice] = list(beside_notices(settings))
     if num_sequences < workload.num_sequences:
         notices.append(capped_notice(workload.num_sequences, num_sequences))
     if settings.max_batch_total_tokens:
