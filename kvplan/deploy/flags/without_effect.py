@@ -6,6 +6,8 @@ llama.cpp common/arg.cpp, TensorRT-LLM commands/serve.py, LMDeploy 0.18 cli/serv
 launcher/src/main.rs.
 """
 
+from kvplan.deploy.flags.sglang_rest import MANY_VALUES, ONE_VALUE, SWITCHES
+
 Harmless = dict[str, int]
 
 
@@ -81,7 +83,7 @@ WITHOUT_EFFECT: dict[str, Harmless] = {
         "--disable-custom-all-reduce --enable-torch-compile --enable-p2p-check --show-time-cost "
         "--enable-cache-report --decode-log-interval-json --enable-multimodal --enable-mixed-chunk "
         "--disable-overlap-schedule --prefill-round-robin-balance --allow-auto-truncate "
-        "--disable-fast-image-processor --enable-metrics-for-all-schedulers",
+        f"--disable-fast-image-processor --enable-metrics-for-all-schedulers {SWITCHES}",
         "--host --port --nccl-port --api-key --tokenizer-path --tokenizer-mode --served-model-name "
         "--revision --load-format --chat-template --completion-template --tool-call-parser "
         "--reasoning-parser --log-level --log-level-http --dist-init-addr --nnodes --node-rank "
@@ -90,10 +92,10 @@ WITHOUT_EFFECT: dict[str, Harmless] = {
         "--disaggregation-bootstrap-port --disaggregation-transfer-backend --disaggregation-ib-device "
         "--load-balance-method --stream-interval --torch-compile-max-bs "
         "--constrained-json-whitespace-pattern "
-        "--model-loader-extra-config --decode-log-interval --deepep-mode --enable-request-time-stats-logging "
-        "--bucket-time-to-first-token --warmups --max-queued-requests --crash-dump-folder --weight-version "
-        "--preferred-sampling-params --file-storage-path --kv-events-config --metrics-http-port",
-        "--lora-paths",
+        "--model-loader-extra-config --decode-log-interval --deepep-mode "
+        "--warmups --max-queued-requests --crash-dump-folder --weight-version "
+        f"--preferred-sampling-params --file-storage-path --kv-events-config --metrics-http-port {ONE_VALUE}",
+        MANY_VALUES,
     ),
     "llama.cpp": _flags(
         "--jinja --no-jinja --verbose -v --no-warmup --metrics --slots --no-slots --props --embedding "

@@ -20,7 +20,7 @@ from kvplan.engines.base import (
     not_loaded,
 )
 from kvplan.engines.lmdeploy.backends import backend_of, not_served
-from kvplan.engines.lmdeploy.blocks import has_rows
+from kvplan.engines.lmdeploy.blocks import has_rows, slot_bytes
 from kvplan.engines.lmdeploy.demand import WINDOW_OFF, block_bytes, draft_block, rank_demand
 from kvplan.engines.lmdeploy.rank_plan import Rank, rank_plan
 from kvplan.engines.lmdeploy.settings import (
@@ -51,6 +51,7 @@ KV_NAMES = ("auto", "int4", "int8", "fp8", "fp8_e4m3", "fp8_e5m2", "turbo_quant"
 FP8_POLICIES, TURBO_QUANT = (16, 17), 42
 LOADED = ("plain", "fp8", "int8", "int4", "fp4")
 TAKEN = "16-bit, fp8, AWQ, GPTQ, compressed-tensors 4-bit, MXFP4 and SmoothQuant"
+STATES_DETAIL = "16 bits, matrices too"
 
 
 class LmdeployEngine(Engine):
@@ -120,6 +121,7 @@ class LmdeployEngine(Engine):
             details=(
                 ("pools", tuple(rank.pool for rank in ranks)),
                 ("block_bytes", tuple(exact(demand.block_bytes) for _ in ranks)),
+                ("left_free", tuple(rank.left_free_bytes for rank in ranks)),
             ),
         )
 
@@ -231,11 +233,12 @@ def _cache_use(model: ModelSpec, settings: Settings, context_tokens: int, num_se
     groups = []
     for cache, count in cache_kinds(model):
         block = block_bytes(cache, settings, length, 1, model.model_type) * count
-        kept = 0 if isinstance(cache, RECURRENT_STATES) else num_blocks * block
-        windowed = isinstance(cache, SlidingWindow | ChunkedAttention)
-        groups.append(
-            CacheGroup(kind_name(cache), count, block // length, kept, "kept in full" if windowed else "")
-        )
+        kept, detail = num_blocks * block, ""
+        if isinstance(cache, RECURRENT_STATES):
+            kept, detail = slot_bytes([(cache, count)], 1, settings.num_draft_tokens), STATES_DETAIL
+        elif isinstance(cache, SlidingWindow | ChunkedAttention):
+            detail = "kept in full"
+        groups.append(CacheGroup(kind_name(cache), count, block // length, kept, detail))
     drafted = draft_block(model, settings, length, 1).expected
     if drafted:
         layers = sum(group.count for group in draft_of(model, settings, model.weights_format, 1).layers)

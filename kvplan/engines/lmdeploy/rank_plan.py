@@ -39,11 +39,15 @@ POOL_NOTE = "the asked load exceeds the blocks set aside"
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """A planned rank: what the pool gets, and the tokens it holds (None where that is not worked out)."""
+    """A planned rank: what the pool gets, and the tokens it holds (None where that is not worked out).
+
+    ``left_free_bytes`` is the share of free memory that nothing takes.
+    """
 
     plan: DevicePlan
     pool: Quantity
     pool_tokens: int | None
+    left_free_bytes: int
 
 
 def rank_plan(
@@ -103,7 +107,7 @@ def rank_plan(
         )
         given = Quantity(low, expected, high, taken.basis)
     planned = DevicePlan(device, usable, tuple(parts), tuple(checks))
-    return Rank(planned, given, _tokens(settings, demand, pool))
+    return Rank(planned, given, _tokens(settings, demand, pool), held)
 
 
 def _set_aside(settings: Settings, demand: Demand, usable_bytes: int) -> int | None:

@@ -40,6 +40,7 @@ VERSIONS = (NEWEST,)
 KV_NAMES = ("auto", "fp8", "nvfp4", "fp16", "bf16", "float16", "bfloat16")
 
 TAKEN = "16-bit, fp8, int8, AWQ, GPTQ, MXFP4 and NVFP4"
+WINDOW_DETAIL = "in full; its window alone by version"
 PAGE_CACHE = Notice(
     "page-cache-counts",
     "memory is shared with the host: pages of the checkpoint that stay cached come off the KV cache",
@@ -122,6 +123,7 @@ class TensorRtLlmEngine(Engine):
                 ("pools", tuple(rank.pool for rank in ranks)),
                 ("block_bytes", tuple(rank.block for rank in ranks)),
                 ("runtimes", tuple(rank.runtime for rank in ranks)),
+                ("left_free", tuple(rank.left_free_bytes for rank in ranks)),
             ),
         )
 
@@ -188,7 +190,8 @@ def _cache_use(model: ModelSpec, settings: Settings, context_tokens: int, num_se
         elif not isinstance(cache, NOT_ROWS):
             row = row_bytes(cache, settings.kv_dtype, 1) * count
         per_token += row
-        groups.append(CacheGroup(kind_name(cache), count, row, amount.expected))
+        detail = WINDOW_DETAIL if window_of(cache) and amount.basis != "exact" else ""
+        groups.append(CacheGroup(kind_name(cache), count, row, amount.expected, detail))
     draft = draft_of(model, settings.speculation, model.weights_format, 1)
     if draft.note:
         drafted = draft_request(draft, settings, 1, held, hidden)

@@ -48,7 +48,8 @@ EXPERT_ALIGNMENTS = (1, 128, 512)
 class Rank:
     """A planned rank: what the pool gets there, a block of it, the process beside weights and activations.
 
-    ``tokens`` is what the pool holds, None where that is assumed.
+    ``tokens`` is what the pool holds, None where that is assumed; ``left_free_bytes`` the share of free
+    memory that nothing takes.
     """
 
     plan: DevicePlan
@@ -56,6 +57,7 @@ class Rank:
     block: Quantity
     runtime: Quantity
     tokens: int | None
+    left_free_bytes: int
 
 
 def rank_plan(
@@ -106,7 +108,7 @@ def rank_plan(
     rank = f"pp {stage}" if parallel.pipeline > 1 else ""
     block = stage_request(model, settings, parallel, stage, settings.tokens_per_block)
     planned = DevicePlan(device, usable, tuple(parts), tuple(checks), rank)
-    return Rank(planned, pool, block, runtime, pool_tokens(settings, block, pool))
+    return Rank(planned, pool, block, runtime, pool_tokens(settings, block, pool), spare)
 
 
 def pool_tokens(settings: Settings, block: Quantity, pool: Quantity) -> int | None:

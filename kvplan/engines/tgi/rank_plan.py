@@ -26,12 +26,16 @@ LOGIT_BYTES = (2, 6, 10)
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """A planned rank: what its pool gets, a block of it, and how many blocks that is."""
+    """A planned rank: what its pool gets, a block of it, and how many blocks that is.
+
+    ``left_free_bytes`` is the share of free memory that nothing takes, where it counts as taken.
+    """
 
     plan: DevicePlan
     pool: Quantity
     block: Quantity
     num_blocks: int
+    left_free_bytes: int
 
 
 def rank_plan(
@@ -95,7 +99,7 @@ def rank_plan(
     num_blocks = settings.warmup_blocks() + (max(0, free) // block_bytes if block_bytes else 0)
     planned = DevicePlan(device, budget, tuple(parts), tuple(checks))
     pool = _pool(settings, usable, taken, warmup)
-    return Rank(planned, pool, exact(block_bytes), num_blocks)
+    return Rank(planned, pool, exact(block_bytes), num_blocks, held)
 
 
 def _pool(settings: Settings, usable_bytes: int, taken: Quantity, warmup_bytes: int) -> Quantity:
