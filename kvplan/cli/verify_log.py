@@ -22,7 +22,7 @@ from kvplan.verify.readings import Readings
 # Start-up lines come first; a server's access log may go on for gigabytes.
 MAX_LOG_BYTES = 64 * MIB
 # Engines whose rules follow the release, and how many of its numbers name one.
-RELEASE_NUMBERS = {"vllm": 2, "tgi": 2, "lmdeploy": 3}
+RELEASE_NUMBERS = {"vllm": 2, "tensorrt-llm": 2, "tgi": 2, "lmdeploy": 3}
 
 
 def answer(asked: Asked, path: str, output: Output, *, keep: bool = False) -> Outcome:

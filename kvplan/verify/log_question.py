@@ -29,8 +29,8 @@ KEPT: dict[str, tuple[str, ...]] = {
         "max_mamba_cache_size", "mamba_ssm_dtype", "swa_full_tokens_ratio", "mamba_full_memory_ratio",
     ),
     "tensorrt-llm": (
-        "free_gpu_memory_fraction", "max_tokens", "max_gpu_total_bytes", "tokens_per_block", "max_batch_size",
-        "max_num_tokens", "max_beam_width", "enable_attention_dp", "speculative_config", "lora_config",
+        "backend", "free_gpu_memory_fraction", "max_tokens", "max_gpu_total_bytes", "tokens_per_block",
+        "max_batch_size", "max_num_tokens", "max_beam_width", "enable_attention_dp", "speculative_config", "lora_config",
         "ep_size",
     ),
     "lmdeploy": (

@@ -70,6 +70,8 @@ ROWS = table(
 )
 _RANK = re.compile(r"\[RANK (\d+)\]")
 _VERSION = re.compile(r"TensorRT-LLM version: (\S+)")
+# An engine that was built ahead of time says its size and its execution context's.
+_COMPILED = re.compile(r"Loaded engine size: |for execution context memory")
 _OOM = re.compile(r"CUDA out of memory|OutOfMemoryError|cudaMalloc\w*\(.*?out of memory", re.IGNORECASE)
 _REFUSED = re.compile(
     r"must be large enough to process at least 1 sequence|insufficient after the combined fixed cost"
@@ -89,6 +91,8 @@ def read(lines: Sequence[Line]) -> Readings:
     if "free_gpu_memory_fraction" in counts:
         # Kept as a 32-bit float: 0.9 is printed 0.8999999761581421.
         counts["free_gpu_memory_fraction"] = round(counts["free_gpu_memory_fraction"], 6)
+    if any(_COMPILED.search(line.text) for line in lines):
+        given.setdefault("backend", "tensorrt")
     return Readings(
         "tensorrt-llm",
         versions[-1] if versions else "",

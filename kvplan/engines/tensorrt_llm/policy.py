@@ -22,6 +22,7 @@ from kvplan.engines.base import (
     not_loaded,
 )
 from kvplan.engines.ranks import parallel_of
+from kvplan.engines.releases import release_numbers
 from kvplan.engines.tensorrt_llm.rank_plan import rank_plan
 from kvplan.engines.tensorrt_llm.request import draft_request, per_sequence, times, with_beams
 from kvplan.engines.tensorrt_llm.rows import NOT_ROWS, row_bytes, window_of
@@ -37,6 +38,8 @@ from kvplan.workload import Workload
 
 NEWEST = "1.2"
 VERSIONS = (NEWEST,)
+# Before, its servers ran engines that were built ahead of time.
+OLDEST = (0, 19)
 KV_NAMES = ("auto", "fp8", "nvfp4", "fp16", "bf16", "float16", "bfloat16")
 
 TAKEN = "16-bit, fp8, int8, AWQ, GPTQ, MXFP4 and NVFP4"
@@ -51,11 +54,14 @@ class TensorRtLlmEngine(Engine):
     """TensorRT-LLM's PyTorch backend."""
 
     name = "tensorrt-llm"
-    version = NEWEST
     versions = VERSIONS
     kv_formats = KV_NAMES
     weight_families = ("plain", "fp8", "int8", "int4", "fp4")
     about = "a share of what weights and activations leave; read from its source, assumed beside the rows"
+
+    def __init__(self, version: str) -> None:
+        """Take a version; its rules are the newest's, which a notice says."""
+        self.version = version
 
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
         """Price every rank. Raises UnknownFormat for formats TensorRT-LLM does not take."""
@@ -70,6 +76,9 @@ class TensorRtLlmEngine(Engine):
         context_tokens, _ = context_or_limit(model, workload)
         num_sequences = min(workload.num_sequences, settings.max_batch_size)
         notices = _notices(model, workload, settings, num_sequences)
+        if release_numbers(self.version, 2) != release_numbers(NEWEST, 2):
+            text = f"TensorRT-LLM {self.version} is planned by {NEWEST}'s rules"
+            notices = (*notices, Notice("version-assumed", text))
         if any(device.unified_memory for device in devices):
             notices = (*notices, PAGE_CACHE)
         stages = range(parallel.pipeline)
@@ -129,14 +138,16 @@ class TensorRtLlmEngine(Engine):
 
 
 def engine(version: str | None) -> TensorRtLlmEngine:
-    """Return the policy. Raises InvalidValue for another version than the one that was read."""
-    if version is not None and version.removeprefix("v") != NEWEST:
+    """Return the policy of a version. Raises InvalidValue for what is none, or one before 0.19."""
+    text = (version or NEWEST).removeprefix("v")
+    numbers = release_numbers(text, 2)
+    if len(numbers) < 2 or numbers < OLDEST:
         raise InvalidValue(
             f"'tensorrt-llm@{version}' is not modelled",
-            why=f"only {NEWEST}'s rules were read",
+            why="the rules begin with 0.19: before, engines were built ahead of time",
             hint="leave the version out",
         )
-    return TensorRtLlmEngine()
+    return TensorRtLlmEngine(text)
 
 
 def _host(workload: Workload, ranks: int) -> tuple[Component, ...]:
