@@ -30,8 +30,8 @@ KEPT: dict[str, tuple[str, ...]] = {
     ),
     "tensorrt-llm": (
         "backend", "free_gpu_memory_fraction", "max_tokens", "max_gpu_total_bytes", "tokens_per_block",
-        "max_batch_size", "max_num_tokens", "max_beam_width", "enable_attention_dp", "speculative_config", "lora_config",
-        "ep_size",
+        "max_batch_size", "max_num_tokens", "max_beam_width", "enable_attention_dp", "speculative_config",
+        "lora_config", "ep_size",
     ),
     "lmdeploy": (
         "backend", "model_format", "cache_max_entry_count", "num_gpu_blocks", "cache_block_seq_len",

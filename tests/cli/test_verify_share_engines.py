@@ -44,8 +44,8 @@ def test_engines_built_ahead_of_time_are_not_held_against_the_plan(kvplan, tmp_p
 def test_a_pool_of_another_size_differs_and_it_is_explained(answer, tmp_path):
     lines = (
         "[TRT-LLM] [I] Peak memory during memory usage profiling (torch + non-torch): 60.00 GiB, available "
-        "KV cache memory when calculating max tokens: 10.00 GiB, fraction is set 0.9, kv size is 131072. device "
-        "total memory 79.10 GiB, , tmp kv_mem 0.10 GiB",
+        "KV cache memory when calculating max tokens: 10.00 GiB, fraction is set 0.9, kv size is 131072. "
+        "device total memory 79.10 GiB, , tmp kv_mem 0.10 GiB",
         "[TensorRT-LLM][INFO] [MemUsageChange] Allocated 10.00 GiB for max tokens in paged KV cache (81920).",
     )
     path = tmp_path / "trtllm.log"
