@@ -48,6 +48,7 @@ def test_a_context_costs_the_same_whichever_was_asked_first(name):
     model, devices, engine = open_model(name), parse_gpus(["h100"]), engine_named("llama.cpp")
 
     def buffers(lengths):
+        simulate._outlined.cache_clear()
         simulate._by_length.cache_clear()
         compute_buffers.cache_clear()
         made = {}

@@ -3,7 +3,6 @@
 src/llama-graph.cpp: build_inp_embd, build_norm, build_inp_out_ids.
 """
 
-from collections.abc import Mapping
 from math import prod
 
 from kvplan.engines.ggml.tensor import (
@@ -23,6 +22,9 @@ from kvplan.frozen import dataclass
 # Architectures that rotate by place and time of a picture: four positions a token.
 SECTIONED_ROPE_ARCHS = frozenset(("qwen2vl", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe"))
 NUM_ROPE_SECTIONS = 4
+
+# Bytes of matrices by name.
+Matrices = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Places:
     output: int
     caches_follow: bool
     pinned: bool
-    host_bytes: tuple[Mapping[str, int], ...]
+    host_bytes: tuple[Matrices, ...]
     output_bytes: int | None
 
 
@@ -74,6 +76,7 @@ class GraphParts:
         self.shape = shape
         self.batch = batch
         self.places = places
+        self.host_bytes = tuple(dict(matrices) for matrices in places.host_bytes)
         self.graph = Graph()
         self.layer = 0
         self.masks: dict[bool, Tensor] = {}
@@ -100,7 +103,7 @@ class GraphParts:
         if name:
             # Small matrices on the host that no rule names are kept in 16 bits.
             usual = 2 * prod(ne) if on == self.places.cpu else None
-            num_bytes = self.places.host_bytes[self.layer].get(name, usual)
+            num_bytes = self.host_bytes[self.layer].get(name, usual)
         return weight(ne, on, num_bytes)
 
     def scale_weight(self, *ne: int) -> Tensor:

@@ -15,7 +15,7 @@ from kvplan.engines.ggml.tensor import Tensor
 from kvplan.engines.llama_cpp.graph.builder import EXACT_EXPERT_ARCHS, Builder
 from kvplan.engines.llama_cpp.graph.cuda import ALIGNMENT, CELL_STRIDE, HOST_ALIGNMENT, has_kernel
 from kvplan.engines.llama_cpp.graph.matrices import matrix_bytes, output_bytes
-from kvplan.engines.llama_cpp.graph.parts import Batch, Places
+from kvplan.engines.llama_cpp.graph.parts import Batch, Matrices, Places
 from kvplan.engines.llama_cpp.graph.shapes import ModelShape, model_shape
 from kvplan.engines.llama_cpp.graph.transformer import RULES, Rules, transformer
 from kvplan.frozen import dataclass
@@ -80,12 +80,10 @@ def compute_buffer_sizes(
     by a constant each.
     """
     cpu = placement.num_cards
-    if cpu and cpu in (*placement.layers, *placement.experts):
-        return packed_sizes(_lived(model, mix, placement, batch, pinned), _alignments(cpu))
-    follows = batch.window == batch.full
     # The matrices' types decide only about those that lie in system memory.
-    reads_types = placement.output == cpu or llama_cpp_arch(model) in EXACT_EXPERT_ARCHS
-    of_mix = mix if reads_types else ""
+    reads_types = cpu in (*placement.layers, *placement.experts, placement.output)
+    of_mix = mix if reads_types or llama_cpp_arch(model) in EXACT_EXPERT_ARCHS else ""
+    follows = batch.window == batch.full
     anywhere = replace(batch, full=0, window=0 if follows else batch.window)
     return _by_length(model, of_mix, placement, anywhere, follows, pinned).at(batch.full)
 
@@ -135,15 +133,39 @@ class _ByLength:
         return GrowingBuffers(lived, far, first, last, self._alignments)
 
 
-@lru_cache(maxsize=1024)
+@dataclass(frozen=True, slots=True)
+class _Outline:
+    """All that a graph follows from but the length of its caches; ``window_follows`` it or is ``batch``'s.
+
+    Models and placements whose layers repeat alike have one in common.
+    """
+
+    shape: ModelShape
+    places: Places
+    batch: Batch
+    window_follows: bool
+    op_offload: bool
+    is_pipeline: bool
+
+
+@lru_cache(maxsize=4096)
 def _by_length(
     model: ModelSpec, mix: str, placement: Placement, batch: Batch, window_follows: bool, pinned: bool
 ) -> _ByLength:
-    def build(num_cells: int) -> Lifetimes:
-        window = num_cells if window_follows else batch.window
-        return _lived(model, mix, placement, replace(batch, full=num_cells, window=window), pinned)
+    shape, places = _shortened(model, mix, placement, pinned)
+    outline = _Outline(
+        shape, places, batch, window_follows, placement.op_offload, placement.is_pipeline
+    )
+    return _outlined(outline)
 
-    return _ByLength(build, _alignments(placement.num_cards))
+
+@lru_cache(maxsize=1024)
+def _outlined(outline: _Outline) -> _ByLength:
+    def build(num_cells: int) -> Lifetimes:
+        window = num_cells if outline.window_follows else outline.batch.window
+        return _lived(outline, replace(outline.batch, full=num_cells, window=window))
+
+    return _ByLength(build, _alignments(outline.places.cpu))
 
 
 def _is_one_place(placement: Placement) -> bool:
@@ -151,13 +173,12 @@ def _is_one_place(placement: Placement) -> bool:
     return placement.kv_offload and len(places) == 1
 
 
-@lru_cache(maxsize=1024)
-def _lived(model: ModelSpec, mix: str, placement: Placement, batch: Batch, pinned: bool) -> Lifetimes:
-    shape, places = _shortened(model_shape(model), placement, model, mix, pinned=pinned)
-    builder = Builder(shape, batch, places)
+def _lived(outline: _Outline, batch: Batch) -> Lifetimes:
+    places = outline.places
+    builder = Builder(outline.shape, batch, places)
     _build(builder)
     # Operations without an operand on another card, and with a kernel.
-    cards = range(placement.num_cards)
+    cards = range(places.cpu)
 
     def runs(backend: int, tensor: Tensor) -> bool:
         if backend == places.cpu:
@@ -168,7 +189,7 @@ def _lived(model: ModelSpec, mix: str, placement: Placement, batch: Batch, pinne
                     return False
         return has_kernel(tensor)
 
-    backends = Backends(placement.num_cards, runs, placement.op_offload, placement.is_pipeline)
+    backends = Backends(places.cpu, runs, outline.op_offload, outline.is_pipeline)
     return scheduled(builder.graph, backends)
 
 
@@ -196,19 +217,17 @@ def _build(builder: Builder) -> None:
         transformer(builder, Rules(gating="own"))
 
 
+@lru_cache(maxsize=1024)
 def _shortened(
-    shape: ModelShape, placement: Placement, model: ModelSpec, mix: str, *, pinned: bool
+    model: ModelSpec, mix: str, placement: Placement, pinned: bool
 ) -> tuple[ModelShape, Places]:
     """Leave out layers that repeat: the buffer does not grow with them."""
-    cpu = placement.num_cards
+    shape, cpu = model_shape(model), placement.num_cards
     layers, experts = placement.layers, placement.experts
     on_host = placement.op_offload and cpu > 0 and cpu in (*layers, *experts)
     on_host = on_host or (shape.arch in EXACT_EXPERT_ARCHS and cpu > 0)
-    matrices = _matrices_on_host(model, mix, placement) if on_host else ({},) * len(layers)
-    keys = [
-        (shape.layers[index], layers[index], experts[index], tuple(matrices[index].items()))
-        for index in range(len(layers))
-    ]
+    matrices = _matrices_on_host(model, mix, placement) if on_host else ((),) * len(layers)
+    keys = list(zip(shape.layers, layers, experts, matrices, strict=True))
     repeats = REPEATS_ON_ONE_PLACE if _is_one_place(placement) else REPEATS_OVER_PLACES
     kept = _kept_layers(keys, repeats)
     short = replace(shape, layers=tuple(shape.layers[index] for index in kept))
@@ -225,7 +244,7 @@ def _shortened(
     return short, places
 
 
-def _matrices_on_host(model: ModelSpec, mix: str, placement: Placement) -> tuple[dict[str, int], ...]:
+def _matrices_on_host(model: ModelSpec, mix: str, placement: Placement) -> tuple[Matrices, ...]:
     """Return each layer's matrices that lie in system memory, by name, in bytes as a card holds them."""
     cpu, layers, experts = placement.num_cards, placement.layers, placement.experts
     found: tuple[dict[str, int], ...] = tuple({} for _ in layers)
@@ -235,7 +254,7 @@ def _matrices_on_host(model: ModelSpec, mix: str, placement: Placement) -> tuple
         crosses = name == "ffn_down_exps" and exact_experts
         if crosses or (experts[layer] == cpu and (layers[layer] == cpu or name.endswith("_exps"))):
             found[layer][name] = num_bytes
-    return found
+    return tuple(tuple(each.items()) for each in found)
 
 
 def _kept_layers(keys: Sequence[object], most: int) -> list[int]:
