@@ -4,8 +4,9 @@ The order of llama.cpp's own ``--fit`` (common/fit.cpp): experts leave the devic
 reads few of them; only when all of them are out do whole layers follow, the first ones first.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from itertools import cycle
 
 from kvplan.engines.llama_cpp.settings import ALL_LAYERS, Settings
@@ -20,64 +21,54 @@ def least_spilled(
 ) -> Settings | None:
     """Return the settings that leave the least in system memory and fit; None where none do.
 
-    ``room`` must grow with ``n_cpu_moe`` and shrink with ``n_gpu_layers``; ``most_room`` is never less,
-    and costs little.
+    ``settings`` do not. ``room`` must grow with ``n_cpu_moe`` and shrink with ``n_gpu_layers``;
+    ``most_room`` is never less, and costs little.
     """
+    left_out = most_room(settings) - room(settings)
     start = settings
     if has_experts:
 
         def out_of_the_way(count: int) -> Settings:
             return replace(settings, n_cpu_moe=count)
 
-        found = _smallest(num_layers, out_of_the_way, room, most_room)
+        found = _smallest(num_layers, out_of_the_way, room, most_room, left_out)
         if found:
             return out_of_the_way(found)
         start = out_of_the_way(ALL_LAYERS)
 
-    def left_out(count: int) -> Settings:
+    def without(count: int) -> Settings:
         return replace(start, n_gpu_layers=num_layers + 1 - count)
 
-    found = _smallest(num_layers + 1, left_out, room, most_room)
-    return left_out(found) if found else None
+    found = _smallest(num_layers + 1, without, room, most_room, left_out)
+    return without(found) if found else None
 
 
-def _smallest(most: int, settings_of: Callable[[int], Settings], room: Room, most_room: Room) -> int:
+def _smallest(
+    most: int, settings_of: Callable[[int], Settings], room: Room, most_room: Room, left_out: int
+) -> int:
     """Return the smallest count in 1..most that fits, 0 where not even ``most`` does.
 
     What ``most_room`` leaves out of account is nearly the same for all counts, so where it was worked
     out last says which count to try next; halving now and then bounds the search where it does not.
+    ``left_out`` is the first estimate.
     """
 
-    @lru_cache(maxsize=None)
+    @cache
     def bound(count: int) -> int:
         return most_room(settings_of(count))
 
-    low, high, tried = 0, most, most
+    low, high = 0, most + 1
     turns = cycle(("guess", "guess", "guess", "half"))
-    while True:
+    while high - low > 1:
+        tried = (low + high) // 2
+        if next(turns) == "guess":
+            tried = low + 1 + bisect_left(range(low + 1, high - 1), left_out, key=bound)
         spare = bound(tried)
         if spare >= 0:
             spare = room(settings_of(tried))
             left_out = bound(tried) - spare
         if spare >= 0:
             high = tried
-        elif tried == most:
-            return 0
         else:
             low = tried
-        if high - low == 1:
-            return high
-        tried = (low + high) // 2
-        if next(turns) == "guess":
-            tried = min(_first(lambda count: bound(count) >= left_out, low, high), high - 1)
-
-
-def _first(holds: Callable[[int], bool], low: int, high: int) -> int:
-    """Return the first count for which a test holds, as it does at ``high`` and not at ``low``."""
-    while high - low > 1:
-        middle = (low + high) // 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle
-    return high
+    return high if high <= most else 0

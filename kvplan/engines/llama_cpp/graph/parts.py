@@ -78,7 +78,7 @@ class GraphParts:
         self.places = places
         self.host_bytes = tuple(dict(matrices) for matrices in places.host_bytes)
         self.graph = Graph()
-        self.layer = 0
+        self._layer = 0
         self.masks: dict[bool, Tensor] = {}
         self.rotations: dict[tuple[bool, bool], Tensor | None] = {}
         self.indices: dict[tuple[bool, bool], Tensor] = {}
@@ -96,15 +96,27 @@ class GraphParts:
                 self.key_dims[part.windowed].add(part.head_dim)
                 self.value_width = max(self.value_width, part.num_kv_heads * part.v_head_dim)
 
+    @property
+    def layer(self) -> int:
+        """The layer that is being built."""
+        return self._layer
+
+    @layer.setter
+    def layer(self, index: int) -> None:
+        self._layer = index
+        if index == len(self.graph.starts):
+            self.graph.starts.append(len(self.graph.nodes))
+
     def weight(self, *ne: int, name: str = "") -> Tensor:
         """Return a weight of the current layer."""
-        on = (self.places.experts if name.endswith("_exps") else self.places.layers)[self.layer]
-        num_bytes = None
-        if name:
-            # Small matrices on the host that no rule names are kept in 16 bits.
-            usual = 2 * prod(ne) if on == self.places.cpu else None
-            num_bytes = self.host_bytes[self.layer].get(name, usual)
-        return weight(ne, on, num_bytes)
+        on = (self.places.experts if name.endswith("_exps") else self.places.layers)[self._layer]
+        num_bytes = self.host_bytes[self._layer].get(name)
+        if num_bytes is not None:
+            made = weight(ne, on, num_bytes)
+            made.matrix = (self._layer, name)
+            return made
+        # Small matrices on the host that no rule names are kept in 16 bits.
+        return weight(ne, on, 2 * prod(ne) if name and on == self.places.cpu else None)
 
     def scale_weight(self, *ne: int) -> Tensor:
         """Return a small fp32 weight of the current layer: a norm's, a bias."""
