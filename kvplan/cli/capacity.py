@@ -97,7 +97,7 @@ def capacity(
     def job(engine_words: tuple[str, ...]) -> Outcome:
         from kvplan.cli.capacity_demand import Traffic
         from kvplan.cli.question import Asked, number_of_sequences
-        from kvplan.errors import OptionClash
+        from kvplan.errors import InvalidValue, OptionClash
 
         if batch is not None and sessions is not None:
             raise OptionClash(
@@ -110,6 +110,13 @@ def capacity(
                 "--gpu and --instance are both given",
                 why="an instance has its card",
                 hint="leave out one of them",
+            )
+        lengths = (trace, mean_in, mean_out, tokens)
+        if not (gpu or instance or sessions or batch or prefix or evict) and lengths == (None,) * 4:
+            raise InvalidValue(
+                "nothing says what is to be held",
+                why="capacity weighs sessions, lengths of requests and cards against each other",
+                hint=f"write it like: kvplan capacity {model} --sessions 100 --gpu h100",
             )
         asked = Asked(
             model=model,

@@ -100,8 +100,6 @@ def fit(
 
 def _answer(asked: "Asked", output: Output, *, price: bool) -> Outcome:
     from kvplan.cli.question import question
-    from kvplan.engines.base import Notice
-    from kvplan.frozen import replace
     from kvplan.judge import exit_code, judge
     from kvplan.offload import alternative, plan_or_offload
     from kvplan.report.answer import FitAnswer
@@ -110,9 +108,6 @@ def _answer(asked: "Asked", output: Output, *, price: bool) -> Outcome:
 
     asking = question(asked)
     result = plan_or_offload(asking.model, asking.workload, asking.devices, asking.engine, asking.rules)
-    if asking.unknown_flags:
-        unread = f"not read: {' '.join(asking.unknown_flags)}"
-        result = replace(result, warnings=(*result.warnings, Notice("unknown-engine-flags", unread)))
     verdict = judge(result, asking.rules)
     code = exit_code(verdict.status, asking.rules)
     reach = limits(result, asking.devices, asking.engine, asking.rules)

@@ -6,16 +6,18 @@ from shlex import quote
 from kvplan.device import Device
 from kvplan.engines import engine_named
 from kvplan.engines.base import Engine
-from kvplan.errors import InvalidValue, OptionClash
+from kvplan.errors import InvalidValue, OptionClash, UnknownEngine, UnknownFormat, UnknownGpu, UnknownModel
 from kvplan.frozen import dataclass, replace
 from kvplan.judge import Rules
 from kvplan.model import ModelSpec
 from kvplan.plan import default_engine, spread
-from kvplan.units import parse_size, parse_tokens
+from kvplan.units import format_gib, parse_size, parse_tokens
 from kvplan.weight_formats import weight_format
 from kvplan.workload import Workload
 
 MAX_SEQUENCES = 2**20
+# What is wrong with the words themselves, whatever else is asked beside them.
+MISSPELT = (UnknownModel, UnknownGpu, UnknownEngine, UnknownFormat)
 # Changes that are options of kvplan; any other is an option of the engine.
 OWN_CHANGES = ("gpu", "ctx", "batch", "weights", "kv", "allow_offload")
 
@@ -135,7 +137,6 @@ class Question:
     devices: tuple[Device, ...]
     engine: Engine
     rules: Rules
-    unknown_flags: tuple[str, ...] = ()
 
 
 def multiplied(gpu: str, count: int) -> str:
@@ -154,7 +155,7 @@ def question(asked: Asked, model: ModelSpec | None = None) -> Question:
 
     workload = workload_of(asked)
     devices, gpu_is_many = devices_of(asked)
-    engine = engine_named(asked.engine) if asked.engine else None
+    engine = engine_asked(asked)
     if asked.weights is not None:
         weight_format(asked.weights)
     check_assumption(asked.assume)
@@ -162,14 +163,40 @@ def question(asked: Asked, model: ModelSpec | None = None) -> Question:
         model = open_model(asked.model, offline=asked.offline, assume=asked.assume)
     has_gpu = bool(devices) or not asked.gpus
     chosen = calibrated(engine or default_engine(model, asked.weights, has_gpu=has_gpu))
-    workload, unknown = with_engine_flags(asked, workload, chosen)
+    workload = with_engine_flags(asked, workload, chosen)
     model, workload = _drafted(asked, model, workload, chosen)
     if asked.lora is not None:
         from kvplan.deploy.adapters import ranks_of, with_adapters
 
         workload = with_adapters(workload, chosen.name, ranks_of(asked.lora))
     devices = spread(devices, workload.tensor_parallel, workload.pipeline_parallel, multiplied=gpu_is_many)
-    return Question(asked, model, workload, devices, chosen, rules_of(asked), unknown)
+    _check_reserve(asked, workload, devices)
+    return Question(asked, model, workload, devices, chosen, rules_of(asked))
+
+
+def _check_reserve(asked: Asked, workload: Workload, devices: Sequence[Device]) -> None:
+    smallest = min(devices, key=lambda device: device.memory_bytes, default=None)
+    if smallest is not None and workload.reserve_bytes > smallest.memory_bytes:
+        raise InvalidValue(
+            f"--reserve {asked.reserve} is more than {smallest.name} has",
+            why=f"others hold at most its {format_gib(smallest.memory_bytes)}",
+            hint="write it like --reserve 2GiB",
+        )
+
+
+def engine_asked(asked: Asked) -> Engine | None:
+    """Return the engine that ``--engine`` names, None where it is left out."""
+    if asked.engine is None:
+        return None
+    name = asked.engine.strip().removesuffix("@")
+    engine = engine_named(name)
+    if asked.engine.strip() != name:
+        raise UnknownEngine(
+            f"'{asked.engine}' names no version",
+            why=f"one stands behind the @, {engine.version} the newest known",
+            hint=f"write --engine {name}, or --engine {name}@{engine.version}",
+        )
+    return engine
 
 
 def _drafted(
@@ -270,13 +297,13 @@ def number_of_sequences(text: str) -> int:
     return count
 
 
-def with_engine_flags(asked: Asked, workload: Workload, engine: Engine) -> tuple[Workload, tuple[str, ...]]:
-    """Return the workload with the engine's own flags read into it, and the flags not known.
+def with_engine_flags(asked: Asked, workload: Workload, engine: Engine) -> Workload:
+    """Return the workload with the engine's own flags read into it.
 
     Raises OptionClash where a flag says again what an option of kvplan says.
     """
     if not asked.engine_words:
-        return workload, ()
+        return workload
     from kvplan.deploy.flags import read_flags
     from kvplan.deploy.lifting import LIFTED, lift
 
@@ -306,4 +333,4 @@ def with_engine_flags(asked: Asked, workload: Workload, engine: Engine) -> tuple
 
     if any(name in SIZED for name, _ in options):
         options += sizes_of(options)
-    return replace(workload, engine_options=options), flags.unknown
+    return replace(workload, engine_options=options, unread_flags=flags.unknown)
