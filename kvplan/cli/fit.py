@@ -9,10 +9,10 @@ from kvplan.cli.app import submit
 from kvplan.cli.outcome import Outcome, Output
 
 if TYPE_CHECKING:
+    from kvplan.changes.attempt import Suggestion
     from kvplan.cli.question import Asked, Question
     from kvplan.engines.base import Plan
     from kvplan.report.answer import Offload, Prices, Proposal, Speed
-    from kvplan.suggest import Suggestion
 
 
 def register(app: typer.Typer) -> None:
@@ -99,12 +99,13 @@ def fit(
 
 
 def _answer(asked: "Asked", output: Output, *, price: bool) -> Outcome:
+    from kvplan.changes.attempt import Situation
+    from kvplan.changes.suggestions import suggestions
     from kvplan.cli.question import question
     from kvplan.judge import exit_code, judge
     from kvplan.offload import alternative, plan_or_offload
     from kvplan.report.answer import FitAnswer
     from kvplan.solve import limits
-    from kvplan.suggest import Situation, suggestions
 
     asking = question(asked)
     result = plan_or_offload(asking.model, asking.workload, asking.devices, asking.engine, asking.rules)
@@ -124,7 +125,7 @@ def _answer(asked: "Asked", output: Output, *, price: bool) -> Outcome:
     if verdict.status in ("does_not_fit", "offload", "tight"):
         proposals = tuple(_proposal(asked, item) for item in suggestions(result, situation))
     elif verdict.status == "fits":
-        from kvplan.upgrades import upgrades
+        from kvplan.changes.upgrades import upgrades
 
         gains = tuple(_proposal(asked, item) for item in upgrades(result, situation, reach))
     answer = FitAnswer(
