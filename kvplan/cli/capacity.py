@@ -10,8 +10,9 @@ from kvplan.cli.outcome import Outcome, Output
 
 if TYPE_CHECKING:
     from kvplan.capacity.fleet import Site
+    from kvplan.cli.asked import Asked
     from kvplan.cli.capacity_demand import Traffic
-    from kvplan.cli.question import Asked, Question
+    from kvplan.cli.question import Question
     from kvplan.hardware.cloud import Instance
 
 MAX_SESSIONS = 10**7
@@ -95,8 +96,9 @@ def capacity(
     """
 
     def job(engine_words: tuple[str, ...]) -> Outcome:
+        from kvplan.cli.asked import Asked
         from kvplan.cli.capacity_demand import Traffic
-        from kvplan.cli.question import Asked, number_of_sequences
+        from kvplan.cli.question import number_of_sequences
         from kvplan.errors import InvalidValue, OptionClash
 
         if batch is not None and sessions is not None:

@@ -10,7 +10,7 @@ from kvplan.cli.app import submit
 from kvplan.cli.outcome import Outcome, Output
 
 if TYPE_CHECKING:
-    from kvplan.cli.question import Asked
+    from kvplan.cli.asked import Asked
     from kvplan.model import ModelSpec
     from kvplan.report.compare_answer import Difference, Subject
 
@@ -64,7 +64,8 @@ def compare(
     """
 
     def job(engine_words: tuple[str, ...]) -> Outcome:
-        from kvplan.cli.question import Asked, number_of_sequences
+        from kvplan.cli.asked import Asked
+        from kvplan.cli.question import number_of_sequences
         from kvplan.errors import InvalidValue, OptionClash
         from kvplan.sweep import values_of
         from kvplan.units import parse_tokens

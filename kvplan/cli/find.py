@@ -10,7 +10,7 @@ from kvplan.cli.outcome import Outcome, Output
 from kvplan.frozen import dataclass
 
 if TYPE_CHECKING:
-    from kvplan.cli.question import Asked
+    from kvplan.cli.asked import Asked
     from kvplan.device import Device
     from kvplan.engines.base import Engine
     from kvplan.find import Candidate
@@ -89,7 +89,7 @@ def find(
     """
 
     def job(_: tuple[str, ...]) -> Outcome:
-        from kvplan.cli.question import Asked
+        from kvplan.cli.asked import Asked
         from kvplan.errors import InvalidValue
 
         if not gpu:

@@ -10,7 +10,8 @@ from kvplan.cli.outcome import Outcome, Output
 
 if TYPE_CHECKING:
     from kvplan.changes.attempt import Suggestion
-    from kvplan.cli.question import Asked, Question
+    from kvplan.cli.asked import Asked
+    from kvplan.cli.question import Question
     from kvplan.engines.base import Plan
     from kvplan.report.answer import Offload, Prices, Proposal, Speed
 
@@ -57,7 +58,7 @@ def fit(
     """
 
     def job(engine_words: tuple[str, ...]) -> Outcome:
-        from kvplan.cli.question import Asked
+        from kvplan.cli.asked import Asked
         from kvplan.errors import InvalidValue
 
         if not gpu:
@@ -206,6 +207,6 @@ def _gpu_text(asked: "Asked", num_devices: int) -> str:
         return "the CPU"
     if len(asked.gpus) > 1:
         return " + ".join(asked.gpus)
-    from kvplan.cli.question import multiplied
+    from kvplan.cli.asked import multiplied
 
     return multiplied(asked.gpus[0], num_devices).replace("x", " × ", 1)

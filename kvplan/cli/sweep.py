@@ -12,7 +12,8 @@ from kvplan.cli.app import submit
 from kvplan.cli.outcome import Outcome, Output
 
 if TYPE_CHECKING:
-    from kvplan.cli.question import Asked, Question
+    from kvplan.cli.asked import Asked
+    from kvplan.cli.question import Question
     from kvplan.errors import KvplanError
     from kvplan.model import ModelSpec
     from kvplan.sweep import Axis, Case, Grid
@@ -74,7 +75,7 @@ def sweep(
     """
 
     def job(engine_words: tuple[str, ...]) -> Outcome:
-        from kvplan.cli.question import Asked
+        from kvplan.cli.asked import Asked
         from kvplan.errors import InvalidValue
 
         if not gpu:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from kvplan.calibration import CalibratedEngine
+from kvplan.cli.asked import Asked
 from kvplan.cli.outcome import Outcome, Output
-from kvplan.cli.question import Asked, question
+from kvplan.cli.question import question
 from kvplan.engines.base import Plan
 from kvplan.errors import InputError
 from kvplan.plan import plan

@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from kvplan.calibration import CalibratedEngine
+from kvplan.cli.asked import Asked
 from kvplan.cli.outcome import Outcome, Output
-from kvplan.cli.question import Asked, question
+from kvplan.cli.question import question
 from kvplan.cli.verify_allocation import subject
 from kvplan.engines.base import Plan
 from kvplan.errors import CannotTell, InputError, KvplanError, reason_of
