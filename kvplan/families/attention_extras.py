@@ -5,10 +5,10 @@ heads, Muse gates what attention returns. What they cache is Llama's. Source: tr
 models/diffllama, doge, jetmoe, muse_glimmer, muse_spark.
 """
 
-from kvplan.attention_pattern import FULL, SLIDING, layer_types, window_of
-from kvplan.blocks import attention, experts, router
+from kvplan.blocks.attention_pattern import FULL, SLIDING, layer_types, window_of
+from kvplan.blocks.decoder import Shape, as_stated, block, finish, patterned, shape_of
+from kvplan.blocks.transformer import attention, experts, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, as_stated, block, finish, patterned, shape_of
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm

@@ -5,8 +5,7 @@ these. They cache nothing. Source: transformers 5.23 models/bert, roberta, mpnet
 distilbert, albert, deberta_v2.
 """
 
-from kvplan.config import Config
-from kvplan.encoder import (
+from kvplan.blocks.encoder import (
     CHOICES,
     MASKED_LM,
     MODEL,
@@ -22,6 +21,7 @@ from kvplan.encoder import (
     task_of,
     transform,
 )
+from kvplan.config import Config
 from kvplan.layers import Layer, LayerGroup
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm

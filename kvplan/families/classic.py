@@ -4,9 +4,9 @@ LayerNorms with biases, ungated MLPs of four times the width, learned or no posi
 multi-query caches. transformers 5.23 models/*; class defaults as there.
 """
 
-from kvplan.blocks import attention, plain_mlp
+from kvplan.blocks.decoder import Shape, finish, uniform
+from kvplan.blocks.transformer import attention, plain_mlp
 from kvplan.config import Config
-from kvplan.decoder import Shape, finish, uniform
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm

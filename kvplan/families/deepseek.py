@@ -6,10 +6,10 @@ deepseek_v32, glm_moe_dsa); DeepSeek-MoE-16B (v1) with plain attention from its 
 
 from collections.abc import Callable
 
-from kvplan.attention_pattern import unknown_layer_type
-from kvplan.blocks import attention, experts, gated_mlp, latent_attention, router
+from kvplan.blocks.attention_pattern import unknown_layer_type
+from kvplan.blocks.decoder import Shape, attention_cache, by_index, finish, shape_of
+from kvplan.blocks.transformer import attention, experts, gated_mlp, latent_attention, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, attention_cache, by_index, finish, shape_of
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.layers import LatentAttention, Layer, LayerGroup
 from kvplan.model import Structure

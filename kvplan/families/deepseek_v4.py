@@ -4,10 +4,10 @@ transformers 5.23 models/deepseek_v4. ``compress_ratios`` says for each layer wh
 window alone (0), a compressed row every 4 tokens with an indexer, or every 128 tokens.
 """
 
-from kvplan.attention_pattern import unknown_layer_type
-from kvplan.blocks import experts, gated_mlp, router
+from kvplan.blocks.attention_pattern import unknown_layer_type
+from kvplan.blocks.decoder import Shape, by_index, finish
+from kvplan.blocks.transformer import experts, gated_mlp, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, by_index, finish
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.layers import CompressedAttention, Layer, LayerGroup
 from kvplan.model import Structure

@@ -4,10 +4,10 @@ transformers 5.23 models/*; families without a class there follow the modeling f
 repository: ChatGLM, Qwen v1, Baichuan.
 """
 
-from kvplan.attention_pattern import FULL, every_nth_full, layer_types, marked, window_of
-from kvplan.blocks import attention, gated_mlp, plain_mlp
+from kvplan.blocks.attention_pattern import FULL, every_nth_full, layer_types, marked, window_of
+from kvplan.blocks.decoder import Shape, as_stated, finish, fixed_head_dim, patterned, shape_of
+from kvplan.blocks.transformer import attention, gated_mlp, plain_mlp
 from kvplan.config import Config
-from kvplan.decoder import Shape, as_stated, finish, fixed_head_dim, patterned, shape_of
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm
 

@@ -3,9 +3,9 @@
 Every head has keys and values of its own. Source: transformers 5.23 models/openai, ctrl, gpt_neox_japanese.
 """
 
-from kvplan.blocks import plain_mlp
+from kvplan.blocks.decoder import Shape, as_stated, by_index, finish, shape_of, uniform
+from kvplan.blocks.transformer import plain_mlp
 from kvplan.config import Config
-from kvplan.decoder import Shape, as_stated, by_index, finish, shape_of, uniform
 from kvplan.layers import Layer, LayerGroup
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm

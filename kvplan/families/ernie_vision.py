@@ -3,15 +3,15 @@
 A token's kind picks the set; both are stored. Source: transformers 5.23 models/ernie4_5_vl_moe.
 """
 
-from kvplan.attention_pattern import FULL, unknown_layer_type
-from kvplan.blocks import attention, experts, gated_mlp, router
+from kvplan.blocks.attention_pattern import FULL, unknown_layer_type
+from kvplan.blocks.decoder import attention_cache, by_index, finish, shape_of
+from kvplan.blocks.transformer import attention, experts, gated_mlp, router
+from kvplan.blocks.vision import as_vision
 from kvplan.config import Config
-from kvplan.decoder import attention_cache, by_index, finish, shape_of
 from kvplan.families.reading import joined
 from kvplan.layers import Layer
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm, repeat
-from kvplan.vision import as_vision
 
 
 def ernie4_5_vl_moe_text(config: Config) -> Structure:

@@ -4,10 +4,10 @@ transformers 5.23 models/afmoe, laguna, mimo_v2_flash, minimax_m3_vl, longcat_fl
 own repository (openbmb modeling_minicpm.py).
 """
 
-from kvplan.attention_pattern import FULL, SLIDING, layer_types, unknown_layer_type
-from kvplan.blocks import attention, experts, gated_mlp, latent_attention, router
+from kvplan.blocks.attention_pattern import FULL, SLIDING, layer_types, unknown_layer_type
+from kvplan.blocks.decoder import Shape, attention_cache, by_index, finish, shape_of
+from kvplan.blocks.transformer import attention, experts, gated_mlp, latent_attention, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, attention_cache, by_index, finish, shape_of
 from kvplan.layers import FullAttention, LatentAttention, Layer, SlidingWindow
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm

@@ -6,10 +6,10 @@ configuration_gemma2.py, configuration_gemma3.py (Gemma3TextConfig).
 
 from dataclasses import replace
 
-from kvplan.attention_pattern import alternating, every_nth_full, layer_types, window_of
-from kvplan.blocks import attention, gated_mlp
+from kvplan.blocks.attention_pattern import alternating, every_nth_full, layer_types, window_of
+from kvplan.blocks.decoder import Shape, as_stated, block, finish, patterned, shape_of
+from kvplan.blocks.transformer import attention, gated_mlp
 from kvplan.config import Config
-from kvplan.decoder import Shape, as_stated, block, finish, patterned, shape_of
 from kvplan.layers import Layer, LayerGroup
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, norm

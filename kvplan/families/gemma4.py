@@ -5,11 +5,11 @@ values of its own; Gemma 4's global layers have larger heads and may use their k
 are cached twice all the same.
 """
 
-from kvplan.attention_pattern import FULL, SLIDING, layer_types
-from kvplan.audio import conformer
-from kvplan.blocks import experts, gated_mlp
+from kvplan.blocks.attention_pattern import FULL, SLIDING, layer_types
+from kvplan.blocks.audio import conformer
+from kvplan.blocks.decoder import Shape, by_index, finish, shape_of
+from kvplan.blocks.transformer import experts, gated_mlp
 from kvplan.config import Config
-from kvplan.decoder import Shape, by_index, finish, shape_of
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.families.multimodal import with_tensors
 from kvplan.families.reading import text_structure

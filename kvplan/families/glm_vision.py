@@ -6,11 +6,11 @@ Source: transformers 5.23 models/glm4v, models/glm4v_moe, models/glm_ocr.
 from collections.abc import Callable
 from dataclasses import replace
 
+from kvplan.blocks.vision import as_vision
 from kvplan.config import Config
 from kvplan.families.reading import text_structure
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm, repeat
-from kvplan.vision import as_vision
 
 
 def glm4v(config: Config) -> Structure:

@@ -6,10 +6,10 @@ attention (``mla_use_output_gate``), attention over earlier blocks (``attn_res_b
 transformers 5.23 models/kimi_linear, models/bailing_hybrid; moonshotai/Kimi-K3 modeling_kimi_linear.py.
 """
 
-from kvplan.attention_pattern import unknown_layer_type
-from kvplan.blocks import experts, gated_mlp, latent_attention, router
+from kvplan.blocks.attention_pattern import unknown_layer_type
+from kvplan.blocks.decoder import Shape, by_index, finish
+from kvplan.blocks.transformer import experts, gated_mlp, latent_attention, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, by_index, finish
 from kvplan.layers import Cache, KimiDeltaState, LatentAttention, Layer
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm

@@ -5,10 +5,10 @@ hyper-connections, Mistral Large 4 layers without rotary positions, whose latent
 Source: transformers 5.23 models/axk2, hy_v4, mistral_large4.
 """
 
-from kvplan.attention_pattern import unknown_layer_type
-from kvplan.blocks import experts, gated_mlp, latent_attention, router
+from kvplan.blocks.attention_pattern import unknown_layer_type
+from kvplan.blocks.decoder import Shape, by_index, finish
+from kvplan.blocks.transformer import experts, gated_mlp, latent_attention, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, by_index, finish
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.layers import LatentAttention, Layer
 from kvplan.model import Structure

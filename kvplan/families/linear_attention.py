@@ -5,10 +5,10 @@ transformers 5.23 models/qwen3_next, qwen3_5, qwen3_5_moe, kimi_linear, bailing_
 lfm2_moe, olmo_hybrid. Full layers of the Qwen line double the query projection for an output gate.
 """  # noqa: D205
 
-from kvplan.attention_pattern import unknown_layer_type
-from kvplan.blocks import attention, experts, gated_mlp, router
+from kvplan.blocks.attention_pattern import unknown_layer_type
+from kvplan.blocks.decoder import Shape, by_index, finish, shape_of
+from kvplan.blocks.transformer import attention, experts, gated_mlp, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, by_index, finish, shape_of
 from kvplan.layers import (
     Cache,
     FullAttention,

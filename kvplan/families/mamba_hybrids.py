@@ -4,12 +4,12 @@ A state-space mixer caches a convolution and a state, an attention layer keys an
 layers hold both. Source: transformers 5.23 models/jamba, bamba, granitemoehybrid, falcon_h1.
 """
 
-from kvplan.attention_pattern import unknown_layer_type
-from kvplan.blocks import attention, experts, gated_mlp, router
+from kvplan.blocks.attention_pattern import unknown_layer_type
+from kvplan.blocks.decoder import Shape, by_index, finish, shape_of
+from kvplan.blocks.state_space import mamba1_mixer, mamba2_mixer
+from kvplan.blocks.transformer import attention, experts, gated_mlp, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, by_index, finish, shape_of
 from kvplan.layers import Cache, FullAttention, Layer, LayerGroup, Mamba1State, Mamba2State
-from kvplan.mixers import mamba1_mixer, mamba2_mixer
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm
 

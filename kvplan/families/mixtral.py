@@ -5,10 +5,10 @@ are always used. Routers' score corrections are buffers in transformers and do n
 defaults: transformers 5.23 models/*/configuration_*.py.
 """
 
-from kvplan.attention_pattern import FULL, SLIDING, layer_types, switched_window, window_of
-from kvplan.blocks import attention, experts, gated_mlp, router
+from kvplan.blocks.attention_pattern import FULL, SLIDING, layer_types, switched_window, window_of
+from kvplan.blocks.decoder import Shape, attention_cache, by_index, finish, patterned, shape_of, uniform
+from kvplan.blocks.transformer import attention, experts, gated_mlp, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, attention_cache, by_index, finish, patterned, shape_of, uniform
 from kvplan.layers import Layer, LayerGroup
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm

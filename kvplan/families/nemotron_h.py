@@ -3,12 +3,12 @@
 M is Mamba-2, * attention, - an MLP, E experts. Source: transformers 5.23 models/nemotron_h.
 """
 
-from kvplan.attention_pattern import unknown_layer_type
-from kvplan.blocks import attention, experts, plain_mlp, router
+from kvplan.blocks.attention_pattern import unknown_layer_type
+from kvplan.blocks.decoder import Shape, by_index, finish
+from kvplan.blocks.state_space import mamba2_mixer
+from kvplan.blocks.transformer import attention, experts, plain_mlp, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, by_index, finish
 from kvplan.layers import FullAttention, Layer, LayerGroup, Mamba2State
-from kvplan.mixers import mamba2_mixer
 from kvplan.model import Structure
 from kvplan.tensors import linear, norm
 

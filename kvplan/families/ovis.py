@@ -5,12 +5,12 @@ Source: transformers 5.23 models/ovis2.
 
 from dataclasses import replace
 
-from kvplan.blocks import gated_mlp
+from kvplan.blocks.transformer import gated_mlp
+from kvplan.blocks.vision import as_vision
 from kvplan.config import Config
 from kvplan.families.reading import joined
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm, repeat
-from kvplan.vision import as_vision
 
 
 def ovis2(config: Config) -> Structure:

@@ -4,10 +4,8 @@ They cache nothing, windows or not. Source: transformers 5.23 models/modernbert,
 eurobert; GTE's first files (``model_type: new``) have the same layout.
 """
 
-from kvplan.blocks import attention, gated_mlp
-from kvplan.config import Config
-from kvplan.decoder import Shape, block, by_index, shape_of
-from kvplan.encoder import (
+from kvplan.blocks.decoder import Shape, block, by_index, shape_of
+from kvplan.blocks.encoder import (
     MASKED_LM,
     MODEL,
     QUESTIONS,
@@ -19,6 +17,8 @@ from kvplan.encoder import (
     task_of,
     transform,
 )
+from kvplan.blocks.transformer import attention, gated_mlp
+from kvplan.config import Config
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.layers import Layer, LayerGroup
 from kvplan.model import Structure

@@ -3,10 +3,10 @@
 Source: transformers 5.23 models/lfm2, lfm2_moe, lfm3.
 """
 
-from kvplan.attention_pattern import FULL, SLIDING, layer_types, window_of
-from kvplan.blocks import attention, experts, gated_mlp, router
+from kvplan.blocks.attention_pattern import FULL, SLIDING, layer_types, window_of
+from kvplan.blocks.decoder import attention_cache, by_index, finish, shape_of
+from kvplan.blocks.transformer import attention, experts, gated_mlp, router
 from kvplan.config import Config
-from kvplan.decoder import attention_cache, by_index, finish, shape_of
 from kvplan.layers import Layer, ShortConvState
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm

@@ -8,7 +8,7 @@ flex_olmo, aria.
 
 from collections.abc import Sequence
 
-from kvplan.attention_pattern import (
+from kvplan.blocks.attention_pattern import (
     FULL,
     SLIDING,
     layer_types,
@@ -17,9 +17,9 @@ from kvplan.attention_pattern import (
     window_of,
     windowed,
 )
-from kvplan.blocks import attention, experts, gated_mlp, router
+from kvplan.blocks.decoder import Shape, attention_cache, by_index, finish, shape_of
+from kvplan.blocks.transformer import attention, experts, gated_mlp, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, attention_cache, by_index, finish, shape_of
 from kvplan.layers import Layer, LayerGroup
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm

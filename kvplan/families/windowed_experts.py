@@ -3,7 +3,7 @@
 Source: transformers 5.23 models/mellum, flint, kolibri1, beam.
 """
 
-from kvplan.attention_pattern import (
+from kvplan.blocks.attention_pattern import (
     FULL,
     SLIDING,
     every_nth_full,
@@ -11,9 +11,9 @@ from kvplan.attention_pattern import (
     unknown_layer_type,
     window_of,
 )
-from kvplan.blocks import attention, experts, gated_mlp, router
+from kvplan.blocks.decoder import Shape, attention_cache, by_index, finish, shape_of
+from kvplan.blocks.transformer import attention, experts, gated_mlp, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, attention_cache, by_index, finish, shape_of
 from kvplan.layers import Layer
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm

@@ -6,7 +6,7 @@ clip, pixtral, internvl; InternViT from its own repository (modeling_intern_vit.
 
 from collections.abc import Callable
 
-from kvplan.blocks import attention, gated_mlp
+from kvplan.blocks.transformer import attention, gated_mlp
 from kvplan.config import Config
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.tensors import Role, Tensor, linear, norm, repeat, with_role

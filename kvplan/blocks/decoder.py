@@ -5,8 +5,8 @@ Families read a Shape, build the layers that differ, and close the model with ``
 
 from collections.abc import Callable, Sequence
 
-from kvplan.attention_pattern import CHUNKED, FULL, SLIDING, window_of, windowed
-from kvplan.blocks import attention, gated_mlp
+from kvplan.blocks.attention_pattern import CHUNKED, FULL, SLIDING, window_of, windowed
+from kvplan.blocks.transformer import attention, gated_mlp
 from kvplan.config import Config
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.frozen import dataclass
