@@ -9,11 +9,7 @@ from kvplan.blocks.transformer import attention, plain_mlp
 from kvplan.config import Config
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, linear, norm
-
-
-def _norms(size: int, *names: str, bias: bool = True) -> tuple[Tensor, ...]:
-    return tuple(tensor for name in names for tensor in norm(name, size, bias=bias))
+from kvplan.tensors import Tensor, linear, norm, norms_of
 
 
 def _fused(shape: Shape, name: str, out: str, *, bias: bool) -> tuple[Tensor, ...]:
@@ -51,7 +47,7 @@ def gpt2(config: Config) -> Structure:
         *plain_mlp(
             hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.c_fc", down="mlp.c_proj"
         ),
-        *_norms(hidden, "ln_1", "ln_2"),
+        *norms_of(hidden, "ln_1", "ln_2", bias=True),
     )
     positions = config.positive("max_position_embeddings", 1024)
     return finish(
@@ -83,7 +79,7 @@ def gpt_bigcode(config: Config) -> Structure:
         *plain_mlp(
             hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.c_fc", down="mlp.c_proj"
         ),
-        *_norms(hidden, "ln_1", "ln_2"),
+        *norms_of(hidden, "ln_1", "ln_2", bias=True),
     )
     positions = config.positive("max_position_embeddings", 1024)
     return finish(
@@ -107,7 +103,7 @@ def gptj(config: Config) -> Structure:
         *plain_mlp(
             hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.fc_in", down="mlp.fc_out"
         ),
-        *_norms(hidden, "ln_1"),
+        *norms_of(hidden, "ln_1", bias=True),
     )
     return finish(config, shape, uniform(shape, tensors), tied=False, norm_bias=True, head_bias=True)
 
@@ -121,7 +117,7 @@ def codegen(config: Config) -> Structure:
         *plain_mlp(
             hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.fc_in", down="mlp.fc_out"
         ),
-        *_norms(hidden, "ln_1"),
+        *norms_of(hidden, "ln_1", bias=True),
     )
     return finish(config, shape, uniform(shape, tensors), tied=False, norm_bias=True, head_bias=True)
 
@@ -144,7 +140,7 @@ def gpt_neo(config: Config) -> Structure:
         *plain_mlp(
             hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.c_fc", down="mlp.c_proj"
         ),
-        *_norms(hidden, "ln_1", "ln_2"),
+        *norms_of(hidden, "ln_1", "ln_2", bias=True),
     )
     positions = config.positive("max_position_embeddings", 2048)
     return finish(
@@ -171,7 +167,7 @@ def gpt_neox(config: Config) -> Structure:
             up="mlp.dense_h_to_4h",
             down="mlp.dense_4h_to_h",
         ),
-        *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+        *norms_of(hidden, "input_layernorm", "post_attention_layernorm", bias=True),
     )
     return finish(config, shape, uniform(shape, tensors), tied=False, norm_bias=True)
 
@@ -183,7 +179,7 @@ def bloom(config: Config) -> Structure:
     tensors = (
         *_fused(shape, "self_attention.query_key_value", "self_attention.dense", bias=True),
         *plain_mlp(hidden, 4 * hidden, up="mlp.dense_h_to_4h", down="mlp.dense_4h_to_h"),
-        *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+        *norms_of(hidden, "input_layernorm", "post_attention_layernorm", bias=True),
     )
     return finish(
         config,
@@ -191,7 +187,7 @@ def bloom(config: Config) -> Structure:
         uniform(shape, tensors),
         tied=True,
         norm_bias=True,
-        extra=_norms(hidden, "word_embeddings_layernorm"),
+        extra=norms_of(hidden, "word_embeddings_layernorm", bias=True),
     )
 
 
@@ -203,7 +199,7 @@ def opt(config: Config) -> Structure:
     width = config.positive("word_embed_proj_dim", hidden)
     affine = config.flag("layer_norm_elementwise_affine", True)
     heads = shape.num_attention_heads
-    norms = _norms(hidden, "self_attn_layer_norm", "final_layer_norm") if affine else ()
+    norms = norms_of(hidden, "self_attn_layer_norm", "final_layer_norm", bias=True) if affine else ()
     tensors = (
         *attention(hidden, heads, heads, shape.head_dim, qkv_bias=bias, o_bias=bias),
         *plain_mlp(hidden, config.positive("intermediate_size", 3072), bias=bias, up="fc1", down="fc2"),
@@ -245,11 +241,11 @@ def falcon(config: Config) -> Structure:
     hidden = shape.hidden_size
     bias = config.flag("bias", False)
     if not config.flag("parallel_attn", True):
-        norms = _norms(hidden, "input_layernorm", "post_attention_layernorm")
+        norms = norms_of(hidden, "input_layernorm", "post_attention_layernorm", bias=True)
     elif config.integer("num_ln_in_parallel_attn", 2 if grouped else 1) == 2:
-        norms = _norms(hidden, "ln_attn", "ln_mlp")
+        norms = norms_of(hidden, "ln_attn", "ln_mlp", bias=True)
     else:
-        norms = _norms(hidden, "input_layernorm")
+        norms = norms_of(hidden, "input_layernorm", bias=True)
     tensors = (
         *_fused(shape, "self_attention.query_key_value", "self_attention.dense", bias=bias),
         *plain_mlp(
@@ -268,14 +264,14 @@ def persimmon(config: Config) -> Structure:
     """Read Persimmon: fused qkv with biases and norms on query and key heads."""
     shape = _multi_head(config)
     hidden = shape.hidden_size
-    qk = _norms(shape.head_dim, "self_attn.q_layernorm", "self_attn.k_layernorm")
+    qk = norms_of(shape.head_dim, "self_attn.q_layernorm", "self_attn.k_layernorm", bias=True)
     tensors = (
         *_fused(shape, "self_attn.query_key_value", "self_attn.dense", bias=True),
         *(qk if config.flag("qk_layernorm", True) else ()),
         *plain_mlp(
             hidden, config.positive("intermediate_size"), up="mlp.dense_h_to_4h", down="mlp.dense_4h_to_h"
         ),
-        *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+        *norms_of(hidden, "input_layernorm", "post_attention_layernorm", bias=True),
     )
     return finish(config, shape, uniform(shape, tensors), tied=False, norm_bias=True)
 
@@ -307,7 +303,7 @@ def mpt(config: Config) -> Structure:
     tensors = (
         *_fused(shape, "attn.Wqkv", "attn.out_proj", bias=False),
         *plain_mlp(hidden, 4 * hidden, bias=False, up="ffn.up_proj", down="ffn.down_proj"),
-        *_norms(hidden, "norm_1", "norm_2", bias=False),
+        *norms_of(hidden, "norm_1", "norm_2", bias=False),
     )
     return finish(config, shape, uniform(shape, tensors), tied=True)
 
@@ -335,7 +331,7 @@ def _fairseq(config: Config, shape: Shape, width: int, extra: tuple[Tensor, ...]
     tensors = (
         *attention(hidden, heads, heads, shape.head_dim, qkv_bias=True, o_bias=True),
         *plain_mlp(hidden, width, up="fc1", down="fc2"),
-        *_norms(hidden, "self_attn_layer_norm", "final_layer_norm"),
+        *norms_of(hidden, "self_attn_layer_norm", "final_layer_norm", bias=True),
     )
     return finish(
         config,

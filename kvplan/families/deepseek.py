@@ -7,13 +7,14 @@ deepseek_v32, glm_moe_dsa); DeepSeek-MoE-16B (v1) with plain attention from its 
 from collections.abc import Callable
 
 from kvplan.blocks.attention_pattern import unknown_layer_type
-from kvplan.blocks.decoder import Shape, attention_cache, by_index, finish, shape_of
+from kvplan.blocks.decoder import TWO_NORMS, Shape, attention_cache, by_index, finish, shape_of
+from kvplan.blocks.routing import num_experts_of
 from kvplan.blocks.transformer import attention, experts, gated_mlp, latent_attention, router
 from kvplan.config import Config
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.layers import LatentAttention, Layer, LayerGroup
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, linear, norm
+from kvplan.tensors import Tensor, linear, norm, norms_of
 
 
 def _shape(config: Config) -> Shape:
@@ -28,10 +29,6 @@ def _shape(config: Config) -> Shape:
         max(1, hidden_size // heads),
         config.positive("vocab_size"),
     )
-
-
-def _norms(hidden_size: int) -> tuple[Tensor, ...]:
-    return (*norm("input_layernorm", hidden_size), *norm("post_attention_layernorm", hidden_size))
 
 
 def _latent(config: Config, shape: Shape) -> tuple[Tensor, ...]:
@@ -61,10 +58,7 @@ def _cache(config: Config, index_head_dim: int = 0) -> LatentAttention:
 def _feed_forward(config: Config, hidden_size: int, *, is_sparse: bool) -> tuple[Tensor, ...]:
     if not is_sparse:
         return gated_mlp(hidden_size, config.positive("intermediate_size"))
-    num_experts = config.positive("num_experts")
-    active = config.positive("num_experts_per_tok")
-    if active > num_experts:
-        raise config.invalid("num_experts_per_tok", f"is {active}, more than {num_experts} experts")
+    num_experts, active = num_experts_of(config)
     expert_size = config.positive("moe_intermediate_size")
     num_shared = config.integer("n_shared_experts", 0)
     shared: tuple[Tensor, ...] = ()
@@ -172,7 +166,7 @@ def _mla_model(
 ) -> Structure:
     shape = _shape(config)
     latent = _latent(config, shape)
-    norms = (*_norms(shape.hidden_size), *more_norms)
+    norms = (*norms_of(shape.hidden_size, *TWO_NORMS), *more_norms)
     made: dict[tuple[bool, bool], Layer] = {}
 
     def make(index: int) -> Layer:
@@ -222,7 +216,7 @@ def deepseek_v1(config: Config) -> Structure:
         feed_forward = _feed_forward(config, shape.hidden_size, is_sparse=_is_sparse(config, index))
         return Layer(
             (attention_cache(shape, "full_attention", 0),),
-            (*attention_tensors, *feed_forward, *_norms(shape.hidden_size)),
+            (*attention_tensors, *feed_forward, *norms_of(shape.hidden_size, *TWO_NORMS)),
         )
 
     return finish(config, shape, by_index(shape.num_layers, make), tied=False)

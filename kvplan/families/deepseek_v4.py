@@ -6,6 +6,7 @@ window alone (0), a compressed row every 4 tokens with an indexer, or every 128 
 
 from kvplan.blocks.attention_pattern import unknown_layer_type
 from kvplan.blocks.decoder import Shape, by_index, finish
+from kvplan.blocks.routing import num_experts_of
 from kvplan.blocks.transformer import experts, gated_mlp, router
 from kvplan.config import Config
 from kvplan.errors import UnsupportedArchitecture
@@ -45,9 +46,7 @@ def deepseek_v4(config: Config) -> Structure:
     shape = Shape(hidden, config.layers(), heads, 1, head_dim, config.positive("vocab_size"))
     window = config.positive("sliding_window", 128)
     ratios = _ratios(config, shape.num_layers)
-    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
-    if active > num_experts:
-        raise config.invalid("num_experts_per_tok", f"is {active}, more than {num_experts} experts")
+    num_experts, active = num_experts_of(config)
     width = config.positive("moe_intermediate_size")
     common = (
         *_attention(config, hidden, heads, head_dim),

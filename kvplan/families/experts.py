@@ -4,33 +4,20 @@ transformers 5.23 models/afmoe, laguna, mimo_v2_flash, minimax_m3_vl, longcat_fl
 own repository (openbmb modeling_minicpm.py).
 """
 
-from kvplan.blocks.attention_pattern import FULL, SLIDING, layer_types, unknown_layer_type
+from kvplan.blocks.attention_pattern import FULL, SLIDING, layer_types
 from kvplan.blocks.decoder import Shape, attention_cache, by_index, finish, shape_of
-from kvplan.blocks.transformer import attention, experts, gated_mlp, latent_attention, router
+from kvplan.blocks.routing import routed_mlp, stated_sparse
+from kvplan.blocks.transformer import attention, gated_mlp, latent_attention, router
 from kvplan.config import Config
 from kvplan.layers import FullAttention, LatentAttention, Layer, SlidingWindow
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, linear, norm
-
-
-def _norms(size: int, *names: str) -> tuple[Tensor, ...]:
-    return tuple(tensor for name in names for tensor in norm(name, size))
-
-
-def _routed(config: Config, hidden: int, width: int) -> tuple[Tensor, ...]:
-    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
-    if active > num_experts:
-        raise config.invalid("num_experts_per_tok", f"is {active}, more than {num_experts} experts")
-    return (*experts(hidden, width, num_experts, active), *router(hidden, num_experts))
+from kvplan.tensors import Tensor, linear, norms_of
 
 
 def _sparse_layers(config: Config, num_layers: int, default_dense: int) -> tuple[bool, ...]:
-    kinds = config.per_layer("mlp_layer_types", num_layers)
-    if kinds is not None:
-        for kind in kinds:
-            if kind not in ("sparse", "dense"):
-                raise unknown_layer_type(config, kind)
-        return tuple(kind == "sparse" for kind in kinds)
+    stated = stated_sparse(config, num_layers)
+    if stated is not None:
+        return stated
     freq = config.raw("moe_layer_freq")
     if isinstance(freq, list) and len(freq) >= num_layers:
         return tuple(bool(flag) for flag in freq[:num_layers])
@@ -58,16 +45,16 @@ def afmoe(config: Config) -> Structure:
             qkv_bias=bias,
             o_bias=bias,
         ),
-        *_norms(shape.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
+        *norms_of(shape.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
         *linear("self_attn.gate_proj", inner, hidden, "attention", split="out"),
-        *_norms(
+        *norms_of(
             hidden, "input_layernorm", "post_attention_layernorm", "pre_mlp_layernorm", "post_mlp_layernorm"
         ),
     )
     num_shared = config.integer("num_shared_experts", 2)
     sparse = (
         *common,
-        *_routed(config, hidden, width),
+        *routed_mlp(config, hidden, width),
         Tensor("mlp.expert_bias", (config.positive("num_experts"),), "router"),
     )
     if num_shared:
@@ -111,14 +98,14 @@ def laguna(config: Config) -> Structure:
         )
         tensors = (
             *attention(hidden, heads, own.num_key_value_heads, own.head_dim, qkv_bias=bias, o_bias=bias),
-            *_norms(own.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
-            *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+            *norms_of(own.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
+            *norms_of(hidden, "input_layernorm", "post_attention_layernorm"),
         )
         # modeling_laguna.py: anything but true and "per-head" gates each element.
         rows = heads if per_head else heads * own.head_dim
         tensors += linear("self_attn.g_proj", rows, hidden, "attention", split="out")
         if sparse[index]:
-            tensors += _routed(config, hidden, config.positive("moe_intermediate_size"))
+            tensors += routed_mlp(config, hidden, config.positive("moe_intermediate_size"))
             tensors += (
                 Tensor("mlp.gate.e_score_correction_bias", (config.positive("num_experts"),), "router"),
             )
@@ -172,12 +159,12 @@ def mimo_v2(config: Config) -> Structure:
         bias = config.flag("attention_bias", False)
         tensors = (
             *attention(hidden, heads, kv_heads, head_dim, v_head_dim=v_dim, qkv_bias=bias),
-            *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+            *norms_of(hidden, "input_layernorm", "post_attention_layernorm"),
         )
         if in_window and sinks_in_window:
             tensors += (Tensor("self_attn.sinks", (heads,), "attention", split="out"),)
         if sparse[index]:
-            tensors += _routed(config, hidden, config.positive("moe_intermediate_size"))
+            tensors += routed_mlp(config, hidden, config.positive("moe_intermediate_size"))
         else:
             tensors += gated_mlp(hidden, config.positive("intermediate_size"))
         return Layer((cache,), tensors)
@@ -220,17 +207,17 @@ def minimax_m3(config: Config) -> Structure:
         cache = FullAttention(heads, kv_heads, shape.head_dim, shape.head_dim, index_dim if has_index else 0)
         tensors = (
             *attention(hidden, heads, kv_heads, shape.head_dim),
-            *_norms(shape.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
-            *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+            *norms_of(shape.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
+            *norms_of(hidden, "input_layernorm", "post_attention_layernorm"),
         )
         if has_index:
             tensors += (
                 *linear("self_attn.indexer.q_proj", index_heads * index_dim, hidden, "indexer"),
                 *linear("self_attn.indexer.k_proj", index_dim, hidden, "indexer"),
-                *_norms(index_dim, "self_attn.indexer.q_norm", "self_attn.indexer.k_norm"),
+                *norms_of(index_dim, "self_attn.indexer.q_norm", "self_attn.indexer.k_norm"),
             )
         if sparse[index]:
-            tensors += _routed(config, hidden, config.positive("intermediate_size"))
+            tensors += routed_mlp(config, hidden, config.positive("intermediate_size"))
             tensors += gated_mlp(hidden, shared, name="mlp.shared_experts", role="shared_expert")
         else:
             tensors += gated_mlp(hidden, config.positive("dense_intermediate_size"))
@@ -296,7 +283,7 @@ def longcat_flash(config: Config) -> Structure:
         *router(hidden, every, name="mlp.router.classifier", bias=config.flag("router_bias", False)),
         *gated_mlp(hidden, dense_width, name="mlps.0"),
         *gated_mlp(hidden, dense_width, name="mlps.1"),
-        *_norms(
+        *norms_of(
             hidden,
             "input_layernorm.0",
             "input_layernorm.1",
@@ -327,7 +314,7 @@ def youtu(config: Config) -> Structure:
     tensors = (
         *latent,
         *gated_mlp(hidden, config.positive("intermediate_size"), bias=config.flag("mlp_bias", False)),
-        *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+        *norms_of(hidden, "input_layernorm", "post_attention_layernorm"),
     )
     layer = Layer((cache,), tensors)
     return finish(config, shape, by_index(shape.num_layers, lambda _: layer), tied=True)

@@ -12,7 +12,7 @@ from kvplan.blocks.transformer import attention, gated_mlp
 from kvplan.config import Config
 from kvplan.layers import Layer, LayerGroup
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, norm
+from kvplan.tensors import Tensor, norm, norms_of
 
 
 def _block(config: Config, shape: Shape, *, sandwich: bool, qk_norm: bool) -> tuple[Tensor, ...]:
@@ -34,7 +34,7 @@ def _block(config: Config, shape: Shape, *, sandwich: bool, qk_norm: bool) -> tu
         ),
         *extra,
         *gated_mlp(shape.hidden_size, config.positive("intermediate_size")),
-        *(tensor for name in names for tensor in norm(name, shape.hidden_size)),
+        *norms_of(shape.hidden_size, *names),
     )
 
 

@@ -8,6 +8,7 @@ are cached twice all the same.
 from kvplan.blocks.attention_pattern import FULL, SLIDING, layer_types
 from kvplan.blocks.audio import conformer
 from kvplan.blocks.decoder import Shape, by_index, finish, shape_of
+from kvplan.blocks.routing import num_experts_of
 from kvplan.blocks.transformer import experts, gated_mlp
 from kvplan.config import Config
 from kvplan.errors import UnsupportedArchitecture
@@ -15,16 +16,12 @@ from kvplan.families.multimodal import with_tensors
 from kvplan.families.reading import text_structure
 from kvplan.layers import FullAttention, Layer, SharedCache, SlidingWindow
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, linear, norm, repeat, with_role
+from kvplan.tensors import Tensor, linear, norm, norms_of, repeat, with_role
 
 # Bins of the spectrum that the ears hear.
 SPECTRUM_BINS = 128
 # Parameters of the towers that timm builds by name (timm 1.0.31, without the pooling head).
 TIMM_PARAMETERS = {"mobilenetv5_300m_enc": 294_126_912}
-
-
-def _norms(size: int, *names: str) -> tuple[Tensor, ...]:
-    return tuple(tensor for name in names for tensor in norm(name, size))
 
 
 def _projections(
@@ -127,7 +124,7 @@ def gemma4_text(config: Config) -> Structure:
                 *_projections(shape, head_dim, kv_heads, has_kv=not shared, has_v=has_v, bias=bias),
                 *gated_mlp(hidden, width * (2 if double and shared else 1)),
                 *routed,
-                *_norms(hidden, *names),
+                *norms_of(hidden, *names),
                 *each,
             ),
         )
@@ -156,10 +153,7 @@ def _overrides(config: Config) -> dict[int, Config]:
 
 
 def _routed(config: Config, hidden: int) -> tuple[Tensor, ...]:
-    num_experts = config.positive("num_experts")
-    active = config.positive("num_experts_per_tok")
-    if active > num_experts:
-        raise config.invalid("top_k_experts", f"is {active}, more than {num_experts} experts")
+    num_experts, active = num_experts_of(config)
     return (
         *experts(hidden, config.positive("moe_intermediate_size"), num_experts, active, name="experts"),
         *linear("router.proj", num_experts, hidden, "router"),
@@ -206,7 +200,7 @@ def gemma3n_text(config: Config) -> Structure:
             (
                 *_projections(shape, head_dim, kv_heads, has_kv=not shared, has_v=True, bias=bias),
                 *gated_mlp(hidden, width),
-                *_norms(
+                *norms_of(
                     hidden,
                     "input_layernorm",
                     "post_attention_layernorm",
@@ -342,9 +336,11 @@ def _vision(config: Config, text_size: int) -> tuple[Tensor, ...]:
         *linear("self_attn.k_proj", rows, hidden, "vision"),
         *linear("self_attn.v_proj", rows, hidden, "vision"),
         *linear("self_attn.o_proj", hidden, heads * head_dim, "vision"),
-        *_norms(head_dim, "self_attn.q_norm", "self_attn.k_norm"),
+        *norms_of(head_dim, "self_attn.q_norm", "self_attn.k_norm"),
         *gated_mlp(hidden, config.positive("intermediate_size", 3072), role="vision"),
-        *_norms(hidden, "input_layernorm", "post_attention_layernorm", "pre_feedforward", "post_feedforward"),
+        *norms_of(
+            hidden, "input_layernorm", "post_attention_layernorm", "pre_feedforward", "post_feedforward"
+        ),
     )
     tower = (
         *linear("patch_embedder.input_proj", hidden, 3 * patch * patch, "vision"),

@@ -8,17 +8,14 @@ transformers 5.23 models/kimi_linear, models/bailing_hybrid; moonshotai/Kimi-K3 
 
 from kvplan.blocks.attention_pattern import unknown_layer_type
 from kvplan.blocks.decoder import Shape, by_index, finish
+from kvplan.blocks.routing import num_experts_of, stated_sparse
 from kvplan.blocks.transformer import experts, gated_mlp, latent_attention, router
 from kvplan.config import Config
 from kvplan.layers import Cache, KimiDeltaState, LatentAttention, Layer
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, linear, norm
+from kvplan.tensors import Tensor, linear, norm, norms_of
 
 FULL, LINEAR = "full_attention", "linear_attention"
-
-
-def _norms(size: int, *names: str) -> tuple[Tensor, ...]:
-    return tuple(tensor for name in names for tensor in norm(name, size))
 
 
 def _latent(config: Config, hidden: int, heads: int) -> tuple[tuple[Tensor, ...], LatentAttention]:
@@ -76,9 +73,7 @@ def _linear_shape(config: Config) -> KimiDeltaState:
 def _feed_forward(config: Config, hidden: int, *, is_sparse: bool) -> tuple[Tensor, ...]:
     if not is_sparse:
         return gated_mlp(hidden, config.positive("intermediate_size"))
-    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
-    if active > num_experts:
-        raise config.invalid("num_experts_per_token", f"is {active}, more than {num_experts} experts")
+    num_experts, active = num_experts_of(config)
     width, latent = config.positive("moe_intermediate_size"), config.integer("routed_expert_hidden_size", 0)
     tensors = (*experts(latent or hidden, width, num_experts, active), *router(hidden, num_experts))
     if latent:
@@ -93,9 +88,9 @@ def _feed_forward(config: Config, hidden: int, *, is_sparse: bool) -> tuple[Tens
 
 
 def _is_sparse(config: Config, num_layers: int) -> tuple[bool, ...]:
-    kinds = config.per_layer("mlp_layer_types", num_layers)
-    if kinds is not None:
-        return tuple(kind == "sparse" for kind in kinds)
+    stated = stated_sparse(config, num_layers)
+    if stated is not None:
+        return stated
     first = config.integer("first_k_dense_replace", 1)
     step = config.positive("moe_layer_freq", 1)
     return tuple(index >= first and index % step == 0 for index in range(num_layers))
@@ -136,7 +131,7 @@ def _kda_model(config: Config, *, low_rank_gates: bool) -> Structure:
         hidden, cache, inner, low_rank_gates=low_rank_gates, full_output_gate=_has_full_gate(config)
     )
     sparse = _is_sparse(config, shape.num_layers)
-    norms = _norms(hidden, "input_layernorm", "post_attention_layernorm")
+    norms = norms_of(hidden, "input_layernorm", "post_attention_layernorm")
     residuals = config.has("attn_res_block_size")
     if residuals:
         norms += (*_residual("self_attention_res", hidden), *_residual("mlp_res", hidden))

@@ -7,18 +7,15 @@ Source: transformers 5.23 models/axk2, hy_v4, mistral_large4.
 
 from kvplan.blocks.attention_pattern import unknown_layer_type
 from kvplan.blocks.decoder import Shape, by_index, finish
+from kvplan.blocks.routing import num_experts_of, stated_sparse
 from kvplan.blocks.transformer import experts, gated_mlp, latent_attention, router
 from kvplan.config import Config
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.layers import LatentAttention, Layer
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, linear, norm
+from kvplan.tensors import Tensor, linear, norm, norms_of
 
 INDEXED = "indexed_attention"
-
-
-def _norms(size: int, *names: str) -> tuple[Tensor, ...]:
-    return tuple(tensor for name in names for tensor in norm(name, size))
 
 
 def _shape(config: Config) -> Shape:
@@ -32,13 +29,8 @@ def _shape(config: Config) -> Shape:
 
 
 def _sparse(config: Config, num_layers: int, num_dense: int, step: int = 1) -> tuple[bool, ...]:
-    kinds = config.per_layer("mlp_layer_types", num_layers)
-    if kinds is None:
-        return tuple(index >= num_dense and index % step == 0 for index in range(num_layers))
-    unknown = next((kind for kind in kinds if kind not in ("sparse", "dense")), None)
-    if unknown is not None:
-        raise unknown_layer_type(config, unknown)
-    return tuple(kind == "sparse" for kind in kinds)
+    stated = stated_sparse(config, num_layers)
+    return stated or tuple(index >= num_dense and index % step == 0 for index in range(num_layers))
 
 
 def _indexing(config: Config, num_layers: int, usual: tuple[bool, ...]) -> tuple[bool, ...]:
@@ -55,9 +47,7 @@ def _indexing(config: Config, num_layers: int, usual: tuple[bool, ...]) -> tuple
 def _feed_forward(config: Config, hidden: int, *, is_sparse: bool) -> tuple[Tensor, ...]:
     if not is_sparse:
         return gated_mlp(hidden, config.positive("intermediate_size"))
-    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
-    if active > num_experts:
-        raise config.invalid("num_experts_per_tok", f"is {active}, more than {num_experts} experts")
+    num_experts, active = num_experts_of(config)
     width = config.positive("moe_intermediate_size")
     shared = width * config.positive("n_shared_experts", 1)
     return (
@@ -156,7 +146,7 @@ def hy4(config: Config) -> Structure:
         *_latent(config, _cache(config, has_index=False), hidden, rank),
         Tensor("self_attn.sinks", (heads,), "attention", split="out"),
         *linear("self_attn.gate_proj", heads * v_dim, hidden, "attention", split="out"),
-        *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+        *norms_of(hidden, "input_layernorm", "post_attention_layernorm"),
         *(
             tensor
             for name in ("attn_hc", "ffn_hc")
@@ -235,7 +225,7 @@ def mistral_large4_text(config: Config) -> Structure:
                 Tensor("self_attn.indexer.softmax_scaling.scale", (index_heads,), "indexer"),
                 Tensor("self_attn.indexer.softmax_scaling.bias", (index_heads,), "indexer"),
             )
-        norms = _norms(hidden, "input_layernorm", "post_attention_layernorm")
+        norms = norms_of(hidden, "input_layernorm", "post_attention_layernorm")
         return Layer((cache,), (*tensors, *_feed_forward(config, hidden, is_sparse=sparse[index]), *norms))
 
     return finish(config, shape, by_index(layers, make), tied=False)
