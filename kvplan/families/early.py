@@ -12,9 +12,8 @@ from kvplan.tensors import Tensor, linear, norm
 
 
 def _shape(config: Config) -> Shape:
-    hidden, heads = config.positive("hidden_size"), config.positive("num_attention_heads")
-    if hidden % heads:
-        raise config.invalid("num_attention_heads", f"is {heads}, which does not divide hidden_size {hidden}")
+    hidden = config.positive("hidden_size")
+    heads = config.heads(hidden)
     return Shape(hidden, config.layers(), heads, heads, hidden // heads, config.positive("vocab_size"))
 
 

@@ -28,9 +28,7 @@ from kvplan.tensors import Tensor, embedding, linear, lm_head, norm
 def modernbert(config: Config) -> Structure:
     """Read ModernBERT: fused qkv and gate, no norm before the first attention, biases by switches."""
     hidden, width = config.positive("hidden_size"), config.positive("intermediate_size")
-    heads, vocab = config.positive("num_attention_heads"), config.positive("vocab_size")
-    if hidden % heads:
-        raise config.invalid("num_attention_heads", f"is {heads}, which does not divide hidden_size {hidden}")
+    heads, vocab = config.heads(hidden), config.positive("vocab_size")
     norm_bias = config.flag("norm_bias", False)
     bias, mlp_bias = config.flag("attention_bias", False), config.flag("mlp_bias", False)
     tied = config.flag("tie_word_embeddings", True)
