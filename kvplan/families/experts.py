@@ -1,15 +1,14 @@
-"""More mixtures of experts: AFMoE, Laguna, MiMo-V2, MiniMax-M3, LongCat-Flash, MiniCPM3.
+"""More mixtures of experts: AFMoE, Laguna, MiMo-V2, MiniMax-M3.
 
-transformers 5.23 models/afmoe, laguna, mimo_v2_flash, minimax_m3_vl, longcat_flash; MiniCPM3 from its
-own repository (openbmb modeling_minicpm.py).
+transformers 5.23 models/afmoe, laguna, mimo_v2_flash, minimax_m3_vl.
 """
 
 from kvplan.blocks.attention_pattern import FULL, SLIDING, layer_types
 from kvplan.blocks.decoder import Shape, attention_cache, by_index, finish, shape_of
 from kvplan.blocks.routing import routed_mlp, stated_sparse
-from kvplan.blocks.transformer import attention, gated_mlp, latent_attention, router
+from kvplan.blocks.transformer import attention, gated_mlp
 from kvplan.config import Config
-from kvplan.layers import FullAttention, LatentAttention, Layer, SlidingWindow
+from kvplan.layers import FullAttention, Layer, SlidingWindow
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norms_of
 
@@ -224,97 +223,3 @@ def minimax_m3(config: Config) -> Structure:
         return Layer((cache,), tensors)
 
     return finish(config, shape, by_index(shape.num_layers, make), tied=False)
-
-
-def _latent_parts(
-    config: Config, hidden: int, heads: int, name: str
-) -> tuple[tuple[Tensor, ...], LatentAttention]:
-    rank, rope = config.positive("kv_lora_rank"), config.positive("qk_rope_head_dim")
-    nope, v_dim = config.positive("qk_nope_head_dim"), config.positive("v_head_dim")
-    tensors = latent_attention(
-        hidden,
-        heads,
-        kv_lora_rank=rank,
-        qk_rope_head_dim=rope,
-        qk_nope_head_dim=nope,
-        v_head_dim=v_dim,
-        q_lora_rank=config.integer("q_lora_rank", None),
-        bias=config.flag("attention_bias", False),
-        name=name,
-    )
-    return tensors, LatentAttention(heads, rank, rope, nope, v_dim)
-
-
-def longcat_flash(config: Config) -> Structure:
-    """Read LongCat-Flash: every layer has two attentions, two MLPs, and experts some of which do nothing.
-
-    transformers 5.23 gives the zero experts rows in the fused gate-and-up matrix, so they count there.
-    """
-    hidden, heads = config.positive("hidden_size"), config.positive("num_attention_heads")
-    num_layers = config.layers("num_hidden_layers")
-    shape = Shape(hidden, num_layers, heads, heads, max(1, hidden // heads), config.positive("vocab_size"))
-    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
-    num_zero = config.integer("zero_expert_num", 256)
-    query_dim = config.positive("qk_nope_head_dim") + config.positive("qk_rope_head_dim")
-    if config.integer("qk_head_dim", query_dim) != query_dim:
-        raise config.invalid(
-            "qk_head_dim", f"is {config.integer('qk_head_dim')}, but its parts add up to {query_dim}"
-        )
-    width = config.positive("expert_ffn_hidden_size")
-    dense_width = config.positive("intermediate_size")
-    if active > num_experts + num_zero:
-        raise config.invalid("moe_topk", f"is {active}, more than {num_experts + num_zero} experts")
-    first, cache = _latent_parts(config, hidden, heads, "self_attn.0")
-    second, _ = _latent_parts(config, hidden, heads, "self_attn.1")
-    every = num_experts + num_zero
-    tensors = (
-        *first,
-        *second,
-        Tensor("mlp.experts.*.gate_proj.weight", (width, hidden), "expert", every, active, "out"),
-        Tensor("mlp.experts.*.up_proj.weight", (width, hidden), "expert", every, active, "out"),
-        Tensor(
-            "mlp.experts.*.down_proj.weight",
-            (hidden, width),
-            "expert",
-            num_experts,
-            min(active, num_experts),
-            "in",
-        ),
-        *router(hidden, every, name="mlp.router.classifier", bias=config.flag("router_bias", False)),
-        *gated_mlp(hidden, dense_width, name="mlps.0"),
-        *gated_mlp(hidden, dense_width, name="mlps.1"),
-        *norms_of(
-            hidden,
-            "input_layernorm.0",
-            "input_layernorm.1",
-            "post_attention_layernorm.0",
-            "post_attention_layernorm.1",
-        ),
-    )
-    layer = Layer((cache, cache), tensors)
-    return finish(config, shape, by_index(num_layers, lambda _: layer), tied=False)
-
-
-def minicpm3(config: Config) -> Structure:
-    """Read MiniCPM3, whose first files leave out the size of a value head: hidden / heads.
-
-    Source: openbmb/MiniCPM3-4B modeling_minicpm.py.
-    """
-    size = config.positive("hidden_size") // config.positive("num_attention_heads")
-    return youtu(config.behind({"v_head_dim": max(1, size)}))
-
-
-def youtu(config: Config) -> Structure:
-    """Read Youtu-LLM (and MiniCPM3): latent attention around a dense MLP, tied."""
-    hidden, heads = config.positive("hidden_size"), config.positive("num_attention_heads")
-    shape = Shape(
-        hidden, config.layers(), heads, heads, max(1, hidden // heads), config.positive("vocab_size")
-    )
-    latent, cache = _latent_parts(config, hidden, heads, "self_attn")
-    tensors = (
-        *latent,
-        *gated_mlp(hidden, config.positive("intermediate_size"), bias=config.flag("mlp_bias", False)),
-        *norms_of(hidden, "input_layernorm", "post_attention_layernorm"),
-    )
-    layer = Layer((cache,), tensors)
-    return finish(config, shape, by_index(shape.num_layers, lambda _: layer), tied=True)

@@ -142,9 +142,9 @@ FAMILIES: dict[str, str] = {
     "hy_v4": "latent_gated:hy4",
     "mistral_large4_text": "latent_gated:mistral_large4_text",
     "pangu_ultra_moe": "deepseek:pangu_ultra_moe",
-    "youtu": "experts:youtu",
-    "minicpm3": "experts:minicpm3",
-    "longcat_flash": "experts:longcat_flash",
+    "youtu": "latent:youtu",
+    "minicpm3": "latent:minicpm3",
+    "longcat_flash": "latent:longcat_flash",
     # compressed and sparse caches
     "deepseek_v4": "deepseek_v4:deepseek_v4",
     "deepseek_ref": "deepseek_v4:deepseek_v4",
