@@ -5,11 +5,43 @@ repository: ChatGLM, Qwen v1, Baichuan.
 """
 
 from kvplan.blocks.attention_pattern import FULL, every_nth_full, layer_types, marked, window_of
-from kvplan.blocks.decoder import Shape, as_stated, attention_of, finish, fixed_head_dim, patterned, shape_of
+from kvplan.blocks.decoder import (
+    TWO_NORMS,
+    Shape,
+    as_stated,
+    attention_of,
+    finish,
+    fixed_head_dim,
+    patterned,
+    shape_of,
+)
 from kvplan.blocks.transformer import gated_mlp, plain_mlp
 from kvplan.config import Config
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norms_of
+
+
+def _ungated(config: Config, shape: Shape, *, bias: bool) -> tuple[Tensor, ...]:
+    """Return an MLP without gate, with biases where the config says, else as ``bias`` has it."""
+    return plain_mlp(
+        shape.hidden_size,
+        config.positive("intermediate_size"),
+        bias=config.flag("mlp_bias", bias),
+        up="mlp.up_proj",
+        down="mlp.down_proj",
+    )
+
+
+def _squared_relu(config: Config, *, bias: bool) -> Structure:
+    """Read LayerNorms with biases around attention and an ungated MLP, which have them by ``bias``."""
+    shape = shape_of(config)
+    has_bias = config.flag("attention_bias", bias)
+    tensors = (
+        *attention_of(shape, qkv_bias=has_bias, o_bias=has_bias),
+        *_ungated(config, shape, bias=bias),
+        *norms_of(shape.hidden_size, *TWO_NORMS, bias=True),
+    )
+    return finish(config, shape, as_stated(config, shape, tensors), tied=False, norm_bias=True)
 
 
 def cohere(config: Config) -> Structure:
@@ -59,7 +91,7 @@ def starcoder2(config: Config) -> Structure:
             up="mlp.c_fc",
             down="mlp.c_proj",
         ),
-        *norms_of(shape.hidden_size, "input_layernorm", "post_attention_layernorm", bias=True),
+        *norms_of(shape.hidden_size, *TWO_NORMS, bias=True),
     )
     return finish(config, shape, as_stated(config, shape, tensors), tied=True, norm_bias=True)
 
@@ -111,20 +143,7 @@ def _glm(config: Config, *, sandwich: bool) -> Structure:
 
 def nemotron(config: Config) -> Structure:
     """Read Nemotron-4 and Minitron: LayerNorms with biases, a squared-ReLU MLP without gate."""
-    shape = shape_of(config)
-    bias = config.flag("attention_bias", False)
-    tensors = (
-        *attention_of(shape, qkv_bias=bias, o_bias=bias),
-        *plain_mlp(
-            shape.hidden_size,
-            config.positive("intermediate_size"),
-            bias=config.flag("mlp_bias", False),
-            up="mlp.up_proj",
-            down="mlp.down_proj",
-        ),
-        *norms_of(shape.hidden_size, "input_layernorm", "post_attention_layernorm", bias=True),
-    )
-    return finish(config, shape, as_stated(config, shape, tensors), tied=False, norm_bias=True)
+    return _squared_relu(config, bias=False)
 
 
 def apertus(config: Config) -> Structure:
@@ -134,13 +153,7 @@ def apertus(config: Config) -> Structure:
     tensors = (
         *attention_of(shape, qkv_bias=bias, o_bias=bias),
         *norms_of(shape.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
-        *plain_mlp(
-            shape.hidden_size,
-            config.positive("intermediate_size"),
-            bias=config.flag("mlp_bias", False),
-            up="mlp.up_proj",
-            down="mlp.down_proj",
-        ),
+        *_ungated(config, shape, bias=False),
         Tensor("mlp.act_fn.alpha_p", (1,), "mlp"),
         Tensor("mlp.act_fn.alpha_n", (1,), "mlp"),
         *norms_of(shape.hidden_size, "attention_layernorm", "feedforward_layernorm"),
@@ -165,34 +178,15 @@ def arcee(config: Config) -> Structure:
     bias = config.flag("attention_bias", False)
     tensors = (
         *attention_of(shape, qkv_bias=bias, o_bias=bias),
-        *plain_mlp(
-            shape.hidden_size,
-            config.positive("intermediate_size"),
-            bias=config.flag("mlp_bias", False),
-            up="mlp.up_proj",
-            down="mlp.down_proj",
-        ),
-        *norms_of(shape.hidden_size, "input_layernorm", "post_attention_layernorm"),
+        *_ungated(config, shape, bias=False),
+        *norms_of(shape.hidden_size, *TWO_NORMS),
     )
     return finish(config, shape, as_stated(config, shape, tensors), tied=False)
 
 
 def jais2(config: Config) -> Structure:
     """Read Jais 2: Nemotron's layer, LayerNorms and a squared-ReLU MLP, with biases by default."""
-    shape = shape_of(config)
-    bias = config.flag("attention_bias", True)
-    tensors = (
-        *attention_of(shape, qkv_bias=bias, o_bias=bias),
-        *plain_mlp(
-            shape.hidden_size,
-            config.positive("intermediate_size"),
-            bias=config.flag("mlp_bias", True),
-            up="mlp.up_proj",
-            down="mlp.down_proj",
-        ),
-        *norms_of(shape.hidden_size, "input_layernorm", "post_attention_layernorm", bias=True),
-    )
-    return finish(config, shape, as_stated(config, shape, tensors), tied=False, norm_bias=True)
+    return _squared_relu(config, bias=True)
 
 
 def nanochat(config: Config) -> Structure:
@@ -254,7 +248,7 @@ def chatglm(config: Config) -> Structure:
         *linear("self_attention.dense", hidden, heads * shape.head_dim, "attention", bias=bias, split="in"),
         *linear("mlp.dense_h_to_4h", 2 * width, hidden, "mlp", bias=bias, split="out"),
         *linear("mlp.dense_4h_to_h", hidden, width, "mlp", bias=bias, split="in"),
-        *norms_of(hidden, "input_layernorm", "post_attention_layernorm"),
+        *norms_of(hidden, *TWO_NORMS),
     )
     return finish(config, shape, as_stated(config, shape, tensors), tied=False)
 
@@ -285,6 +279,6 @@ def baichuan(config: Config) -> Structure:
         *linear("self_attn.W_pack", 3 * hidden, hidden, "attention", split="out"),
         *linear("self_attn.o_proj", hidden, hidden, "attention", split="in"),
         *gated_mlp(hidden, config.positive("intermediate_size")),
-        *norms_of(hidden, "input_layernorm", "post_attention_layernorm"),
+        *norms_of(hidden, *TWO_NORMS),
     )
     return finish(config, shape, as_stated(config, shape, tensors), tied=False)

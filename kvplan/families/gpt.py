@@ -8,45 +8,24 @@ from kvplan.blocks.decoder import Shape, finish, uniform
 from kvplan.blocks.transformer import attention, plain_mlp
 from kvplan.config import Config
 from kvplan.families.classic import fused_attention, multi_head_shape, position_table
+from kvplan.frozen import replace
 from kvplan.model import Structure
 from kvplan.tensors import linear, norms_of
 
 
 def gpt2(config: Config) -> Structure:
     """Read GPT-2: learned positions, fused qkv, biases everywhere, tied."""
-    shape = multi_head_shape(config)
-    hidden = shape.hidden_size
-    tensors = (
-        *fused_attention(shape, "attn.c_attn", "attn.c_proj", bias=True),
-        *plain_mlp(
-            hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.c_fc", down="mlp.c_proj"
-        ),
-        *norms_of(hidden, "ln_1", "ln_2", bias=True),
-    )
-    positions = config.positive("max_position_embeddings", 1024)
-    return finish(
-        config,
-        shape,
-        uniform(shape, tensors),
-        tied=True,
-        norm_bias=True,
-        extra=(position_table(positions, hidden),),
-        context_limit_tokens=positions,
-    )
+    return _gpt2(config, multi_head_shape(config))
 
 
 def gpt_bigcode(config: Config) -> Structure:
     """Read StarCoder 1 (GPT-BigCode): GPT-2 with one KV head unless ``multi_query`` is off."""
     shape = multi_head_shape(config)
     kv_heads = 1 if config.flag("multi_query", True) else shape.num_attention_heads
-    shape = Shape(
-        shape.hidden_size,
-        shape.num_layers,
-        shape.num_attention_heads,
-        kv_heads,
-        shape.head_dim,
-        shape.vocab_size,
-    )
+    return _gpt2(config, replace(shape, num_key_value_heads=kv_heads))
+
+
+def _gpt2(config: Config, shape: Shape) -> Structure:
     hidden = shape.hidden_size
     tensors = (
         *fused_attention(shape, "attn.c_attn", "attn.c_proj", bias=True),
