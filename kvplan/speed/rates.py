@@ -13,7 +13,6 @@ from kvplan.speed.efficiency import (
     prefill_efficiency,
 )
 from kvplan.speed.reads import (
-    COMPUTES_ON_HOST,
     cache_share,
     computes_on_host,
     crossing_bytes,
@@ -168,7 +167,7 @@ def _host_seconds(plan: Plan, share: float, held: float) -> Spread | None:
     if plan.devices and plan.devices[0].device.unified_memory:
         # The same memory, read by the CPU.
         return _device_seconds(plan, plan.devices[0], reads, share, held)
-    if plan.engine_name in COMPUTES_ON_HOST or not plan.devices:
+    if computes_on_host(plan):
         return _on_host(reads, share, held)
     bus = bus_bandwidth(plan.devices[0].device)
     if bus is None:

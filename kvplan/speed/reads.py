@@ -60,7 +60,7 @@ def device_reads(plan: Plan, index: int) -> Reads:
 
 
 def host_reads(plan: Plan) -> Reads:
-    """Return what a step reads from system memory: the engine's own figures, or a share by what lies there."""
+    """Return what a step reads from system memory: the engine's figures, or a share by what is there."""
     if plan.host_reads is not None:
         return plan.host_reads
     if plan.devices and not plan.offloaded:
