@@ -230,11 +230,6 @@ class Config:
             {**self._data, **stated}, architecture=self.architecture, origin=self.origin, path=self.path
         )
 
-    def states_null(self, key: str) -> bool:
-        """Tell whether the key is there, in some spelling, and every spelling is null."""
-        spellings = [spelling for spelling in ALIASES.get(key, (key,)) if spelling in self._data]
-        return bool(spellings) and all(self._data[spelling] is None for spelling in spellings)
-
     def override(self, data: Mapping[str, object]) -> "Config":
         """Return the config with ``data`` in place of what it says."""
         return Config(

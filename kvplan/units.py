@@ -9,7 +9,6 @@ import re
 from kvplan.errors import InvalidValue
 from kvplan.frozen import dataclass
 
-KIB = 1024
 MIB = 1024**2
 GIB = 1024**3
 GB = 10**9
