@@ -136,7 +136,7 @@ def register(kind):
             for name in NESTED:
                 if isinstance(given.get(name), dict):
                     inner = given[name].get("model_type")
-                    make = CONFIG_MAPPING[inner] if inner in CONFIG_MAPPING else transformers.PretrainedConfig
+                    make = CONFIG_MAPPING.get(inner, transformers.PretrainedConfig)
                     given[name] = make(**given[name])
             super().__init__(**given)
 
