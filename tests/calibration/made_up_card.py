@@ -151,7 +151,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def _imported_by(package):
-    frame = sys._getframe(2)
+    frame = sys._getframe(3)
     while frame and "importlib" in frame.f_code.co_filename:
         frame = frame.f_back
     path = frame.f_code.co_filename if frame else ""

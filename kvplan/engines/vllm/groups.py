@@ -19,6 +19,7 @@ MLA_HYBRID_BLOCK_SIZE = 128
 NEARLY_EQUAL = 1.5
 # Kinds that one block table can serve together: all need the same tokens.
 FULL_KINDS = frozenset(("full", "mla"))
+LOCAL_KINDS = frozenset(("sliding", "sliding_mla", "chunked"))
 
 Counted = tuple[LayerSpec, int]
 
@@ -83,9 +84,9 @@ def pool_layout(
     own = [spec for stage in stages for spec, count in stage if count]
     if drafting:
         stages = [*stages[:-1], [*stages[-1], *drafting]]
+    promotes = rules.unify_windows and _promotes({spec for stage in stages for spec, count in stage if count})
     layers = [
-        [(_as_full(spec) if rules.unify_windows else spec, count) for spec, count in stage if count]
-        for stage in stages
+        [(_as_full(spec) if promotes else spec, count) for spec, count in stage if count] for stage in stages
     ]
     merged: dict[LayerSpec, int] = {}
     for stage in layers:
@@ -109,6 +110,15 @@ def pool_layout(
         mamba_block = rules.max_model_len if rules.mamba_mode == "none" else block
         groups = _split(merged, _unified(sized, mamba_block), layers)
     return PoolLayout(groups, stage_bytes(groups, len(layers)), block, slots, rules.dcp)
+
+
+def _promotes(specs: Collection[LayerSpec]) -> bool:
+    """Tell whether windows and chunks become full attention: only beside layers that are full already.
+
+    ``_promote_local_kv_cache_specs``.
+    """
+    kinds = {spec.kind for spec in specs}
+    return bool(kinds & FULL_KINDS) and bool(kinds & LOCAL_KINDS)
 
 
 def _as_full(spec: LayerSpec) -> LayerSpec:

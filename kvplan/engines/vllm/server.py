@@ -32,6 +32,14 @@ from kvplan.workload import Workload
 SHORT_CONTEXT_TOKENS = 64
 
 
+# kv_cache_planning.py ``_promote_local_kv_cache_specs``: states, or windows of several sizes, remain.
+NOT_UNIFIED = Refusal(
+    "layers-not-unified",
+    "Failed to promote local KV cache specs to one unified type.",
+    "leave out --disable-hybrid-kv-cache-manager",
+)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Server:
     """A model under its flags on so many devices of one kind.
@@ -162,6 +170,8 @@ def _resolved(
             with_wide_layers(each, model, dtype, ranks, settings.states, skipped)
             for each, ranks in ((layout, parallel.tensor), (whole, 1))
         )
+    if settings.pool.unify_windows and len(layout.pool.groups) > 1:
+        refusals += (NOT_UNIFIED,)
     in_flight, encoder = settings.in_flight_tokens, settings.encoder_tokens
     groups = layout.pool.groups
     if not layout.is_modelled:
