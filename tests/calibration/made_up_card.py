@@ -6,65 +6,24 @@ kernels, and those an engine imports without their being installed, become empty
 
 import importlib.abc
 import importlib.machinery
+import json
 import os
 import sys
 import types
 
 # Packages of kernels: never the real ones.
-KERNELS = frozenset(
-    [
-        "flashinfer",
-        "flash_attn",
-        "deep_gemm",
-        "deep_ep",
-        "tilelang",
-        "cutlass",
-        "nvtx",
-        "tvm_ffi",
-        "flash_mla",
-        "cuda",
-        "mamba_ssm",
-        "quack",
-        "torchvision",
-        "torchaudio",
-        "cv2",
-        "av",
-        "librosa",
-        "soundfile",
-        "timm",
-        "scipy",
-    ]
-)
+KERNELS = frozenset((
+    "flashinfer", "flash_attn", "deep_gemm", "deep_ep", "tilelang", "cutlass", "nvtx", "tvm_ffi", "xgrammar",
+    "flash_mla", "cuda", "mamba_ssm", "quack", "torchvision", "torchaudio", "cv2", "av", "librosa",
+    "soundfile", "timm", "scipy",
+))  # fmt: skip
 # What an engine only looks for: absent stays absent.
-ABSENT = frozenset(
-    [
-        "nixl",
-        "nixl_ep",
-        "mori",
-        "pplx_kernels",
-        "triton_kernels",
-        "aiter",
-        "helion",
-        "fastsafetensors",
-        "runai_model_streamer",
-        "tensorizer",
-        "bitsandbytes",
-        "lmcache",
-        "mooncake",
-        "peft",
-        "terratorch",
-        "pandas",
-        "datasets",
-        "accelerate",
-        "kernels",
-        "amdsmi",
-        "ray",
-        "conch",
-        "qutlass",
-        "humming",
-        "intel_extension_for_pytorch",
-    ]
-)
+ABSENT = frozenset((
+    "nixl", "nixl_ep", "mori", "pplx_kernels", "triton_kernels", "aiter", "helion", "fastsafetensors",
+    "runai_model_streamer", "tensorizer", "bitsandbytes", "lmcache", "mooncake", "peft", "terratorch",
+    "pandas", "datasets", "accelerate", "kernels", "amdsmi", "ray", "conch", "qutlass", "humming",
+    "intel_extension_for_pytorch",
+))  # fmt: skip
 STREAMING_MULTIPROCESSORS = 132
 
 
@@ -158,20 +117,22 @@ def _imported_by(package):
     return f"/{package}/" in path and "site-packages" not in path
 
 
-def install(package, extensions, capability, memory_bytes, name):
+def install(package, capability, memory_bytes, name, extensions=(), kernels=KERNELS):
     """Put stand-ins for kernels and a card into place; ``extensions`` are the package's compiled modules."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     import torch
-    import transformers  # noqa: F401  (finds what is really installed, before the stand-ins)
     import triton
     import triton.language
+
+    # These look for what is really installed, before the stand-ins.
+    from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, PreTrainedModel  # noqa: F401
     from triton.backends.compiler import GPUTarget
 
     missing = set()
 
     def is_kernel(module):
         root = module.split(".")[0]
-        return root in KERNELS or any(module == each or module.startswith(f"{each}.") for each in extensions)
+        return root in kernels or any(module == each or module.startswith(f"{each}.") for each in extensions)
 
     def is_missing(module):
         root = module.split(".")[0]
@@ -268,3 +229,23 @@ def factories():
             return super().__torch_function__(function, kinds, args, kwargs)
 
     return Made(meta)
+
+
+def forked(run, row):
+    """Run one row in a process of its own; return its line with what came out, or what was raised."""
+    reads, writes = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reads)
+        try:
+            row["result"] = run(row)
+        except BaseException as error:
+            row["crash"] = f"{type(error).__name__}: {error}"[:600]
+        with os.fdopen(writes, "w") as pipe:
+            pipe.write(json.dumps(row))
+        os._exit(0)
+    os.close(writes)
+    with os.fdopen(reads) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    return text or json.dumps({**row, "crash": "ended"})

@@ -56,7 +56,7 @@ def load(folder, card):
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ["VLLM_NO_USAGE_STATS"] = os.environ["HF_HUB_OFFLINE"] = "1"
     capability, gib, name = CARDS[card]
-    made_up_card.install("vllm", EXTENSIONS, capability, int(gib * GIB), name)
+    made_up_card.install("vllm", capability, int(gib * GIB), name, EXTENSIONS)
     metadata = Path(tempfile.mkdtemp()) / "vllm-0.33.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.33.0\n")
@@ -213,11 +213,8 @@ def run(row):
     resolve_kv_cache_layout(config, [supported], [spec for stage in stages for spec in stage.values()])
     layers = get_layers_from_vllm_config(config, AttentionLayerBase).values()
     names = sorted({layer.get_attn_backend().get_name() for layer in layers})
-    return {
-        "max_model_len": config.model_config.max_model_len,
-        "backends": names,
-        **planned(config, stages, row),
-    }
+    row["max_model_len"] = config.model_config.max_model_len
+    return {"backends": names, **planned(config, stages, row)}
 
 
 def planned(config, stages, row):
@@ -299,27 +296,6 @@ def drawn(folder, seed, number):
         }
 
 
-def forked(row):
-    """Run one row in a process of its own; return it with its result, or with what it raised."""
-    reads, writes = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(reads)
-        try:
-            row["result"] = run(row)
-            row["max_model_len"] = row["result"].pop("max_model_len")
-        except BaseException as error:
-            row["crash"] = f"{type(error).__name__}: {error}"[:600]
-        with os.fdopen(writes, "w") as pipe:
-            pipe.write(json.dumps(row))
-        os._exit(0)
-    os.close(writes)
-    with os.fdopen(reads) as pipe:
-        text = pipe.read()
-    os.waitpid(child, 0)
-    return text or json.dumps({**row, "crash": "ended"})
-
-
 def main():
     """Run the rows and write them with their results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -337,7 +313,7 @@ def main():
     load(asked.folder, asked.card)
     with asked.out.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(forked({**row, "gpu": asked.card}) + "\n")
+            file.write(made_up_card.forked(run, {**row, "gpu": asked.card}) + "\n")
             file.flush()
 
 
