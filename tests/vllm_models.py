@@ -61,9 +61,11 @@ def differences(row):
         "estimated_max_len": details["estimated_max_model_len"],
     }
     pairs = {name: (found[name], expected[name]) for name in FIELDS if name in expected}
-    pairs["groups"] = sorted(map(list, details["groups"])), sorted(expected["groups"])
-    pairs["fits"] = not details["error"], expected["fits"]
+    if "groups" in expected:
+        pairs["groups"] = sorted(map(list, details["groups"])), sorted(expected["groups"])
+    raised = result.refusals[0].message if result.refusals else details["error"]
+    pairs["fits"] = not raised, expected["fits"]
     error = expected["error"]
-    if error and not details["error"].startswith(error):
-        pairs["error"] = details["error"], error
+    if error and not raised.startswith(error):
+        pairs["error"] = raised, error
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

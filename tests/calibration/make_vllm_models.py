@@ -224,7 +224,10 @@ def planned(config, stages, row):
     from vllm.v1.core.kv_cache_utils import get_kv_cache_capacity
 
     builder = get_kv_cache_config_builder(config)
-    groups = plan.get_global_kv_cache_groups(config, stages)
+    try:
+        groups = plan.get_global_kv_cache_groups(config, stages)
+    except ValueError as raised:
+        return {"fits": False, "error": str(raised)}
     mine = [plan._project_kv_cache_groups_to_worker(groups, stage) for stage in stages]
     each = [plan._pool_bytes_per_block_from_builder(builder, config, part) for part in mine]
     needed = [plan._max_memory_usage_bytes_from_groups(builder, config, part) for part in mine]
