@@ -5,7 +5,9 @@ import pytest
 from kvplan.deploy.adapters import with_adapters
 from kvplan.deploy.drafting import draft_named, draft_options
 from kvplan.deploy.flags import read_flags
+from kvplan.deploy.flags.tensorrt_llm import FLAGS
 from kvplan.engines import engine_named
+from kvplan.engines.tensorrt_llm.unplanned import NOT_PLANNED
 from kvplan.errors import CannotTell
 from kvplan.frozen import replace
 from kvplan.hardware.parse import parse_gpus
@@ -147,6 +149,31 @@ def test_engines_built_ahead_of_time_are_not_planned():
     with pytest.raises(CannotTell, match="ahead of time"):
         planned("llama-3.1-8b", options=[("backend", "tensorrt")], context_tokens=8192)
     assert planned("llama-3.1-8b", options=[("backend", "pytorch")], context_tokens=8192).devices
+
+
+def test_settings_that_are_not_planned_are_said():
+    words = ["--max_attention_window", "1024", "8192", "--cuda_graph_config", '{"max_batch_size": 64}']
+    options = read_flags("tensorrt-llm", [*words, "--print_iter_log", "--stream_interval", "4"])
+    assert options.unknown == ()
+    result = planned("llama-3.1-8b", options=options.options, context_tokens=8192)
+    assert [notice.message for notice in result.warnings if notice.code == "flag-not-planned"] == [
+        "max_attention_window: windows of another size not counted",
+        "cuda_graph_config: CUDA graphs of other sizes not counted",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("moe", "codes"),
+    [({"backend": "CUTLASS"}, []), ({"load_balancer": {"num_slots": 288}}, ["flag-not-planned"])],
+)
+def test_redundant_experts_are_said_and_a_kernel_is_not(moe, codes):
+    result = planned("deepseek-v3", "8xh200", [("moe_config", moe)], context_tokens=8192)
+    assert [notice.code for notice in result.warnings] == codes
+
+
+def test_every_unplanned_setting_has_a_flag():
+    options = {name for _, name, _ in FLAGS}
+    assert set(NOT_PLANNED) <= options
 
 
 def test_keys_of_an_object_may_be_given_one_by_one():

@@ -28,6 +28,7 @@ from kvplan.engines.tensorrt_llm.request import draft_request, per_sequence, tim
 from kvplan.engines.tensorrt_llm.rows import NOT_ROWS, row_bytes, window_of
 from kvplan.engines.tensorrt_llm.settings import Settings, settings_of, whole_or
 from kvplan.engines.tensorrt_llm.speculation import draft_notices, draft_of
+from kvplan.engines.tensorrt_llm.unplanned import not_planned
 from kvplan.errors import InvalidValue
 from kvplan.layers import RECURRENT_STATES, kind_name
 from kvplan.model import ModelSpec, cache_kinds
@@ -161,7 +162,7 @@ def _host(workload: Workload, ranks: int) -> tuple[Component, ...]:
 def _notices(
     model: ModelSpec, workload: Workload, settings: Settings, num_sequences: int
 ) -> tuple[Notice, ...]:
-    notices: list[Notice] = list(draft_notices(model, settings.speculation))
+    notices = [*draft_notices(model, settings.speculation), *not_planned(workload)]
     if whole_or(workload.option("cp_size"), 1) > 1:
         notices.append(
             Notice(
