@@ -191,8 +191,12 @@ def _states(a: Plan, b: Plan, names: Names) -> Iterator[Reason]:
         yield Reason(abs(first - second) * max(a.num_sequences, b.num_sequences), text)
     beyond = tuple(_idle_slots(plan) for plan in (a, b))
     if abs(beyond[0] - beyond[1]) >= SMALLEST_BYTES and max(beyond):
+        notes = [_slots_note(plan) if idle else "" for plan, idle in zip((a, b), beyond, strict=True)]
         text = pair(
-            "state slots set aside on one GPU beyond the load's", names, size(beyond[0]), size(beyond[1])
+            "state slots set aside on one GPU beyond the load's",
+            names,
+            f"{size(beyond[0])}{notes[0]}",
+            f"{size(beyond[1])}{notes[1]}",
         )
         yield Reason(abs(beyond[0] - beyond[1]), text)
 
@@ -203,6 +207,13 @@ def _idle_slots(plan: Plan) -> int:
     ranks = max(1, plan.parallel.tensor * plan.parallel.pipeline)
     used = plan.cache.state_bytes_per_sequence * plan.num_sequences // ranks
     return held - used if held > 2 * used else 0
+
+
+def _slots_note(plan: Plan) -> str:
+    """Return what decides how many slots there are, as the plan's component says it."""
+    parts = (part for device in plan.devices for part in device.components if part.name == "recurrent_state")
+    note = next((part.note for part in parts if part.note), "")
+    return f" ({note})" if note else ""
 
 
 def _state_note(plan: Plan) -> str:

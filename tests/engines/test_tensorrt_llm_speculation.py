@@ -123,6 +123,26 @@ def test_flags_cap_the_pool_and_blocks_are_rounded_up():
     assert capped.kv_cache_tokens == 64
 
 
+def test_states_are_set_aside_for_a_full_batch():
+    """mamba_cache_manager.py: slots of max_batch_size sequences, whatever runs."""
+    one = 36 * (8192 * 3 * 2 + 32 * 128 * 128 * 4)
+    result = planned("qwen3-next-80b-a3b", "2xh200", [("max_batch_size", 64)], context_tokens=8192)
+    assert part(result, "recurrent_state").expected == 64 * one // 2
+    assert part(result, "recurrent_state").low <= one // 2
+    assert part(result, "kv_cache").expected == 8192 * 12 * 2 * 1 * 256 * 2
+    assert result.cache.state_bytes_per_sequence == one
+    usual = planned("qwen3-next-80b-a3b", "2xh200", context_tokens=8192)
+    assert part(usual, "recurrent_state").expected == 2048 * one // 2
+    assert judge(usual).status == "does_not_fit"
+    assert any("--max_batch_size" in notice.message for notice in usual.warnings)
+    both = planned(
+        "qwen3-next-80b-a3b", "2xh200", [("max_batch_size", 64)], context_tokens=8192, pipeline_parallel=2
+    )
+    # Each pipeline rank has half of the layers and slots for both batches in flight.
+    states = [part(both, "recurrent_state", rank).expected for rank in (0, 1)]
+    assert states == [2 * 64 * one // 2] * 2
+
+
 def test_host_pools_are_system_memory():
     result = planned("llama-3.1-8b", "2xh100", [("host_cache_size", 10**9)], context_tokens=8192)
     assert [(one.name, one.bytes.expected) for one in result.host] == [("kv_cache", 2 * 10**9)]
