@@ -172,3 +172,10 @@ def test_sizes_are_short():
     assert size(3 * GIB) == "3.00 GiB"
     assert size(2 * MIB) == "2.0 MiB"
     assert size(0) == "none"
+
+
+def test_a_load_inside_tgi_s_warm_up_is_not_held_against_its_share():
+    sentences, _, b = reasons("gpt-oss-120b", "h100", "vllm", "tgi", context_tokens=4096)
+    assert b.devices[0].budget_bytes == b.devices[0].device.usable_bytes
+    budget = next(sentence for sentence in sentences if sentence.startswith("budget"))
+    assert budget.endswith("(all that is free) under TGI")
