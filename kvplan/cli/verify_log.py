@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from kvplan.calibration import CalibratedEngine
+from kvplan.cli.asked import Asked
 from kvplan.cli.outcome import Outcome, Output
-from kvplan.cli.question import Asked, question
+from kvplan.cli.question import question
 from kvplan.cli.verify_allocation import subject
 from kvplan.engines.base import Plan
-from kvplan.errors import CannotTell, InputError, KvplanError
+from kvplan.errors import CannotTell, InputError, KvplanError, reason_of
 from kvplan.plan import plan, spread
 from kvplan.report.verify_answer import VerifyAnswer
 from kvplan.units import MIB
@@ -131,6 +132,6 @@ def _read(path: str) -> str:
     except OSError as error:
         raise InputError(
             f"cannot read {path}",
-            why=error.strerror or str(error),
+            why=reason_of(error),
             hint="name the server's log, or write - for standard input",
         ) from None
