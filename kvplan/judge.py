@@ -121,6 +121,15 @@ def spare_bytes(plan: Plan, rules: Rules = DEFAULT_RULES) -> int:
     return min(check.limit_bytes - check.required.expected for check in checks)
 
 
+def pooled_spare_bytes(plan: Plan) -> int:
+    """Return the room for what may lie in devices or system memory: that in both, in the last once it spills.
+
+    Negative when short.
+    """
+    on_devices = 0 if plan.offloaded else sum(device.headroom_bytes for device in plan.devices)
+    return on_devices + _host_headroom(plan)
+
+
 _WORSE: dict[Status, int] = {
     "fits": 0,
     "tight": 1,

@@ -110,6 +110,8 @@ def plan(model: ModelSpec, workload: Workload, devices: Sequence[Device], engine
     limit = model.context_limit_tokens
     if limit and result.context_tokens > limit:
         warnings.insert(0, Notice("context-exceeds-model", _beyond(model, result)))
+    if workload.unread_flags:
+        warnings.insert(0, Notice("unknown-engine-flags", f"not read: {' '.join(workload.unread_flags)}"))
     if not model.assumptions and len(warnings) == len(result.warnings):
         return result
     return replace(result, warnings=tuple(warnings), assumptions=(*model.assumptions, *result.assumptions))

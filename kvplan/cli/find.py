@@ -10,7 +10,7 @@ from kvplan.cli.outcome import Outcome, Output
 from kvplan.frozen import dataclass
 
 if TYPE_CHECKING:
-    from kvplan.cli.question import Asked
+    from kvplan.cli.asked import Asked
     from kvplan.device import Device
     from kvplan.engines.base import Engine
     from kvplan.find import Candidate
@@ -89,7 +89,7 @@ def find(
     """
 
     def job(_: tuple[str, ...]) -> Outcome:
-        from kvplan.cli.question import Asked
+        from kvplan.cli.asked import Asked
         from kvplan.errors import InvalidValue
 
         if not gpu:
@@ -206,12 +206,12 @@ def _every_card(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
 
 
 def _engine(asked: "Asked", filters: _Filters) -> "Engine | None":
-    from kvplan.engines import engine_named
+    from kvplan.cli.question import engine_asked
     from kvplan.weight_formats import weight_format
 
     for name in filters.weights:
         weight_format(name)
-    return engine_named(asked.engine) if asked.engine else None
+    return engine_asked(asked)
 
 
 def _offer(devices: tuple["Device", ...]) -> "Offer | None":
@@ -237,12 +237,18 @@ def _models(filters: _Filters) -> tuple["ModelSpec", ...]:
                 why=did_you_mean(name, known) or "a family is a config's model_type",
                 hint="see: kvplan show MODEL",
             )
-    return tuple(
+    found = tuple(
         model_from_spec(spec)
         for spec in specs
         if all(word in f"{spec['id']} {spec.get('repo') or ''}".casefold() for word in wanted)
         and (not families or spec["config"].get("model_type") in families)
     )
+    if not found:
+        from kvplan.cli.listings import nothing_matches
+
+        rows = [{"id": spec["id"], "repo": spec.get("repo") or ""} for spec in specs]
+        raise nothing_matches("models", (*filters.words, *filters.families), rows)
+    return found
 
 
 def _row(asked: "Asked", found: "Candidate") -> "Found":

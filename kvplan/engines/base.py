@@ -287,8 +287,12 @@ class Engine(ABC):
         model: ModelSpec,  # noqa: ARG002
         workload: Workload,  # noqa: ARG002
         devices: Sequence[Device],  # noqa: ARG002
+        *,
+        spilling: bool = False,  # noqa: ARG002
     ) -> int | None:
         """Return an upper bound on the room in the fullest device that costs far less than a plan.
+
+        With ``spilling`` on that in all devices and system memory together.
 
         Negative where no plan can fit. None where the engine knows no such bound, or its plans are
         as cheap. Raises what ``plan`` raises.

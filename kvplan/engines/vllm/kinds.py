@@ -22,6 +22,7 @@ class Kind:
     card: Card
     architecture: str
     link: str
+    kernels: str
     unified_memory: bool
     used_bytes: int
 
@@ -35,10 +36,17 @@ def kind_of(model: ModelSpec, version: tuple[int, int], devices: Sequence[Device
 
 @lru_cache(maxsize=1024)
 def _kind_of(device: Device, num_devices: int, version: tuple[int, int], is_by_generation: bool) -> Kind:
-    beside = surroundings_of(device, is_alone=False)
+    # Among several ranks and with a layout by kernels: what tells most cards apart.
+    beside = surroundings_of(device, 2, 1, by_kernels=True)
     card = card_of(device, version, by_generation=is_by_generation)
     return _made(
-        num_devices, card, beside.architecture, beside.link, device.unified_memory, device.used_bytes
+        num_devices,
+        card,
+        beside.architecture,
+        beside.link,
+        beside.kernels,
+        device.unified_memory,
+        device.used_bytes,
     )
 
 
