@@ -160,10 +160,11 @@ def _every_card(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
     """Answer ``--gpu all``: the best model on each card of the catalogue, the smallest card first."""
     from dataclasses import replace
 
+    from kvplan.choices import best_first, choices
     from kvplan.cli.progress import watched
     from kvplan.cli.question import devices_of, rules_of, workload_of
     from kvplan.errors import OptionClash
-    from kvplan.find import best_first, best_on, choices
+    from kvplan.find import Search
     from kvplan.hardware.catalog import catalogue
     from kvplan.report.find_answer import FindAnswer
 
@@ -180,14 +181,13 @@ def _every_card(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
     tried = best_first(
         choices(models, formats=filters.weights or None, engine=engine, published_only=published_only)
     )
+    search = Search(tried, workload, engine=engine, rules=rules)
     cards = catalogue()
     found: list[tuple[Asked, Candidate]] = []
     for card in watched(cards, len(cards), "planning"):
         here = replace(asked, gpus=(card.name,))
         devices, _ = devices_of(here)
-        best = best_on(
-            tried, workload, devices, engine=engine, rules=rules, tokens_per_second=filters.tokens_per_second
-        )
+        best = search.best(devices, filters.tokens_per_second)
         if best is not None:
             found.append((here, best))
     found.sort(key=lambda pair: pair[1].plan.devices[0].device.memory_bytes)

@@ -193,7 +193,12 @@ def with_engine_flags(asked: Asked, workload: Workload, engine: Engine) -> Workl
     from kvplan.deploy.flags import read_flags
     from kvplan.deploy.lifting import LIFTED, lift
 
-    flags = read_flags(engine.name, asked.engine_words)
+    words = asked.engine_words
+    if any(word.startswith(("--config", "--extra")) for word in words):
+        from kvplan.cli.settings_file import names_a_file, with_file
+
+        words = with_file(engine.name, words) if names_a_file(engine.name, words) else words
+    flags = read_flags(engine.name, words)
     given = {
         "--ctx": asked.ctx is not None,
         "--batch": asked.batch is not None,

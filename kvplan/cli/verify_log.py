@@ -22,6 +22,8 @@ from kvplan.verify.readings import Readings
 
 # Start-up lines come first; a server's access log may go on for gigabytes.
 MAX_LOG_BYTES = 64 * MIB
+# Engines whose rules follow the release, and how many of its numbers name one.
+RELEASE_NUMBERS = {"vllm": 2, "tensorrt-llm": 2, "tgi": 2, "lmdeploy": 3}
 
 
 def answer(asked: Asked, path: str, output: Output, *, keep: bool = False) -> Outcome:
@@ -115,8 +117,9 @@ def _engine_text(readings: Readings) -> str:
     """Return the engine as ``--engine`` takes it, with the version where the log prints a release."""
     name = "llama.cpp" if readings.engine == "ollama" else readings.engine
     release = readings.version.split(".")
-    if name == "vllm" and len(release) > 1 and release[0].isdigit() and release[1].isdigit():
-        return f"vllm@{release[0]}.{release[1]}"
+    numbers = RELEASE_NUMBERS.get(name, 0)
+    if numbers and len(release) >= numbers and all(part.isdigit() for part in release[:numbers]):
+        return f"{name}@{'.'.join(release[:numbers])}"
     return name
 
 
