@@ -7,9 +7,9 @@ the budget. What does not differ is not mentioned.
 
 from collections.abc import Iterator
 
-from kvplan.budget_reasons import budget, reserved, unused
+from kvplan.differences.budget import budget, reserved, unused
+from kvplan.differences.reason import SMALLEST_BYTES, Names, Reason, largest, pair, size
 from kvplan.engines.base import CacheGroup, Plan
-from kvplan.reason import SMALLEST_BYTES, Names, Reason, largest, pair, size
 
 DISPLAY: dict[str, str] = {
     "vllm": "vLLM",
