@@ -100,9 +100,9 @@ class CalibratedEngine(Engine):
         searching.uncalibrated = self.uncalibrated.searching()
         return searching
 
-    def spilled(self, plan: Plan, devices: Sequence[Device]) -> Plan | None:
+    def spilled(self, plan: Plan, devices: Sequence[Device], *, least: bool = True) -> Plan | None:
         """Spill as the engine does."""
-        return self.uncalibrated.spilled(plan, self._seen(devices))
+        return self.uncalibrated.spilled(plan, self._seen(devices), least=least)
 
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
         """Plan as the engine does, with what was measured where it holds."""

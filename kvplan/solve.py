@@ -73,7 +73,7 @@ def _narrowed(attempt: Attempt, ends: tuple[int, int, int, int], first: str) -> 
     halving now and then bounds the search where they do not.
     """
     low, room, high, short = ends
-    turns = cycle(("line", "next", "half") if first == "line" else ("next", "half"))
+    turns = cycle(("line", "line", "half") if first == "line" else ("next", "half"))
     while high - low > 1:
         turn = next(turns)
         guess = (low + high) // 2
@@ -154,7 +154,9 @@ def _outcome(
     result = plan(model, workload, devices, engine)
     if not rules.allow_offload:
         return succeeds(result, rules), spare_bytes(result, rules)
-    result = alternative(result, devices, engine, rules) or result
+    # How much lies in a memory whose size is not known does not matter.
+    is_counted = workload.cpu_memory_bytes is not None
+    result = alternative(result, devices, engine, rules, least=is_counted) or result
     return succeeds(result, rules), pooled_spare_bytes(result)
 
 

@@ -262,9 +262,16 @@ class Engine(ABC):
         """
         return self
 
-    def spilled(self, plan: Plan, devices: Sequence[Device]) -> Plan | None:  # noqa: ARG002
+    def spilled(
+        self,
+        plan: Plan,  # noqa: ARG002
+        devices: Sequence[Device],  # noqa: ARG002
+        *,
+        least: bool = True,  # noqa: ARG002
+    ) -> Plan | None:
         """Return ``plan``'s workload with as little as possible in system memory, so that it fits.
 
+        Without ``least`` with as much there as may be, which is found sooner; it need not fit.
         None where the engine has no way to spill, where none suffices, or where a flag has fixed
         what lies where.
         """

@@ -8,6 +8,7 @@ not fit can be left in system memory with ``--n-cpu-moe`` or ``-ngl``, which is 
 
 from collections.abc import Sequence
 from copy import copy
+from functools import partial
 from typing import Self
 
 from kvplan.device import Device
@@ -92,9 +93,9 @@ class LlamaCppEngine(Engine):
             return replace(result, on_devices=self._priced(model, workload, devices, whole, ()))
         return result
 
-    def spilled(self, plan: Plan, devices: Sequence[Device]) -> Plan | None:
+    def spilled(self, plan: Plan, devices: Sequence[Device], *, least: bool = True) -> Plan | None:
         """Return the plan with the fewest experts, then layers, in system memory that fits."""
-        from kvplan.engines.llama_cpp.offload import least_spilled
+        from kvplan.engines.llama_cpp.offload import least_spilled, most_spilled
 
         model, workload = plan.model, plan.workload
         type_k, type_v, _ = cache_types(workload)
@@ -107,28 +108,29 @@ class LlamaCppEngine(Engine):
         def most_room(tried: Settings) -> int:
             return self._spare_bytes(model, workload, devices, tried, plan.weights_format)
 
+        def room(tried: Settings, *, strict: bool) -> int:
+            held = searching._held(model, workload, on_gpu, tried)
+            return min(
+                check.limit_bytes - (check.required.high if strict else check.required.expected)
+                for device in held.devices
+                for check in device.checks
+            )
+
+        found: Settings | None = None
+        if not least:
+            found = most_spilled(settings, has_experts=has_experts, room=partial(room, strict=True))
         for strict in (True, False):
-
-            def room(tried: Settings, *, strict: bool = strict) -> int:
-                held = searching._held(model, workload, on_gpu, tried)
-                return min(
-                    check.limit_bytes - (check.required.high if strict else check.required.expected)
-                    for device in held.devices
-                    for check in device.checks
-                )
-
-            found = least_spilled(
+            found = found or least_spilled(
                 settings,
                 num_layers(model.structure),
                 has_experts=has_experts,
-                room=room,
+                room=partial(room, strict=strict),
                 most_room=most_room,
             )
-            if found is not None:
-                kept = tuple(notice for notice in plan.warnings if notice.code != "windows-spills")
-                result = self._priced(model, workload, devices, found, kept)
-                return replace(result, on_devices=plan)
-        return None
+        if found is None:
+            return None
+        kept = tuple(notice for notice in plan.warnings if notice.code != "windows-spills")
+        return replace(self._priced(model, workload, devices, found, kept), on_devices=plan)
 
     def most_spare_bytes(
         self, model: ModelSpec, workload: Workload, devices: Sequence[Device], *, spilling: bool = False
