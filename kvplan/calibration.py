@@ -92,7 +92,7 @@ class CalibratedEngine(Engine):
         self.kv_formats, self.weight_families = inner.kv_formats, inner.weight_families
         self.about, self.runs_on_cpu = inner.about, inner.runs_on_cpu
         self.spills_by_itself, self.loads_beside = inner.spills_by_itself, inner.loads_beside
-        self.takes_what_fits = inner.takes_what_fits
+        self.takes_what_fits, self.block_size = inner.takes_what_fits, inner.block_size
 
     def searching(self) -> Engine:
         """Return the same over the engine as searches use it."""

@@ -216,7 +216,8 @@ class Engine(ABC):
     ``about`` is one line for ``kvplan list engines``. ``runs_on_cpu`` says that system memory may
     stand in for a device, ``spills_by_itself`` that what does not fit goes to system memory unasked,
     ``loads_beside`` that draft models and adapters are loaded beside the model, with nothing reserved,
-    ``takes_what_fits`` that a length left open is the longest that its pool holds.
+    ``takes_what_fits`` that a length left open is the longest that its pool holds. ``block_size`` is the
+    number of tokens by which its caches grow, 0 where only a plan tells.
     """
 
     name: str
@@ -229,6 +230,7 @@ class Engine(ABC):
     spills_by_itself: bool = False
     loads_beside: bool = False
     takes_what_fits: bool = False
+    block_size: int = 0
 
     @abstractmethod
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
