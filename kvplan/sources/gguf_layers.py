@@ -61,7 +61,8 @@ def structure_of_header(header: Header, arch: str, origin: str, *, assume: bool 
         )
     used = keys.count("expert_used_count", 0)
     caches = _caches(keys, num_layers, by_block)
-    kv_heads = keys.per_layer("attention.head_count_kv", num_layers, keys.count("attention.head_count", 0))
+    most_heads = max(keys.per_layer("attention.head_count", num_layers, 0))
+    kv_heads = keys.per_layer("attention.head_count_kv", num_layers, most_heads)
     layers = [
         Layer(caches[index], tuple(tensor_of(stored, kv_heads[index], used) for stored in by_block[index]))
         for index in range(num_layers)
@@ -73,7 +74,7 @@ def structure_of_header(header: Header, arch: str, origin: str, *, assume: bool 
         tensors=outside,
         hidden_size=keys.count("embedding_length"),
         vocab_size=_vocabulary(header, keys),
-        num_attention_heads=max(keys.per_layer("attention.head_count", num_layers, 0)),
+        num_attention_heads=most_heads,
         context_limit_tokens=keys.count("context_length", 0),
         tie_word_embeddings=not any(tensor.role == "lm_head" for tensor in outside),
         mtp_tensors=tuple(tensor_of(stored, 0, used) for stored in extra),

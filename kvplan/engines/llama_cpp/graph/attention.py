@@ -93,9 +93,9 @@ class AttentionParts(GraphParts):
         )
         return query, key, val
 
-    def rope(self, tensor: Tensor) -> Tensor:
+    def rope(self, tensor: Tensor, *, tabled: bool = True) -> Tensor:
         """Rotate by position, with the model's table of frequencies where it has one."""
-        if not self.shape.rope_table:
+        if not (tabled and self.shape.rope_table):
             return like("rope", tensor, self.positions)
         place = self.places.layers[self.layer]
         if place not in self.rope_tables:
@@ -185,6 +185,20 @@ class AttentionParts(GraphParts):
         if not project:
             return cur
         return self.linear(cur, self.shape.hidden_size, "attn_output", bias=part.out_bias)
+
+    def gated(self, tensor: Tensor, part: Attention, attended: Tensor) -> Tensor:
+        """Multiply what the heads bring by a gate that the layer's input makes, and project.
+
+        src/models/afmoe.cpp (a number for each element), step35.cpp (for each head), laguna.cpp (either).
+        """
+        gate = like("unary", self.linear(tensor, part.gate_width, "attn_gate"))
+        if part.gate_width == part.num_heads:
+            heads = reshape(attended, (part.v_head_dim, part.num_heads, tensor.ne[1]))
+            heads = like("mul", heads, reshape(gate, (1, part.num_heads, tensor.ne[1])))
+            attended = reshape(heads, attended.ne)
+        else:
+            attended = like("mul", attended, gate)
+        return self.linear(attended, self.shape.hidden_size, "attn_output")
 
     def _attend(
         self,

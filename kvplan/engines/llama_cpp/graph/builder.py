@@ -32,9 +32,9 @@ class Builder(AttentionParts):
         """A dense MLP."""
         return self._mlp(tensor, part, "ffn_gate", "ffn_up", "ffn_down")
 
-    def shared_mlp(self, tensor: Tensor, width: int, *, gated: bool = True) -> Tensor:
+    def shared_mlp(self, tensor: Tensor, width: int, *, gated: bool = True, clamped: bool = False) -> Tensor:
         """The MLP beside routed experts."""
-        part = FeedForward(width, gated=gated, fused=False)
+        part = FeedForward(width, gated=gated, fused=False, clamped=clamped)
         return self._mlp(tensor, part, "ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp")
 
     def _mlp(self, tensor: Tensor, part: FeedForward, gate: str, up: str, down: str) -> Tensor:
@@ -42,7 +42,8 @@ class Builder(AttentionParts):
             cur = glu(self.linear(tensor, 2 * part.width, up))
         elif part.gated:
             raised = self.linear(tensor, part.width, up)
-            cur = glu(self.linear(tensor, part.width, gate), raised)
+            opened = self.linear(tensor, part.width, gate)
+            cur = _limited(opened, raised) if part.clamped else glu(opened, raised)
         else:
             cur = like("sqr", like("unary", self.linear(tensor, part.width, up)))
         return self.linear(cur, tensor.ne[0], down)
@@ -106,7 +107,8 @@ class Builder(AttentionParts):
             cur = glu(gate, up)
         elif part.gated:
             up = through(cur, part.width, "ffn_up_exps")
-            cur = glu(through(cur, part.width, "ffn_gate_exps"), up)
+            gate = through(cur, part.width, "ffn_gate_exps")
+            cur = _limited(gate, up) if part.clamped else glu(gate, up)
         else:
             cur = like("sqr", like("unary", through(cur, part.width, "ffn_up_exps")))
         results = through(cur, hidden, "ffn_down_exps")
@@ -141,3 +143,8 @@ class Builder(AttentionParts):
         chosen = argsort_top_k(reshape(best, (groups, tokens)), routing.num_groups_used)
         kept = get_rows(grouped, chosen)
         return reshape(set_rows(like("fill", grouped), kept, chosen), (num, tokens))
+
+
+def _limited(gate: Tensor, up: Tensor) -> Tensor:
+    """Return a gated activation both of whose parts are clamped."""
+    return like("mul", like("clamp", like("unary", gate)), like("clamp", up))

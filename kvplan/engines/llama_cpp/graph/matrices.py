@@ -13,6 +13,9 @@ ROW_PADDING = 512
 
 # Hugging Face name (its end) -> name of the matrix in a GGUF file; experts and shared ones get a suffix.
 _STEMS: tuple[tuple[str, str], ...] = (
+    ("self_attn.gate_proj.weight", "attn_gate"),
+    ("self_attn.gate.weight", "attn_gate"),
+    ("self_attn.g_proj.weight", "attn_gate"),
     ("gate_up_proj.weight", "ffn_up"),
     ("gate_proj.weight", "ffn_gate"),
     ("up_proj.weight", "ffn_up"),

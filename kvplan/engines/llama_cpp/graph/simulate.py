@@ -23,10 +23,12 @@ from kvplan.gguf.names import llama_cpp_arch
 from kvplan.model import ModelSpec
 
 # How often a pattern of layers that repeats is built (the last time included): by then the buffer has
-# settled, on one card soon. Patterns of up to MAX_PERIOD layers are looked for.
+# settled, on one card soon. Patterns of up to MAX_PERIOD layers are looked for. Models of which that
+# would leave out less than one layer in LEAST_SAVED are built whole: their patterns change too often.
 REPEATS_ON_ONE_PLACE = 3
 REPEATS_OVER_PLACES = 6
 MAX_PERIOD = 8
+LEAST_SAVED = 3
 # Two lengths of the context that graphs are built for; unlike any other size in a model.
 MEASURED_CELLS = (256 * 1009, 256 * 2003)
 
@@ -256,7 +258,8 @@ def _kept_layers(keys: Sequence[object], most: int) -> list[int]:
         end = index + period * repeats
         kept += [*range(index, index + period * (built - 1)), *range(end - period, end)]
         index = end
-    return kept
+    is_worth_it = (len(keys) - len(kept)) * LEAST_SAVED >= len(keys)
+    return kept if is_worth_it else list(range(len(keys)))
 
 
 def _repeats(keys: Sequence[object], start: int, period: int) -> int:
