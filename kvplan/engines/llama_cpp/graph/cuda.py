@@ -14,6 +14,9 @@ CACHE_TYPES = frozenset(("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "
 # Sizes of key and value heads that differ -> the query heads per KV head the kernel works in.
 UNEQUAL_HEADS = {(192, 128): 8, (320, 256): 32, (576, 512): 2}
 
+# lightning-indexer.cu: the size and the numbers of heads it takes.
+INDEXER_HEAD, INDEXER_HEADS = 128, (32, 64)
+
 
 def has_kernel(tensor: Tensor) -> bool:
     """Tell whether CUDA runs the operation."""
@@ -30,6 +33,9 @@ def has_kernel(tensor: Tensor) -> bool:
             return state.ne[0] == 16 and state.ne[1] == 1 and state.ne[2] % 128 == 0
         case "mul_mat_id_f32":
             return False
+        case "lightning_indexer":
+            query, key = tensor.src[:2]
+            return query.ne[0] == INDEXER_HEAD and query.ne[1] in INDEXER_HEADS and key.type in CACHE_TYPES
         case "ssm_conv":
             return tensor.src[0].ne[1] % 128 == 0
     return True

@@ -46,6 +46,9 @@ _STEMS: tuple[tuple[str, str], ...] = (
     ("feed_forward.router.weight", "ffn_gate_inp"),
     (".gate.weight", "ffn_gate_inp"),
     ("shared_expert_gate.weight", "ffn_gate_inp_shexp"),
+    ("indexer.wq_b.weight", "indexer.attn_q_b"),
+    ("indexer.wk.weight", "indexer.attn_k"),
+    ("indexer.weights_proj.weight", "indexer.proj"),
 )
 FUSED, _HALVES = "ffn_gate_up_exps", ("ffn_gate_exps", "ffn_up_exps")
 _SUFFIX = {"expert": "_exps", "shared_expert": "_shexp"}
@@ -60,10 +63,10 @@ def matrix_bytes(model: ModelSpec, mix: str) -> dict[tuple[int, str], int]:
     found: dict[tuple[int, str], int] = {}
     if model.gguf_metadata and model.stored and mix == model.weights_format:
         for stored in model.stored:
-            parts = stored.name.split(".")
-            if parts[0] == "blk" and len(parts) == 4 and parts[3] == "weight" and parts[1].isdigit():
+            block, _, rest = stored.name.removeprefix("blk.").partition(".")
+            if stored.name.startswith("blk.") and rest.endswith(".weight") and block.isdigit():
                 padded = _padded(stored.num_bytes, stored.dtype, stored.shape[0])
-                found[int(parts[1]), parts[2]] = padded
+                found[int(block), rest.removesuffix(".weight")] = padded
         return found
     has_experts, fused = num_experts_of(model) > 0, llama_cpp_arch(model) in FUSED_EXPERT_ARCHS
     for layer, tensor, kind, num_bytes in sized_tensors(model, mix):

@@ -4,7 +4,13 @@ from dataclasses import replace
 from functools import lru_cache
 
 from kvplan.engines.llama_cpp.cache import window_of
-from kvplan.engines.llama_cpp.graph.traits import Routing, clamped_layers, odd_layers, routing_of
+from kvplan.engines.llama_cpp.graph.traits import (
+    Routing,
+    clamped_layers,
+    index_top_k_of,
+    odd_layers,
+    routing_of,
+)
 from kvplan.frozen import dataclass
 from kvplan.gguf.names import SCORE_CORRECTED, llama_cpp_arch
 from kvplan.gguf.rope import rope_tables
@@ -25,6 +31,7 @@ from kvplan.tensors import Tensor
 _FUSED_QKV = (".qkv_proj.weight", ".query_key_value.weight", ".c_attn.weight", ".Wqkv.weight")
 _QKV_BIASES = (".q_proj.bias", ".qkv_proj.bias", ".query_key_value.bias", ".c_attn.bias", ".Wqkv.bias")
 _VALUES = (".v_proj.weight", *_FUSED_QKV)
+_INDEX_WEIGHTS = ("indexer.proj.weight", "indexer.weights_proj.weight")
 _CORRECTIONS = ("mlp.gate.e_score_correction", "mlp.expert_bias")
 _OUTPUT_GATES = ("self_attn.gate.weight", "self_attn.gate_proj.weight", "self_attn.g_proj.weight")
 _OUT_BIASES = (".o_proj.bias", ".out_proj.bias", "self_attention.dense.bias", "self_attn.dense.bias")
@@ -66,7 +73,10 @@ class Attention:
 
 @dataclass(frozen=True, slots=True)
 class Latent:
-    """MLA. ``q_lora_rank`` is 0 where queries are projected at once."""
+    """MLA. ``q_lora_rank`` is 0 where queries are projected at once.
+
+    ``num_index_heads`` of ``index_dim`` choose the cells that are attended to, 0 without an indexer.
+    """
 
     num_heads: int
     kv_lora_rank: int
@@ -74,6 +84,8 @@ class Latent:
     nope_dim: int
     v_head_dim: int
     q_lora_rank: int
+    num_index_heads: int = 0
+    index_dim: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +148,8 @@ class ModelShape:
     """A model: its architecture as GGUF names it, and its layers in order.
 
     ``num_layers`` is their number in the file, more than those listed where repeats are left out;
-    ``rope_table`` says that rotations read a table of factors.
+    ``rope_table`` says that rotations read a table of factors; ``index_top_k`` is how many cells an
+    indexer chooses.
     """
 
     arch: str
@@ -148,6 +161,7 @@ class ModelShape:
     per_layer_input: int
     num_altup: int
     rope_table: bool = False
+    index_top_k: int = 0
 
 
 @lru_cache(maxsize=128)
@@ -190,6 +204,7 @@ def model_shape(model: ModelSpec) -> ModelShape:
         per_layer,
         altup,
         arch in ROPE_TABLE_ARCHS and bool(rope_tables(model)),
+        index_top_k_of(model, arch),
     )
 
 
@@ -229,6 +244,8 @@ def _attention(cache: Cache, layer: Layer, honours_window: bool) -> Attention | 
             owner.qk_nope_head_dim,
             owner.v_head_dim,
             rank,
+            next((t.shape[0] for t in layer.tensors if t.name.endswith(_INDEX_WEIGHTS)), 0),
+            owner.index_head_dim,
         )
     if not isinstance(owner, FullAttention | SlidingWindow | ChunkedAttention):
         return None

@@ -17,6 +17,7 @@ from kvplan.engines.llama_cpp.graph.cuda import ALIGNMENT, CELL_STRIDE, HOST_ALI
 from kvplan.engines.llama_cpp.graph.matrices import matrix_bytes, output_bytes
 from kvplan.engines.llama_cpp.graph.parts import Batch, Places
 from kvplan.engines.llama_cpp.graph.shapes import ModelShape, model_shape
+from kvplan.engines.llama_cpp.graph.sparse import SPARSE_ARCHS, sparse_latent
 from kvplan.engines.llama_cpp.graph.transformer import RULES, Rules, transformer
 from kvplan.frozen import dataclass
 from kvplan.gguf.names import llama_cpp_arch
@@ -65,7 +66,7 @@ def is_modelled(arch: str) -> bool:
 
     Others are taken to be like Llama's.
     """
-    if arch in RULES or arch in ("gemma3n", "gemma4"):
+    if arch in RULES or arch in ("gemma3n", "gemma4") or arch in SPARSE_ARCHS:
         return True
     from kvplan.engines.llama_cpp.graph.hybrid import HYBRIDS
 
@@ -82,7 +83,9 @@ def compute_buffer_sizes(
     by a constant each.
     """
     cpu = placement.num_cards
-    if cpu and cpu in (*placement.layers, *placement.experts):
+    # An indexer chooses all cells of a short context: until then sizes do not grow in a straight line.
+    is_short = batch.full < model_shape(model).index_top_k
+    if is_short or (cpu and cpu in (*placement.layers, *placement.experts)):
         return packed_sizes(_lived(model, mix, placement, batch, pinned), _alignments(cpu))
     follows = batch.window == batch.full
     # The matrices' types decide only about those that lie in system memory.
@@ -180,6 +183,9 @@ def _build(builder: Builder) -> None:
     if arch in RULES:
         transformer(builder, RULES[arch])
         return
+    if arch in SPARSE_ARCHS:
+        sparse_latent(builder)
+        return
     if arch == "gemma3n":
         from kvplan.engines.llama_cpp.graph.gemma3n import Gemma3n
 
@@ -213,6 +219,9 @@ def _shortened(
     ]
     repeats = REPEATS_ON_ONE_PLACE if _is_one_place(placement) else REPEATS_OVER_PLACES
     kept = _kept_layers(keys, repeats)
+    if shape.arch in SPARSE_ARCHS:
+        # Their graphs have a table for each layer from the start.
+        kept = list(range(len(layers)))
     short = replace(shape, layers=tuple(shape.layers[index] for index in kept))
     places = Places(
         cpu,

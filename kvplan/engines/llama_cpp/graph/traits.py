@@ -104,6 +104,12 @@ def clamped_layers(model: ModelSpec, arch: str) -> tuple[frozenset[int], frozens
     return clamped("swiglu_clamp_exp", "swiglu_limits"), clamped("swiglu_clamp_shexp", "swiglu_limits_shared")
 
 
+def index_top_k_of(model: ModelSpec, arch: str) -> int:
+    """Return how many cells an indexer chooses for each token, 0 without one."""
+    count = _says(model, arch, "attention.indexer.top_k", "index_topk")
+    return count if isinstance(count, int) else 0
+
+
 def _says(model: ModelSpec, arch: str, key: str, name: str, default: object = None) -> object:
     """Return what a file's header says under ``key``, or a config under ``name``."""
     says = dict(model.gguf_metadata) if model.gguf_metadata else dict(model.config or {})

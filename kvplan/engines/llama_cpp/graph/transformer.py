@@ -179,7 +179,7 @@ def transformer(builder: Builder, rules: Rules) -> None:
             cur = like("scale", cur)
         middle = like("add", cur, residual)
         cur = builder.norm(middle, rules.norm) if rules.pre_norms else middle
-        cur = _feed_forward(builder, rules, layer, cur, logits)
+        cur = feed_forward(builder, rules, layer, cur, logits)
         if rules.post_norms:
             cur = builder.norm(cur, rules.norm, pinned=rules.late_pick)
         if rules.scaled_residual:
@@ -212,7 +212,7 @@ def _side_by_side(
         normed = builder.norm(residual, rules.norm)
     elif picks:
         cur, residual, normed = builder.pick(cur, residual, normed)
-    fed = _feed_forward(builder, rules, layer, normed)
+    fed = feed_forward(builder, rules, layer, normed)
     order = (cur, residual) if rules.residual_last else (residual, cur)
     return like("add", like("add", fed, order[0]), order[1])
 
@@ -269,9 +269,10 @@ def _row_normed(builder: Builder, heads: Tensor) -> Tensor:
     return reshape(builder.norm(source if source.ne == row.ne else row), heads.ne)
 
 
-def _feed_forward(
+def feed_forward(
     builder: Builder, rules: Rules, layer: LayerShape, tensor: Tensor, logits: Tensor | None = None
 ) -> Tensor:
+    """Run a layer's MLP, or its experts and the MLP beside them."""
     experts = layer.experts
     if experts is None:
         return builder.mlp(tensor, layer.mlp) if layer.mlp is not None else tensor
