@@ -13,8 +13,11 @@ MAX_WEIGHTED_EXPERTS = 15
 ODD_EXPERT_COUNTS = (288, 576)
 
 
-def kept_until(nodes: Sequence[Tensor]) -> dict[int, list[Tensor]]:
-    """Return by the identity of a node the tensors that must outlive it, for one split's nodes."""
+def kept_until(nodes: Sequence[Tensor], following: Tensor | None) -> dict[int, list[Tensor]]:
+    """Return by the identity of a node the tensors that must outlive it, for one split's nodes.
+
+    ``following`` is the next split's first node: a group that ends its split lives until that one.
+    """
     kept: dict[int, list[Tensor]] = {}
     index = 0
     while index < len(nodes):
@@ -25,9 +28,11 @@ def kept_until(nodes: Sequence[Tensor]) -> dict[int, list[Tensor]]:
             index += length - 1
         if nodes[index].op in ("unary", "soft_max"):
             length = _choice_of_experts(nodes, index)
-            if length and index + length < len(nodes):
-                for node in nodes[index : index + length]:
-                    _keep(kept, nodes[index + length], (node, *node.src))
+            end = index + length
+            until = nodes[end] if end < len(nodes) else following
+            if length and until is not None:
+                for node in nodes[index:end]:
+                    _keep(kept, until, (node, *node.src))
                 index += length - 1
         index += 1
     return kept

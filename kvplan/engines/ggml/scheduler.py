@@ -7,6 +7,7 @@ copied at the start of a split. Backends are numbered: cards first, the CPU last
 
 from collections.abc import Callable, Sequence
 from dataclasses import field
+from itertools import zip_longest
 
 from kvplan.engines.ggml.allocator import Lifetimes, lifetimes
 from kvplan.engines.ggml.fusion import kept_until
@@ -52,14 +53,16 @@ def scheduled(graph: Graph, backends: Backends) -> Lifetimes:
     copies = NUM_PIPELINE_COPIES if backends.pipeline else 1
     splits, copied = _split(graph, copies)
     nodes: list[tuple[Tensor, int]] = []
-    for split in splits:
+    kept: dict[int, list[Tensor]] = {}
+    for split, after in zip_longest(splits, splits[1:]):
         for source in split.inputs:
             # The source stays until it was copied.
             waiting = Tensor("none", source.ne, (source,), view_src=source)
             nodes.append((waiting, _backend_of(source)))
             nodes.append((copied[id(source), split.backend][0], split.backend))
         on_card = split.backend < backends.num_cards
-        kept = kept_until(split.nodes) if on_card else {}
+        if on_card:
+            kept |= kept_until(split.nodes, after.nodes[0] if after is not None else None)
         for node in split.nodes:
             if not on_card:
                 # The CPU's kernels read quantized caches as they are.

@@ -107,6 +107,8 @@ def _stem(tensor: GgufTensor, *, has_experts: bool) -> str | None:
         stem = next((stem for ending, stem in _STEMS if origin.name.endswith(ending)), None)
     if stem is None or not stem.startswith("ffn_"):
         return stem
+    if ".chunk_experts." in origin.name:
+        return stem + "_chexps"
     # Granite's shared MLP is a plain one where there are no experts.
     return stem + (_SUFFIX.get(origin.role, "") if has_experts else "")
 

@@ -95,7 +95,7 @@ class GraphParts:
 
     def weight(self, *ne: int, name: str = "") -> Tensor:
         """Return a weight of the current layer."""
-        on = (self.places.experts if name.endswith("_exps") else self.places.layers)[self.layer]
+        on = (self.places.experts if name.endswith("exps") else self.places.layers)[self.layer]
         num_bytes = None
         if name:
             # Small matrices on the host that no rule names are kept in 16 bits.

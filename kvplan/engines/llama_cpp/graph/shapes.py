@@ -32,6 +32,7 @@ _FUSED_QKV = (".qkv_proj.weight", ".query_key_value.weight", ".c_attn.weight", "
 _QKV_BIASES = (".q_proj.bias", ".qkv_proj.bias", ".query_key_value.bias", ".c_attn.bias", ".Wqkv.bias")
 _VALUES = (".v_proj.weight", *_FUSED_QKV)
 _INDEX_WEIGHTS = ("indexer.proj.weight", "indexer.weights_proj.weight")
+_CHUNKS = ".chunk_experts."
 _CORRECTIONS = ("mlp.gate.e_score_correction", "mlp.expert_bias")
 _OUTPUT_GATES = ("self_attn.gate.weight", "self_attn.gate_proj.weight", "self_attn.g_proj.weight")
 _OUT_BIASES = (".o_proj.bias", ".out_proj.bias", "self_attention.dense.bias", "self_attn.dense.bias")
@@ -107,7 +108,8 @@ class Experts:
 
     ``biased`` experts add a row each; ``corrected`` routers add one to the scores they choose by;
     ``fused`` ones have gate and up in one matrix, ``scaled`` ones a factor each, ``clamped`` ones (and
-    ``shared_clamped``) limits as an MLP.
+    ``shared_clamped``) limits as an MLP. ``num_chunks`` of ``chunk_width`` are smaller experts, one for
+    several of the others (GroveMoE).
     """
 
     num: int
@@ -122,6 +124,8 @@ class Experts:
     scaled: bool = False
     clamped: bool = False
     shared_clamped: bool = False
+    num_chunks: int = 0
+    chunk_width: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +288,9 @@ def _mlp(layer: Layer) -> FeedForward | None:
 
 
 def _experts(layer: Layer, *, corrected: bool, fused: bool) -> Experts | None:
-    routed = [tensor for tensor in _of_role(layer, "expert") if len(tensor.shape) == 2]
+    matrices = [tensor for tensor in _of_role(layer, "expert") if len(tensor.shape) == 2]
+    chunks = [tensor for tensor in matrices if _CHUNKS in tensor.name and tensor.split == "in"]
+    routed = [tensor for tensor in matrices if _CHUNKS not in tensor.name]
     if not routed:
         return None
     down = next((tensor for tensor in routed if tensor.split == "in"), routed[-1])
@@ -300,6 +306,8 @@ def _experts(layer: Layer, *, corrected: bool, fused: bool) -> Experts | None:
         shared_gate=any("shared_expert_gate" in tensor.name for tensor in layer.tensors),
         fused=fused,
         scaled=any(tensor.name.endswith(_EXPERT_SCALES) for tensor in layer.tensors),
+        num_chunks=chunks[0].count if chunks else 0,
+        chunk_width=chunks[0].shape[1] if chunks else 0,
     )
 
 

@@ -244,7 +244,7 @@ def _matrices_on_host(model: ModelSpec, mix: str, placement: Placement) -> tuple
     exact_experts = llama_cpp_arch(model) in EXACT_EXPERT_ARCHS
     for (layer, name), num_bytes in matrix_bytes(model, mix).items():
         crosses = name == "ffn_down_exps" and exact_experts
-        if crosses or (experts[layer] == cpu and (layers[layer] == cpu or name.endswith("_exps"))):
+        if crosses or (experts[layer] == cpu and (layers[layer] == cpu or name.endswith("exps"))):
             found[layer][name] = num_bytes
     return found
 

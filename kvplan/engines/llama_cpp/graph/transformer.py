@@ -134,6 +134,7 @@ RULES: dict[str, Rules] = {
     "exaone-moe": Rules(qk_norm="head", rope="windowed", gating="own"),
     "mimo2": Rules(gating="own"),
     "mistral4": Rules(gating="own", tempered=True),
+    "grovemoe": Rules(qk_norm="head"),
     "afmoe": Rules(
         qk_norm="head", rope="skip4", post_norms=True, scaled_embedding=True, late_pick=True, gating="own"
     ),
@@ -279,6 +280,8 @@ def feed_forward(
     routing = builder.shape.routing
     own = rules.gating == "own"
     gating = ("sigmoid" if routing.sigmoid else "softmax") if own else rules.gating
+    if experts.num_chunks:
+        logits = builder.linear(tensor, experts.num, "ffn_gate_inp")
     before = _shared(builder, experts, tensor) if rules.shared_first else None
     cur = builder.experts(
         tensor,
@@ -289,6 +292,11 @@ def feed_forward(
         weight_first=rules.weight_first,
         logits=logits,
     )
+    if experts.num_chunks:
+        adjugate = builder.experts(
+            cur, experts, gating=gating, normed=True, scaled=routing.scaled, logits=logits, in_chunks=True
+        )
+        cur = like("add", cur, like("scale", adjugate))
     shared = before or _shared(builder, experts, tensor)
     return cur if shared is None else like("add", cur, shared)
 
