@@ -24,12 +24,14 @@ MAX_OPERANDS = 10
 class Backends:
     """``num_cards`` cards and the CPU.
 
-    ``runs`` tells whether a backend has a node's operation. ``op_offload`` moves operations on host
+    ``runs`` tells whether a backend has a node's operation, ``scratch`` what a card needs behind the
+    result of a fused attention. ``op_offload`` moves operations on host
     weights to a card; ``pipeline`` keeps copies of all inputs for batches in flight.
     """
 
     num_cards: int
     runs: Callable[[int, Tensor], bool]
+    scratch: Callable[[Tensor], int]
     op_offload: bool = True
     pipeline: bool = False
 
@@ -51,7 +53,7 @@ def scheduled(graph: Graph, backends: Backends) -> Lifetimes:
     """
     _assign(graph, backends)
     copies = NUM_PIPELINE_COPIES if backends.pipeline else 1
-    splits, copied = _split(graph, copies)
+    splits, copied = _split(graph, copies, backends.num_cards)
     nodes: list[tuple[Tensor, int]] = []
     kept: dict[int, list[Tensor]] = {}
     for split, after in zip_longest(splits, splits[1:]):
@@ -64,9 +66,9 @@ def scheduled(graph: Graph, backends: Backends) -> Lifetimes:
         if on_card:
             kept |= kept_until(split.nodes, after.nodes[0] if after is not None else None)
         for node in split.nodes:
-            if not on_card:
+            if on_card and node.op == "flash_attn":
                 # The CPU's kernels read quantized caches as they are.
-                node.scratch_bytes = 0
+                node.scratch_bytes = backends.scratch(node)
             nodes.append((node, _backend_of(node)))
             held = kept.get(id(node), ())
             for start in range(0, len(held), MAX_OPERANDS):
@@ -185,7 +187,7 @@ def _most_supported(node: Tensor, backends: Backends) -> int:
     return best
 
 
-def _split(graph: Graph, copies: int) -> tuple[list[_Split], _Copies]:
+def _split(graph: Graph, copies: int, num_cards: int) -> tuple[list[_Split], _Copies]:
     """Cut the graph where the backend changes and put copies in the place of far operands (pass 5)."""
     copied: _Copies = {}
     first = next((node for node in graph.nodes if node.op not in VIEWS), None)
@@ -212,6 +214,9 @@ def _split(graph: Graph, copies: int) -> tuple[list[_Split], _Copies]:
             key = (id(operand), backend)
             if key not in copied:
                 copied[key] = [_copy_of(operand, backend, stays=copies > 1) for _ in range(copies)]
+                if operand.view_src is not None and backend < num_cards:
+                    for copy in copied[key]:
+                        copy.scratch_bytes = operand.scratch_bytes
                 split.inputs.append(operand)
             node.src[index] = copied[key][0]
     return splits, copied

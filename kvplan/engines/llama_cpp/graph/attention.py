@@ -27,9 +27,9 @@ from kvplan.engines.ggml.tensor import (
     transpose,
     view,
 )
+from kvplan.engines.llama_cpp.graph.cuda import ROW_PADDING
 from kvplan.engines.llama_cpp.graph.parts import GraphParts
 from kvplan.engines.llama_cpp.graph.shapes import Attention, Latent
-from kvplan.units import round_up
 
 # llama-kv-cache.cpp: quantized caches are rotated by Hadamard matrices of this size or a multiple.
 ROTATION = 64
@@ -222,12 +222,12 @@ class AttentionParts(GraphParts):
         query = view(query, (query.ne[0], query.ne[1], each, streams),
                      (query.nb[0], query.nb[1], query.nb[2], query.nb[2] * each))  # fmt: skip
         q, k, v = (permute(tensor, (0, 2, 1, 3)) for tensor in (query, k, v))
+        k.scratch_bytes, v.scratch_bytes = row_padding(k), row_padding(v)
         heads = q.ne[2]
         rest = () if sinks is None else (sinks,)
         if self.batch.flash_attn:
             k, v = (cast(tensor, F16) if tensor.type == F32 else tensor for tensor in (k, v))
             cur = Tensor("flash_attn", (v.ne[0], heads, each, streams), (q, k, v, mask, *rest))
-            cur.scratch_bytes = _half_precision_bytes(cur, k, v, each)
             if decompress:
                 cur = permute(cur, (0, 2, 1, 3))
                 cur = mul_mat(self.weight(cur.ne[0], decompress, heads, name="attn_v_b"), cur)
@@ -295,7 +295,9 @@ class AttentionParts(GraphParts):
         self.write(cache, key, self._index(windowed=False, values=False))
         k = whole(cache, (rank + rope, 1, batch.full, batch.num_streams))
         v = view(k, (rank, 1, batch.full, batch.num_streams), k.nb)
-        v.num_bytes = k.num_bytes
+        # Values are the first part of each key: up to the last one's, not its rotated part.
+        kind = GGML_TYPES[batch.type_k]
+        v.num_bytes = k.num_bytes - kind.row_bytes(rank + rope) + kind.row_bytes(rank)
         mask = self.mask(windowed=False)
         mask = mask if narrowed is None else narrowed(mask)
         cur = self._attend(query, k, v, mask, transposed=False, decompress=part.v_head_dim)
@@ -311,17 +313,7 @@ def whole(cache: Tensor, ne: Dims) -> Tensor:
     return result
 
 
-def _half_precision_bytes(result: Tensor, k: Tensor, v: Tensor, tokens: int) -> int:
-    """Return the fp16 copies of a quantized cache that CUDA's kernels read, behind their result.
-
-    fattn-common.cuh ggml_cuda_flash_attn_ext_get_f16_extra_data; with two tokens or fewer the vector
-    kernel reads quantized caches as they are.
-    """
-    if tokens <= 2 and k.ne[0] <= 256:
-        return 0
-    end = result.num_bytes
-    if k.type != F16:
-        end = round_up(end, 128) + 2 * k.num_elements
-    if v.type != F16 and v.view_src is not k.view_src:
-        end = round_up(end, 128) + 2 * v.num_elements
-    return end - result.num_bytes
+def row_padding(tensor: Tensor) -> int:
+    """Return the room for whole rows that CUDA leaves behind a quantized tensor, if it is copied there."""
+    block, missing = GGML_TYPES[tensor.type], -tensor.ne[0] % ROW_PADDING
+    return block.row_bytes(missing // block.block_size * block.block_size) if block.block_size > 1 else 0

@@ -3,13 +3,11 @@
 from functools import lru_cache
 
 from kvplan.dtypes import GGML_TYPES
+from kvplan.engines.llama_cpp.graph.cuda import ROW_PADDING
 from kvplan.engines.llama_cpp.graph.shapes import FUSED_EXPERT_ARCHS
 from kvplan.gguf.mix import sized_tensors
 from kvplan.gguf.names import GgufTensor, llama_cpp_arch, num_experts_of
 from kvplan.model import ModelSpec
-
-# ggml-cuda.cu MATRIX_ROW_PADDING: a quantized matrix with shorter last rows has room for a whole one.
-ROW_PADDING = 512
 
 # Hugging Face name (its end) -> name of the matrix in a GGUF file; experts and shared ones get a suffix.
 _STEMS: tuple[tuple[str, str], ...] = (

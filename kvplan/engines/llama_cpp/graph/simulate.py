@@ -13,7 +13,13 @@ from kvplan.engines.ggml.packing import GrowingBuffers, packed_sizes
 from kvplan.engines.ggml.scheduler import Backends, scheduled
 from kvplan.engines.ggml.tensor import Tensor
 from kvplan.engines.llama_cpp.graph.builder import EXACT_EXPERT_ARCHS, Builder
-from kvplan.engines.llama_cpp.graph.cuda import ALIGNMENT, CELL_STRIDE, HOST_ALIGNMENT, has_kernel
+from kvplan.engines.llama_cpp.graph.cuda import (
+    ALIGNMENT,
+    CELL_STRIDE,
+    HOST_ALIGNMENT,
+    has_kernel,
+    scratch_bytes,
+)
 from kvplan.engines.llama_cpp.graph.matrices import matrix_bytes, output_bytes
 from kvplan.engines.llama_cpp.graph.parts import Batch, Places
 from kvplan.engines.llama_cpp.graph.shapes import ModelShape, model_shape
@@ -173,7 +179,7 @@ def _lived(model: ModelSpec, mix: str, placement: Placement, batch: Batch, pinne
                     return False
         return has_kernel(tensor)
 
-    backends = Backends(placement.num_cards, runs, placement.op_offload, placement.is_pipeline)
+    backends = Backends(placement.num_cards, runs, scratch_bytes, placement.op_offload, placement.is_pipeline)
     return scheduled(builder.graph, backends)
 
 
