@@ -41,6 +41,7 @@ _STEMS: tuple[tuple[str, str], ...] = (
     ("altup.prediction_coefs.weight", "altup_predict_coef"),
     ("altup.correction_coefs.weight", "altup_correct_coef"),
     ("router.layer.weight", "ffn_gate_inp"),
+    ("router.proj.weight", "ffn_gate_inp"),
     ("feed_forward.router.weight", "ffn_gate_inp"),
     (".gate.weight", "ffn_gate_inp"),
     ("shared_expert_gate.weight", "ffn_gate_inp_shexp"),
@@ -81,18 +82,23 @@ def matrix_bytes(model: ModelSpec, mix: str) -> dict[tuple[int, str], int]:
 
 @lru_cache(maxsize=64)
 def output_bytes(model: ModelSpec, mix: str) -> int:
-    """Return the bytes of the output projection: its own matrix, or the embedding's where tied."""
+    """Return the bytes that the output projection takes on a card: its own matrix, or the embedding's."""
     if model.gguf_metadata and model.stored and mix == model.weights_format:
-        sizes = {stored.name: stored.num_bytes for stored in model.stored}
+        sizes = {
+            stored.name: _padded(stored.num_bytes, stored.dtype, stored.shape[0])
+            for stored in model.stored
+            if stored.name in ("output.weight", "token_embd.weight")
+        }
         return sizes.get("output.weight", sizes.get("token_embd.weight", 0))
     hidden = model.structure.hidden_size
     tied = own = 0
-    for layer, tensor, _, num_bytes in sized_tensors(model, mix):
+    for layer, tensor, kind, num_bytes in sized_tensors(model, mix):
         if layer < 0 and tensor.num_columns == hidden:
+            padded = _padded(num_bytes, kind, hidden)
             if tensor.origin.role == "lm_head":
-                own = own or num_bytes
+                own = own or padded
             elif tensor.origin.role == "embedding":
-                tied = tied or num_bytes
+                tied = tied or padded
     return own or tied
 
 

@@ -37,8 +37,10 @@ _CORRECTIONS = ("mlp.gate.e_score_correction", "mlp.expert_bias")
 _OUTPUT_GATES = ("self_attn.gate.weight", "self_attn.gate_proj.weight", "self_attn.g_proj.weight")
 _OUT_BIASES = (".o_proj.bias", ".out_proj.bias", "self_attention.dense.bias", "self_attn.dense.bias")
 # A factor an expert and one a layer, by the names of checkpoints and of files.
-_EXPERT_SCALES = (".per_expert_scale", "ffn_down_exps.scale", ".experts.*.down_proj.scale")
+_EXPERT_SCALES = (".per_expert_scale", "ffn_down_exps.scale.weight", ".experts.*.down_proj.scale")
 _LAYER_SCALES = ("layer_scalar", "layer_output_scale.weight")
+# Architectures whose checkpoints keep a layer's factor as a buffer, which no config tells of.
+LAYER_SCALED_ARCHS = frozenset(("gemma4",))
 # Architectures whose graph asks for the tables of rotary factors (llama_model::get_rope_factors); others
 # load them, if at all, for nothing.
 ROPE_TABLE_ARCHS = frozenset(
@@ -187,7 +189,8 @@ def model_shape(model: ModelSpec) -> ModelShape:
             corrected = model.model_type in SCORE_CORRECTED
             shape = _layer_shape(layer, corrected=corrected, honours_window=honours_window, fused=fused)
             shape = _clamped(shape, experts=index in limits, others=index in shared_limits)
-            kinds[kind] = replace(shape, is_odd=index in odd)
+            scaled = shape.scaled or (arch in LAYER_SCALED_ARCHS and not model.stored)
+            kinds[kind] = replace(shape, is_odd=index in odd, scaled=scaled)
         shapes.append(kinds[kind])
     hidden = model.structure.hidden_size
     per_layer = altup = 0
