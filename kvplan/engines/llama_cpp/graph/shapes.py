@@ -57,7 +57,8 @@ class Attention:
 
     ``stores`` is False where another layer's cache is read; ``sinks`` adds a score to each head;
     ``keys_are_values`` projects no values. ``gate_width`` is the width of the gate that what the heads
-    bring is multiplied by, 0 without one: a number for each head, or for each element.
+    bring is multiplied by, 0 without one: a number for each head, or for each element. ``qk_normed``
+    layers have norms for queries and keys.
     """
 
     num_heads: int
@@ -72,6 +73,7 @@ class Attention:
     sinks: bool
     keys_are_values: bool = False
     gate_width: int = 0
+    qk_normed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +271,7 @@ def _attention(cache: Cache, layer: Layer, honours_window: bool) -> Attention | 
         sinks=any("sinks" in tensor.name for tensor in layer.tensors),
         keys_are_values=stores and not any(tensor.name.endswith(_VALUES) for tensor in layer.tensors),
         gate_width=next((t.shape[0] for t in layer.tensors if t.name.endswith(_OUTPUT_GATES)), 0),
+        qk_normed=any("q_norm" in tensor.name for tensor in layer.tensors),
     )
 
 

@@ -15,8 +15,8 @@ from kvplan.frozen import dataclass
 class Rules:
     """How an architecture's graph departs from Llama's.
 
-    ``qk_norm``: none, per ``head`` before the rotation, over the ``row`` of all heads, or
-    ``after_rope``. ``rope`` on all layers, the ``windowed`` ones if there are any, none, or all but every
+    ``qk_norm``: none, per ``head`` before the rotation (``head_if_any``: where a layer has such norms),
+    over the ``row`` of all heads, or ``after_rope``. ``rope`` on all layers, the ``windowed`` ones if there are any, none, or all but every
     fourth (``skip4``, see LayerShape). ``post_norms`` follow attention and MLP; without ``pre_norms``
     there are no others. ``parallel`` runs attention and MLP side by side, of one norm or two; odd layers
     do the other thing (Falcon: two norms, GPT-NeoX: one behind the other). ``late_outputs`` picks the
@@ -25,7 +25,7 @@ class Rules:
     ``routed_early`` routers read what the layer was given.
     """
 
-    qk_norm: Literal["none", "head", "row", "after_rope"] = "none"
+    qk_norm: Literal["none", "head", "head_if_any", "row", "after_rope"] = "none"
     rope: Literal["all", "windowed", "none", "skip4"] = "all"
     pre_norms: bool = True
     post_norms: bool = False
@@ -76,7 +76,7 @@ RULES: dict[str, Rules] = {
         weight_first=True,
         tempered=True,
     ),
-    "glm4moe": Rules(gating="own"),
+    "glm4moe": Rules(qk_norm="head_if_any", gating="own"),
     "deepseek2": Rules(gating="own"),
     # Those below were compared on small models on the CPU.
     "arcee": Rules(),
@@ -139,7 +139,7 @@ RULES: dict[str, Rules] = {
         qk_norm="head", rope="skip4", post_norms=True, scaled_embedding=True, late_pick=True, gating="own"
     ),
     "laguna": Rules(qk_norm="head", gating="own"),
-    "step35": Rules(qk_norm="head", late_outputs=True, gating="own"),
+    "step35": Rules(qk_norm="head_if_any", late_outputs=True, gating="own"),
     "smallthinker": Rules(rope="skip4", routed_early=True, gating="own", always_normed=True),
 }
 
@@ -238,7 +238,7 @@ def _attention(
         "windowed": part.windowed or not two_caches,
         "skip4": not layer.is_odd,
     }[rules.rope]
-    per_head = rules.qk_norm == "head"
+    per_head = rules.qk_norm == "head" or (rules.qk_norm == "head_if_any" and part.qk_normed)
     query = builder.norm(query) if per_head else query
     # src/models/step35.cpp: only layers that attend to everything read the table of factors.
     table = builder.shape.arch != "step35" or not part.windowed
