@@ -16,13 +16,13 @@ class Rules:
     """How an architecture's graph departs from Llama's.
 
     ``qk_norm``: none, per ``head`` before the rotation (``head_if_any``: where a layer has such norms),
-    over the ``row`` of all heads, or ``after_rope``. ``rope`` on all layers, the ``windowed`` ones if there are any, none, or all but every
-    fourth (``skip4``, see LayerShape). ``post_norms`` follow attention and MLP; without ``pre_norms``
-    there are no others. ``parallel`` runs attention and MLP side by side, of one norm or two; odd layers
-    do the other thing (Falcon: two norms, GPT-NeoX: one behind the other). ``late_outputs`` picks the
-    wanted rows after the last layer, ``late_pick`` after the norm that follows its attention. ``gating``
-    is ``own`` where the file says how its router works (but for ``always_normed`` weights);
-    ``routed_early`` routers read what the layer was given.
+    over the ``row`` of all heads, or ``after_rope``. ``rope`` on all layers, the ``windowed`` ones if
+    there are any, none, or all but every fourth (``skip4``, see LayerShape). ``post_norms`` follow
+    attention and MLP; without ``pre_norms`` there are no others. ``parallel`` runs attention and MLP side
+    by side, of one norm or two; odd layers do the other thing (Falcon: two norms, GPT-NeoX: one behind the
+    other). ``late_outputs`` picks the wanted rows after the last layer, ``late_pick`` after the norm that
+    follows its attention. ``gating`` is ``own`` where the file says how its router works (but for
+    ``always_normed`` weights); ``routed_early`` routers read what the layer was given.
     """
 
     qk_norm: Literal["none", "head", "head_if_any", "row", "after_rope"] = "none"
