@@ -115,15 +115,17 @@ def place(
     weights = _placed_weights(
         model, format_name, settings.n_gpu_layers, settings.n_cpu_moe, settings.overrides, shares, layout
     )
-    caches, unmodelled = _kind_caches(model, settings)
     num_gpus = len(shares)
+    caches, unmodelled = _kind_caches(model, settings, layout)
+    in_ram, _ = _kind_caches(model, settings, "cpu")
     totals = [(0, 0)] * (num_gpus + 1)
     for index, counts in enumerate(weights.kinds):
         cache = state = 0
-        for kind, count in counts:
-            cache += (caches[kind].key_bytes + caches[kind].value_bytes) * count
-            state += caches[kind].state_bytes * count
         at = index if settings.kv_offload else num_gpus
+        laid_out = in_ram if at == num_gpus else caches
+        for kind, count in counts:
+            cache += (laid_out[kind].key_bytes + laid_out[kind].value_bytes) * count
+            state += laid_out[kind].state_bytes * count
         totals[at] = (totals[at][0] + cache, totals[at][1] + state)
     held = [
         Holding(each.dense, each.expert, each.table, cache, state, each.layers)
@@ -261,7 +263,7 @@ def _kinds(model: ModelSpec) -> tuple[tuple[Layer, ...], tuple[int, ...]]:
     return tuple(distinct), tuple(kind_of)
 
 
-def _kind_caches(model: ModelSpec, settings: Settings) -> tuple[tuple[LayerCache, ...], bool]:
+def _kind_caches(model: ModelSpec, settings: Settings, layout: Layout) -> tuple[tuple[LayerCache, ...], bool]:
     """Return each kind of layer's cache, and whether some had no rule and count as the textbook has them."""
     window = window_of(cache_kinds(model), llama_cpp_arch(model))
     cells = cells_of(
@@ -285,7 +287,7 @@ def _kind_caches(model: ModelSpec, settings: Settings) -> tuple[tuple[LayerCache
                 settings.type_k,
                 settings.type_v,
                 honours_window=window > 0,
-                cuda=settings.kv_offload,
+                cuda=layout == "cuda",
                 value_width=value_width,
             )
             if part is None:

@@ -241,6 +241,10 @@ class LlamaCppEngine(Engine):
         shares = shares_of(settings, on_gpu)
         placed = place(model, format_name, settings, shares, layout)
         cache = cache_use(model, workload, settings, context_tokens)
+        if not placed.unmodelled:
+            # Rows of quantized caches are padded on cards only.
+            held = sum(each.cache_bytes + each.state_bytes for each in (*placed.devices, placed.host))
+            cache = replace(cache, total=exact(held), peak_bytes=held)
         compute = compute_buffers(
             model,
             format_name,

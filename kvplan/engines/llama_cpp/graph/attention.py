@@ -27,7 +27,6 @@ from kvplan.engines.ggml.tensor import (
 )
 from kvplan.engines.llama_cpp.graph.parts import GraphParts
 from kvplan.engines.llama_cpp.graph.shapes import Attention, Latent
-from kvplan.units import round_up
 
 # llama-kv-cache.cpp: quantized caches are rotated by Hadamard matrices of this size or a multiple.
 ROTATION = 64
@@ -209,7 +208,6 @@ class AttentionParts(GraphParts):
         if self.batch.flash_attn:
             k, v = (cast(tensor, F16) if tensor.type == F32 else tensor for tensor in (k, v))
             cur = Tensor("flash_attn", (v.ne[0], heads, each, streams), (q, k, v, mask, *rest))
-            cur.scratch_bytes = _half_precision_bytes(cur, k, v, each)
             if decompress:
                 cur = permute(cur, (0, 2, 1, 3))
                 cur = mul_mat(self.weight(cur.ne[0], decompress, heads, name="attn_v_b"), cur)
@@ -275,19 +273,3 @@ def _whole(cache: Tensor, ne: Dims) -> Tensor:
     result.nb = (size, size * ne[0], size * ne[0] * ne[1], size * ne[0] * ne[1] * ne[2])
     result.num_bytes = cache.num_bytes
     return result
-
-
-def _half_precision_bytes(result: Tensor, k: Tensor, v: Tensor, tokens: int) -> int:
-    """Return the fp16 copies of a quantized cache that CUDA's kernels read, behind their result.
-
-    fattn-common.cuh ggml_cuda_flash_attn_ext_get_f16_extra_data; with two tokens or fewer the vector
-    kernel reads quantized caches as they are.
-    """
-    if tokens <= 2 and k.ne[0] <= 256:
-        return 0
-    end = result.num_bytes
-    if k.type != F16:
-        end = round_up(end, 128) + 2 * k.num_elements
-    if v.type != F16 and v.view_src is not k.view_src:
-        end = round_up(end, 128) + 2 * v.num_elements
-    return end - result.num_bytes

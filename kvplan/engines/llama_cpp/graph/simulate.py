@@ -26,6 +26,7 @@ from kvplan.model import ModelSpec
 # settled, on one card soon. Patterns of up to MAX_PERIOD layers are looked for.
 REPEATS_ON_ONE_PLACE = 3
 REPEATS_OVER_PLACES = 6
+REPEATS_WITH_CACHES_IN_RAM = 10
 MAX_PERIOD = 8
 # Two lengths of the context that graphs are built for; unlike any other size in a model.
 MEASURED_CELLS = (256 * 1009, 256 * 2003)
@@ -210,6 +211,7 @@ def _shortened(
         for index in range(len(layers))
     ]
     repeats = REPEATS_ON_ONE_PLACE if _is_one_place(placement) else REPEATS_OVER_PLACES
+    repeats = repeats if placement.kv_offload or not cpu else REPEATS_WITH_CACHES_IN_RAM
     kept = _kept_layers(keys, repeats)
     short = replace(shape, layers=tuple(shape.layers[index] for index in kept))
     places = Places(
