@@ -1,4 +1,4 @@
-"""Graphs of architectures equal llama.cpp's: small models that its own loader made, on the CPU."""
+"""Graphs of architectures equal llama.cpp's: small models that its own loader made."""
 
 from dataclasses import replace
 from math import prod
@@ -9,6 +9,7 @@ from oracle_tables import oracle
 
 from kvplan.engines.llama_cpp.cache import cells_of, window_of
 from kvplan.engines.llama_cpp.compute import compute_buffers
+from kvplan.engines.llama_cpp.placement import place
 from kvplan.model import StoredTensor, cache_kinds
 from kvplan.sources.gguf import Header
 from kvplan.sources.gguf_model import model_from_gguf
@@ -27,31 +28,66 @@ def model_of(table):
     metadata = {
         key: tuple(value) if isinstance(value, list) else value for key, value in table["metadata"].items()
     }
-    metadata |= {"general.architecture": table["arch"], "general.file_type": 0}
-    tensors = tuple(
-        StoredTensor(name, "f32", tuple(shape), 4 * prod(shape)) for name, shape in table["tensors"]
-    )
+    # Jina's matrices are fp16, all else is fp32.
+    in_half = table["arch"] == "jina-bert-v2"
+    metadata |= {"general.architecture": table["arch"], "general.file_type": int(in_half)}
+    tensors = tuple(_stored(name, tuple(shape), in_half) for name, shape in table["tensors"])
     return model_from_gguf(Header(metadata, {}, tensors, 0), name=table["arch"], source="test", origin="test")
 
 
-@pytest.mark.parametrize(
-    "table",
-    TABLES,
-    ids=[f"{table['arch']}{'-moe' * ('exps' in str(table))}-{number}" for number, table in enumerate(TABLES)],
-)
+def _stored(name, shape, in_half):
+    if in_half and len(shape) > 1 and name != "token_types.weight":
+        return StoredTensor(name, "f16", shape, 2 * prod(shape))
+    return StoredTensor(name, "f32", shape, 4 * prod(shape))
+
+
+NAMES = [f"{table['arch']}{'-moe' * ('exps' in str(table))}-{number}" for number, table in enumerate(TABLES)]
+ON_CARDS = [(name, table) for name, table in zip(NAMES, TABLES, strict=True) if "card_runs" in table]
+
+
+def planned(model, row):
+    """Return (settings, buffers) of a run."""
+    settings = replace(settings_of(DEFAULTS | row), num_outputs=row["num_outputs"])
+    cells = cells_of(
+        row["n_ctx"],
+        row["n_parallel"],
+        row["n_ubatch"],
+        window_of(cache_kinds(model), model.model_type),
+        kv_unified=False,
+        swa_full=False,
+    )
+    shares = (1,) * row["num_cards"]
+    return settings, compute_buffers(model, model.weights_format, settings, cells, shares)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=NAMES)
 def test_graphs_are_llama_cpps_own(table):
     model = model_of(table)
-    window = window_of(cache_kinds(model), table["arch"])
     for n_ctx, n_ubatch, flash_attn, outputs, parallel, printed in table["runs"]:
-        row = DEFAULTS | {
+        row = {
             "n_ctx": n_ctx, "n_ubatch": n_ubatch, "flash_attn": flash_attn, "num_outputs": outputs,
-            "n_parallel": parallel,
+            "n_parallel": parallel, "num_cards": 0,
         }  # fmt: skip
-        settings = replace(settings_of(row), num_outputs=outputs)
-        cells = cells_of(n_ctx, parallel, n_ubatch, window, kv_unified=False, swa_full=False)
-        buffers = compute_buffers(model, "gguf-f32", settings, cells, ())
+        _, buffers = planned(model, row)
         if table["arch"] in A_LITTLE_HIGH and not flash_attn:
             assert printed <= buffers.host.expected <= 1.02 * printed, row
         else:
             assert buffers.host.expected == printed, row
         assert buffers.host.basis == "calibrated"
+
+
+@pytest.mark.parametrize("table", [table for _, table in ON_CARDS], ids=[name for name, _ in ON_CARDS])
+def test_graphs_on_cards_are_llama_cpps_own(table):
+    model = model_of(table)
+    for cards, layers, n_ctx, n_ubatch, flash_attn, outputs, parallel, *printed in table["card_runs"]:
+        row = {
+            "n_ctx": n_ctx, "n_ubatch": n_ubatch, "flash_attn": flash_attn, "num_outputs": outputs,
+            "n_parallel": parallel, "n_gpu_layers": layers, "num_cards": cards,
+        }  # fmt: skip
+        settings, buffers = planned(model, row)
+        placed = place(model, model.weights_format, settings, (1,) * cards, "cuda")
+        compute, weights, caches = printed
+        held = (*placed.devices, placed.host)
+        assert [each.expected for each in (*buffers.cards, buffers.host)] == compute, row
+        assert [each.weight_bytes for each in held] == weights, row
+        assert [each.cache_bytes + each.state_bytes for each in held] == caches, row

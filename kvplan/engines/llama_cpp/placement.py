@@ -35,6 +35,11 @@ from kvplan.textbook import cache_bytes
 # Loaders that create the head before the embedding, which then are two tensors even in one memory:
 # src/models/gemma3n.cpp, gemma4.cpp.
 COPIES_TIED_HEAD = frozenset(("gemma3n", "gemma4"))
+# Loaders that make no head, nor one of the embedding.
+WITHOUT_HEAD = frozenset(
+    ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert",
+     "eurobert", "bitnet")
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +201,9 @@ def _place_output(
     model: ModelSpec, format_name: str, layout: Layout, tally: _Tally, *, on_host: bool
 ) -> None:
     file = mix_bytes(model, format_name, layout)
+    if llama_cpp_arch(model) in WITHOUT_HEAD:
+        tally.dense += file.output_norm_bytes
+        return
     tally.dense += file.output_norm_bytes + (file.output_bytes or file.embedding_bytes)
     if on_host and not file.output_bytes and llama_cpp_arch(model) not in COPIES_TIED_HEAD:
         # In one memory a tied head and the embedding are one tensor, which every token reads.

@@ -28,6 +28,8 @@ EXPERT_NAMES = r"\.ffn_(up|down|gate_up|gate)_(ch|)exps"
 MAX_PATTERN = 2000
 NESTED_REPEATS = re.compile(r"[+*}]\??\)[+*{]")
 FLASH_OFF, FLASH_ON = ("off", "0", "false", "disabled"), ("on", "1", "true", "enabled")
+# Architectures that flash attention is turned off for (src/llama-context.cpp llama_init_from_model).
+WITHOUT_FLASH_ATTENTION = frozenset(("grok",))
 SPLIT_MODES = ("none", "layer", "row", "tensor")
 
 

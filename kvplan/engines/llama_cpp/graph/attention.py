@@ -19,6 +19,7 @@ from kvplan.engines.ggml.tensor import (
     like,
     mul_mat,
     permute,
+    repeat,
     reshape,
     set_rows,
     stored,
@@ -183,6 +184,38 @@ class AttentionParts(GraphParts):
         cur = self._rotated(cur, turn_v)
         if not project:
             return cur
+        return self.linear(cur, self.shape.hidden_size, "attn_output", bias=part.out_bias)
+
+    def expanded_heads(self, part: Latent, tensor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Expand a latent to whole heads before they are cached (src/models/minicpm3.cpp, plm.cpp)."""
+        tokens, rope, rank, heads = self.batch.num_tokens, part.rope_dim, part.kv_lora_rank, part.num_heads
+        head = part.nope_dim + rope
+        query = tensor
+        if part.q_lora_rank:
+            query = self.norm(self.linear(query, part.q_lora_rank, "attn_q_a"))
+        query = self.linear(query, head * heads, "attn_q_b" if part.q_lora_rank else "attn_q")
+        query = reshape(query, (head, heads, tokens))
+        joint = self.linear(tensor, rank + rope, "attn_kv_a_mqa")
+        row = joint.nb[1]
+        compressed = view(joint, (rank, tokens), (4, row, row * tokens, row * tokens))
+        k_pe = view(joint, (rope, 1, tokens), (4, row, row, row * tokens))
+        each = part.nope_dim + part.v_head_dim
+        both = self.linear(self.norm(compressed), each * heads, "attn_kv_b")
+        stride = (4, 4 * each, 4 * each * heads, 4 * each * heads * tokens)
+        k_nope = view(both, (part.nope_dim, heads, tokens), stride)
+        value = cont(view(both, (part.v_head_dim, heads, tokens), stride))
+        query = self.rope(query)
+        key = concat(k_nope, repeat(self.rope(k_pe), (rope, heads, tokens)), 0)
+        return query, key, value
+
+    def uncached_attention(self, part: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend to the batch itself (build_attn_inp_no_cache), and project back to the hidden size."""
+        for tensor in (query, key, value):
+            self.graph.expand(tensor)
+        if part.windowed not in self.masks:
+            tokens = self.batch.num_tokens
+            self.masks[part.windowed] = given((tokens, tokens), F16 if self.batch.flash_attn else F32)
+        cur = self._attend(query, key, value, self.masks[part.windowed], transposed=False)
         return self.linear(cur, self.shape.hidden_size, "attn_output", bias=part.out_bias)
 
     def _attend(

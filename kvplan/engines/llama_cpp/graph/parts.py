@@ -52,7 +52,8 @@ class Places:
 
     ``layers`` and ``experts`` have a backend for each layer; ``caches_follow`` puts a layer's cache
     beside it, else on the CPU. ``host_bytes`` gives the bytes of each layer's matrices on the
-    host by name, and ``output_bytes`` the output's, for those that are copied to a card. ``pinned`` holds
+    host by name, and ``output_bytes`` the output's, for those that are copied to a card; ``head`` is where
+    the projection to the vocabulary lies. ``pinned`` holds
     norms on their layer's card, as a running server does where all layers are on cards; when it only
     measures (``--fit``, ggml_backend_sched_reserve_size) the scheduler forgets that.
     """
@@ -61,6 +62,7 @@ class Places:
     layers: tuple[int, ...]
     experts: tuple[int, ...]
     output: int
+    head: int
     caches_follow: bool
     pinned: bool
     host_bytes: tuple[Mapping[str, int], ...]
@@ -139,7 +141,7 @@ class GraphParts:
         """Project to the vocabulary."""
         tensor.is_output = True
         size = (self.shape.hidden_size, self.shape.vocab_size)
-        table = weight(size, self.places.output, self.places.output_bytes)
+        table = weight(size, self.places.head, self.places.output_bytes)
         return mul_mat(table, tensor)
 
     def linear(self, tensor: Tensor, width: int, name: str, *, bias: bool = False) -> Tensor:

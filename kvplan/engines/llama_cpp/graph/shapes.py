@@ -24,6 +24,7 @@ from kvplan.tensors import Tensor
 _FUSED_QKV = (".qkv_proj.weight", ".query_key_value.weight", ".c_attn.weight", ".Wqkv.weight")
 _QKV_BIASES = (".q_proj.bias", ".qkv_proj.bias", ".query_key_value.bias", ".c_attn.bias", ".Wqkv.bias")
 _VALUES = (".v_proj.weight", *_FUSED_QKV)
+_KV_B = ("kv_b_proj.weight", "self_attn.kv_b.weight")
 _OUT_BIASES = (".o_proj.bias", ".out_proj.bias", "self_attention.dense.bias", "self_attn.dense.bias")
 # A factor an expert and one a layer, by the names of checkpoints and of files.
 _EXPERT_SCALES = (".per_expert_scale", "ffn_down_exps.scale", ".experts.*.down_proj.scale")
@@ -113,8 +114,9 @@ class LayerShape:
 
     ``is_odd`` marks the layers that an architecture treats in its own way: without rotation
     (SmolLM3, Llama 4, Baichuan), with a sparse gate (Gemma 3n), with a picture's features (Qwen3-VL),
-    with two norms (Falcon), without parallel parts (GPT-NeoX).
-    ``scaled`` multiplies what the layer returns by a factor.
+    with two norms (Falcon, Jina BERT) or none (ModernBERT), without parallel parts (GPT-NeoX).
+    ``scaled`` multiplies what the layer returns by a factor; ``qk_normed`` has norms of Q and K.
+    ``expanded`` is the latent that keys and values are made of where whole heads are cached.
     """
 
     attention: Attention | Latent | None
@@ -124,6 +126,8 @@ class LayerShape:
     experts: Experts | None
     is_odd: bool = False
     scaled: bool = False
+    qk_normed: bool = False
+    expanded: Latent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,7 @@ class ModelShape:
     per_layer_input: int
     num_altup: int
     rope_table: bool = False
+    has_token_types: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,21 +166,25 @@ def model_shape(model: ModelSpec) -> ModelShape:
     """Return the widths that a model's graph has."""
     arch = llama_cpp_arch(model)
     # One object for each kind of layer: graphs compare layers by the hundred to find those that repeat.
-    kinds: dict[tuple[int, bool], LayerShape] = {}
+    kinds: dict[tuple[int, bool, bool], LayerShape] = {}
     step = NO_ROPE_STEP if arch in NO_ROPE_ARCHS else 0
     num_first = _num_odd_first(model, arch)
     honours_window = window_of(cache_kinds(model), arch) > 0
     fused = arch in FUSED_EXPERT_ARCHS
     if model.gguf_metadata and model.stored:
         fused = any(".ffn_gate_up_exps." in stored.name for stored in model.stored)
+    is_encoder = model.structure.kind == "encoder"
+    windows = _windows_without_cache(model, arch) if is_encoder else ()
     shapes: list[LayerShape] = []
     for index, layer in enumerate(expand_layers(model)):
         is_odd = index < num_first or (bool(step) and (index + 1) % step == 0)
-        kind = (id(layer), is_odd)
+        kind = (id(layer), is_odd, is_encoder and windows[index])
         if kind not in kinds:
             corrected = model.model_type in SCORE_CORRECTED
             shape = _layer_shape(layer, corrected=corrected, honours_window=honours_window, fused=fused)
             kinds[kind] = replace(shape, is_odd=is_odd)
+            if is_encoder:
+                kinds[kind] = _without_cache(kinds[kind], layer, model, arch, windowed=windows[index])
         shapes.append(kinds[kind])
     hidden = model.structure.hidden_size
     per_layer = altup = 0
@@ -196,6 +205,29 @@ def model_shape(model: ModelSpec) -> ModelShape:
         per_layer,
         altup,
         arch in ROPE_TABLE_ARCHS and bool(rope_tables(model)),
+        any("token_type" in tensor.name for tensor in model.structure.tensors),
+    )
+
+
+def _windows_without_cache(model: ModelSpec, arch: str) -> tuple[bool, ...]:
+    from kvplan.engines.llama_cpp.graph.uncached import windows_of
+
+    says = dict(model.gguf_metadata) if model.gguf_metadata else dict(model.config or {})
+    return windows_of(arch, says, num_layers(model.structure))
+
+
+def _without_cache(
+    shape: LayerShape, layer: Layer, model: ModelSpec, arch: str, *, windowed: bool
+) -> LayerShape:
+    """Return a layer's shape with the attention that no cache tells of."""
+    from kvplan.engines.llama_cpp.graph.uncached import Heads, attention_of, is_odd
+
+    said = _says(model, arch, "attention.key_length", "head_dim")
+    heads = Heads(model.structure.num_attention_heads, said if isinstance(said, int) else 0)
+    return replace(
+        shape,
+        attention=attention_of(layer, heads, windowed=windowed),
+        is_odd=is_odd(layer, arch),
     )
 
 
@@ -251,21 +283,44 @@ def _layer_shape(layer: Layer, *, corrected: bool, honours_window: bool, fused: 
         mlp=_mlp(layer),
         experts=_experts(layer, corrected=corrected, fused=fused),
         scaled=any(tensor.name.endswith(_LAYER_SCALES) for tensor in layer.tensors),
+        qk_normed=any(tensor.name.endswith("q_norm.weight") for tensor in layer.tensors),
+        expanded=_expanded(attention, layer) if isinstance(attention, FullAttention) else None,
     )
+
+
+def _expanded(cache: FullAttention, layer: Layer) -> Latent | None:
+    """Return the latent that keys and values are expanded from before they are cached (MiniCPM3, PLM)."""
+    joint = next((t for t in layer.tensors if t.name.endswith("kv_a_proj_with_mqa.weight")), None)
+    raised = next((t for t in layer.tensors if t.name.endswith(_KV_B)), None)
+    if joint is None or raised is None:
+        return None
+    rank = raised.shape[1]
+    rope = joint.shape[0] - rank
+    return Latent(
+        cache.num_attention_heads,
+        rank,
+        rope,
+        cache.head_dim - rope,
+        cache.v_head_dim,
+        _q_lora_rank(layer),
+    )
+
+
+def _q_lora_rank(layer: Layer) -> int:
+    return next((t.shape[0] for t in layer.tensors if t.name.endswith("q_a_proj.weight")), 0)
 
 
 def _attention(cache: Cache, layer: Layer, honours_window: bool) -> Attention | Latent | None:
     stores = not isinstance(cache, SharedCache)
     owner = cache.owner if isinstance(cache, SharedCache) else cache
     if isinstance(owner, LatentAttention):
-        rank = next((t.shape[0] for t in layer.tensors if t.name.endswith("q_a_proj.weight")), 0)
         return Latent(
             owner.num_attention_heads,
             owner.kv_lora_rank,
             owner.qk_rope_head_dim,
             owner.qk_nope_head_dim,
             owner.v_head_dim,
-            rank,
+            _q_lora_rank(layer),
         )
     if not isinstance(owner, FullAttention | SlidingWindow | ChunkedAttention):
         return None

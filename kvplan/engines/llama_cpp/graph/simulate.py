@@ -23,11 +23,14 @@ from kvplan.gguf.names import llama_cpp_arch
 from kvplan.model import ModelSpec
 
 # How often a pattern of layers that repeats is built (the last time included): by then the buffer has
-# settled, on one card soon. Patterns of up to MAX_PERIOD layers are looked for.
+# settled, on one card soon, but for layers with states. Patterns of up to MAX_PERIOD layers are looked for.
 REPEATS_ON_ONE_PLACE = 3
-REPEATS_OVER_PLACES = 6
-REPEATS_WITH_CACHES_IN_RAM = 10
+REPEATS_WITH_STATES = REPEATS_OVER_PLACES = 5
 MAX_PERIOD = 8
+# Buffers change places from layer to layer: two in turn on one card, two or three over several places.
+TURN_ON_ONE_PLACE, TURN_OVER_PLACES = 2, 6
+# Graphs that project with the embedding where it lies, in system memory (src/models/bitnet.cpp).
+HEAD_STAYS_ARCHS = frozenset(("bitnet",))
 # Two lengths of the context that graphs are built for; unlike any other size in a model.
 MEASURED_CELLS = (256 * 1009, 256 * 2003)
 
@@ -64,11 +67,12 @@ def is_modelled(arch: str) -> bool:
 
     Others are taken to be like Llama's.
     """
-    if arch in RULES or arch in ("gemma3n", "gemma4"):
+    if arch in RULES or arch in ("arctic", "gemma3n", "gemma4"):
         return True
+    from kvplan.engines.llama_cpp.graph.bert import BERTS
     from kvplan.engines.llama_cpp.graph.hybrid import HYBRIDS
 
-    return arch in HYBRIDS
+    return arch in HYBRIDS or arch in BERTS
 
 
 def compute_buffer_sizes(
@@ -85,7 +89,8 @@ def compute_buffer_sizes(
         return packed_sizes(_lived(model, mix, placement, batch, pinned), _alignments(cpu))
     follows = batch.window == batch.full
     # The matrices' types decide only about those that lie in system memory.
-    reads_types = placement.output == cpu or llama_cpp_arch(model) in EXACT_EXPERT_ARCHS
+    arch = llama_cpp_arch(model)
+    reads_types = placement.output == cpu or arch in EXACT_EXPERT_ARCHS or arch in HEAD_STAYS_ARCHS
     of_mix = mix if reads_types else ""
     anywhere = replace(batch, full=0, window=0 if follows else batch.window)
     return _by_length(model, of_mix, placement, anywhere, follows, pinned).at(batch.full)
@@ -184,15 +189,23 @@ def _build(builder: Builder) -> None:
 
         Gemma3n(builder).build()
         return
+    if arch == "arctic":
+        from kvplan.engines.llama_cpp.graph.arctic import arctic
+
+        arctic(builder)
+        return
     if arch == "gemma4":
         from kvplan.engines.llama_cpp.graph.gemma4 import gemma4
 
         gemma4(builder)
         return
+    from kvplan.engines.llama_cpp.graph.bert import BERTS, bert
     from kvplan.engines.llama_cpp.graph.hybrid import HYBRIDS, hybrid
 
     if arch in HYBRIDS:
         hybrid(builder, HYBRIDS[arch])
+    elif arch in BERTS:
+        bert(builder)
     else:
         transformer(builder, Rules(gating="own"))
 
@@ -210,19 +223,23 @@ def _shortened(
         (shape.layers[index], layers[index], experts[index], tuple(matrices[index].items()))
         for index in range(len(layers))
     ]
-    repeats = REPEATS_ON_ONE_PLACE if _is_one_place(placement) else REPEATS_OVER_PLACES
-    repeats = repeats if placement.kv_offload or not cpu else REPEATS_WITH_CACHES_IN_RAM
-    kept = _kept_layers(keys, repeats)
+    repeats, turn = REPEATS_OVER_PLACES, TURN_OVER_PLACES
+    if _is_one_place(placement):
+        has_states = any(layer.state is not None for layer in shape.layers)
+        repeats, turn = REPEATS_WITH_STATES if has_states else REPEATS_ON_ONE_PLACE, TURN_ON_ONE_PLACE
+    kept = _kept_layers(keys, repeats, turn)
+    head = cpu if shape.arch in HEAD_STAYS_ARCHS else placement.output
     short = replace(shape, layers=tuple(shape.layers[index] for index in kept))
     places = Places(
         cpu,
         tuple(layers[index] for index in kept),
         tuple(experts[index] for index in kept),
         placement.output,
+        head,
         placement.kv_offload,
         pinned and placement.all_on_cards,
         tuple(matrices[index] for index in kept),
-        output_bytes(model, mix) if placement.output == cpu else None,
+        output_bytes(model, mix) if head == cpu else None,
     )
     return short, places
 
@@ -240,8 +257,11 @@ def _matrices_on_host(model: ModelSpec, mix: str, placement: Placement) -> tuple
     return found
 
 
-def _kept_layers(keys: Sequence[object], most: int) -> list[int]:
-    """Return the layers to build: of a pattern that repeats, the first ones and the last."""
+def _kept_layers(keys: Sequence[object], most: int, turn: int) -> list[int]:
+    """Return the layers to build: of a pattern that repeats, the first ones and the last.
+
+    A multiple of ``turn`` repeats is left out: buffers that change places come out as they would.
+    """
     kept: list[int] = []
     index = 0
     while index < len(keys):
@@ -249,8 +269,7 @@ def _kept_layers(keys: Sequence[object], most: int) -> list[int]:
             ((period, _repeats(keys, index, period)) for period in range(1, MAX_PERIOD + 1)),
             key=lambda found: found[0] * (found[1] - most),
         )
-        # An even number is left out: buffers that swap places come out as they would.
-        built = most + (repeats - most) % 2
+        built = most + (repeats - most) % turn
         if repeats <= built:
             kept.append(index)
             index += 1

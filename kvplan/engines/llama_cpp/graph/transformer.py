@@ -15,17 +15,20 @@ from kvplan.frozen import dataclass
 class Rules:
     """How an architecture's graph departs from Llama's.
 
-    ``qk_norm``: none, per ``head`` before the rotation, over the ``row`` of all heads, or
-    ``after_rope``. ``rope`` on all layers, the ``windowed`` ones if
+    ``qk_norm``: none, per ``head`` before the rotation, the same ``if_any`` are there, over the ``row``
+    of all heads, or ``after_rope``. ``rope`` on all layers, the ``windowed`` ones if
     there are any, none, or all but every fourth
     (``skip4``, see LayerShape). ``post_norms`` follow attention and MLP; without ``pre_norms`` there
     are no others.
     ``parallel`` runs attention and MLP side by side, of one norm or two; odd layers do the other thing
     (Falcon: two norms, GPT-NeoX: one behind the other). ``late_outputs`` picks the wanted rows after the
     last layer. ``gating`` is ``own`` where the file says how its router works.
+    ``uncached`` attends to the batch itself; without ``has_head`` the graph ends at the last norm;
+    ``odd_unnormed`` has no norm before odd layers; ``sub_norms`` are before a sublayer's last matrix
+    (BitNet); ``mlp_and_experts`` adds up both (Grok); ``scaled_head_input`` scales before the head.
     """
 
-    qk_norm: Literal["none", "head", "row", "after_rope"] = "none"
+    qk_norm: Literal["none", "head", "if_any", "row", "after_rope"] = "none"
     rope: Literal["all", "windowed", "none", "skip4"] = "all"
     pre_norms: bool = True
     post_norms: bool = False
@@ -48,6 +51,12 @@ class Rules:
     scaled_residual: bool = False
     shared_first: bool = False
     deepstack: int = 0
+    uncached: bool = False
+    has_head: bool = True
+    odd_unnormed: bool = False
+    scaled_head_input: bool = False
+    sub_norms: bool = False
+    mlp_and_experts: bool = False
 
 
 RULES: dict[str, Rules] = {
@@ -73,7 +82,7 @@ RULES: dict[str, Rules] = {
         weight_first=True,
         tempered=True,
     ),
-    "glm4moe": Rules(gating="own"),
+    "glm4moe": Rules(qk_norm="if_any", gating="own"),
     "deepseek2": Rules(gating="own"),
     # Those below were compared on small models on the CPU.
     "arcee": Rules(),
@@ -131,6 +140,29 @@ RULES: dict[str, Rules] = {
     "exaone-moe": Rules(qk_norm="head", rope="windowed", gating="own"),
     "mimo2": Rules(gating="own"),
     "mistral4": Rules(gating="own", tempered=True),
+    "minicpm3": Rules(scaled_embedding=True, scaled_residual=True, scaled_head_input=True),
+    "bitnet": Rules(sub_norms=True),
+    "grok": Rules(
+        post_norms=True, scaled_embedding=True, capped_scores=True, scaled_logits=True, mlp_and_experts=True
+    ),
+    "dream": Rules(uncached=True),
+    "llada": Rules(uncached=True),
+    "llada-moe": Rules(qk_norm="head", normed_weights=False, uncached=True),
+    "rnd1": Rules(qk_norm="head", uncached=True),
+    "llama-embed": Rules(uncached=True, has_head=False),
+    "eurobert": Rules(uncached=True, has_head=False),
+    "neo-bert": Rules(uncached=True, has_head=False),
+    "modern-bert": Rules(
+        norm="norm", normed_embedding=True, odd_unnormed=True, uncached=True, has_head=False
+    ),
+    "gemma-embedding": Rules(
+        qk_norm="head",
+        post_norms=True,
+        scaled_embedding=True,
+        scaled_query=True,
+        uncached=True,
+        has_head=False,
+    ),
 }
 
 
@@ -154,7 +186,8 @@ def transformer(builder: Builder, rules: Rules) -> None:
         if rules.parallel == "shared_norm" or (rules.parallel == "own_norm" and not layer.is_odd):
             residual = _side_by_side(builder, rules, layer, residual, picks=wanted)
             continue
-        cur = builder.norm(residual, rules.norm) if rules.pre_norms else residual
+        is_normed = rules.pre_norms and not (rules.odd_unnormed and layer.is_odd)
+        cur = builder.norm(residual, rules.norm) if is_normed else residual
         cur = _attention(builder, rules, layer, cur, temper)
         if wanted:
             cur, residual = builder.pick(cur, residual)
@@ -176,7 +209,14 @@ def transformer(builder: Builder, rules: Rules) -> None:
     if rules.late_outputs:
         cur.is_output = True
         (cur,) = builder.pick(cur)
-    cur = builder.logits(builder.final_norm(cur, rules.norm))
+    cur = builder.final_norm(cur, rules.norm)
+    if not rules.has_head:
+        graph.expand(cur)
+        return
+    if rules.scaled_head_input:
+        cur.is_output = True
+        cur = like("scale", cur)
+    cur = builder.logits(cur)
     if rules.scaled_logits:
         cur = like("scale", cur)
     if rules.capped_logits:
@@ -210,6 +250,9 @@ def _attention(
         return builder.latent_attention(part, tensor, temper=temper)
     if part is None:
         return tensor
+    if layer.expanded is not None:
+        query, key, value = builder.expanded_heads(layer.expanded, tensor)
+        return builder.attention(part, query, key, value, two_caches=False)
     query, key, value = builder.qkv(tensor, part)
     if rules.qk_norm == "row":
         query, key = (_row_normed(builder, each) for each in (query, key))
@@ -222,7 +265,7 @@ def _attention(
         "windowed": part.windowed or not two_caches,
         "skip4": not layer.is_odd,
     }[rules.rope]
-    per_head = rules.qk_norm == "head"
+    per_head = rules.qk_norm == "head" or (rules.qk_norm == "if_any" and layer.qk_normed)
     query = builder.norm(query) if per_head else query
     query = builder.rope(query) if rotates else query
     key = builder.norm(key) if per_head else key
@@ -233,7 +276,20 @@ def _attention(
         query, key = like("rms_norm", query), like("rms_norm", key)
     if rules.scaled_query:
         query = like("scale", query)
-    return builder.attention(part, query, key, value, two_caches=two_caches, soft_cap=rules.capped_scores)
+    if rules.uncached:
+        return builder.uncached_attention(part, query, key, value)
+    cur = builder.attention(
+        part,
+        query,
+        key,
+        value,
+        two_caches=two_caches,
+        soft_cap=rules.capped_scores,
+        project=not rules.sub_norms,
+    )
+    if rules.sub_norms:
+        cur = builder.linear(builder.norm(cur), builder.shape.hidden_size, "attn_output", bias=part.out_bias)
+    return cur
 
 
 def _row_normed(builder: Builder, heads: Tensor) -> Tensor:
@@ -245,7 +301,7 @@ def _row_normed(builder: Builder, heads: Tensor) -> Tensor:
 def _feed_forward(builder: Builder, rules: Rules, layer: LayerShape, tensor: Tensor) -> Tensor:
     experts = layer.experts
     if experts is None:
-        return builder.mlp(tensor, layer.mlp) if layer.mlp is not None else tensor
+        return builder.mlp(tensor, layer.mlp, sub_norm=rules.sub_norms) if layer.mlp is not None else tensor
     routing = builder.shape.routing
     own = rules.gating == "own"
     gating = ("sigmoid" if routing.sigmoid else "softmax") if own else rules.gating
@@ -258,6 +314,8 @@ def _feed_forward(builder: Builder, rules: Rules, layer: LayerShape, tensor: Ten
         scaled=routing.scaled,
         weight_first=rules.weight_first,
     )
+    if rules.mlp_and_experts and layer.mlp is not None:
+        return like("scale", like("add", builder.mlp(tensor, layer.mlp), cur))
     shared = before or _shared(builder, experts, tensor)
     return cur if shared is None else like("add", cur, shared)
 
