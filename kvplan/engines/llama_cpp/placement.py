@@ -24,6 +24,7 @@ from kvplan.engines.llama_cpp.cache import (
     window_of,
 )
 from kvplan.engines.llama_cpp.settings import Settings
+from kvplan.engines.llama_cpp.state_weights import kept_in_ram
 from kvplan.frozen import dataclass
 from kvplan.gguf.mix import Layout, mix_bytes, named_bytes
 from kvplan.gguf.names import llama_cpp_arch
@@ -162,7 +163,8 @@ def _placed_weights(
     num_gpus, layers = len(shares), num_layers(model.structure)
     on_device = mix_bytes(model, format_name, layout)
     on_host = mix_bytes(model, format_name, "cpu")
-    _, kind_of = _kinds(model)
+    distinct, kind_of = _kinds(model)
+    arch = llama_cpp_arch(model)
     first_on_gpu = max(0, layers + 1 - n_gpu_layers) if num_gpus else layers + 1
     offloaded = layers + 1 - first_on_gpu
     places = split_layers(max(0, offloaded - 1), shares) if num_gpus and offloaded > 0 else ()
@@ -177,6 +179,10 @@ def _placed_weights(
         file = on_device if on_gpu else on_host
         expert = file.expert_bytes[index]
         tally.dense += file.layer_bytes[index] - expert
+        if on_gpu and layout == "cuda":
+            spared, held = kept_in_ram(distinct[kind_of[index]], arch)
+            tally.dense -= spared
+            host.dense += held
         tally.layers += 1
         counts[at][kind_of[index]] += 1
         if on_gpu and expert and index < n_cpu_moe:

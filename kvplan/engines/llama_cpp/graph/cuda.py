@@ -25,14 +25,24 @@ def has_kernel(tensor: Tensor) -> bool:
             )
         case "ssm_scan":
             state, decay = tensor.src[0], tensor.src[3]
-            if decay.ne[0] == 1:
-                return state.ne[0] in (96, 128, 256) and state.ne[1] % 16 == 0
-            return state.ne[0] == 16 and state.ne[1] == 1 and state.ne[2] % 128 == 0
+            return has_scan_kernel(*state.ne[:3], decay.ne[0] == 1)
         case "mul_mat_id_f32":
             return False
         case "ssm_conv":
-            return tensor.src[0].ne[1] % 128 == 0
+            return has_conv_kernel(tensor.src[0].ne[1])
     return True
+
+
+def has_scan_kernel(state_size: int, head_dim: int, num_heads: int, is_second: bool, /) -> bool:
+    """Tell whether CUDA scans states of this shape, of Mamba-1 or the second."""
+    if is_second:
+        return state_size in (96, 128, 256) and head_dim % 16 == 0
+    return state_size == 16 and head_dim == 1 and num_heads % 128 == 0
+
+
+def has_conv_kernel(channels: int) -> bool:
+    """Tell whether CUDA convolves this many channels."""
+    return channels % 128 == 0
 
 
 def flash_attention_runs(

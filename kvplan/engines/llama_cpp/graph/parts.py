@@ -21,7 +21,9 @@ from kvplan.engines.llama_cpp.graph.shapes import Attention, ModelShape
 from kvplan.frozen import dataclass
 
 # Architectures that rotate by place and time of a picture: four positions a token.
-SECTIONED_ROPE_ARCHS = frozenset(("qwen2vl", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe"))
+SECTIONED_ROPE_ARCHS = frozenset(
+    ("qwen2vl", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "hunyuan_vl", "paddleocr")
+)
 NUM_ROPE_SECTIONS = 4
 
 
@@ -124,12 +126,17 @@ class GraphParts:
         self.graph.expand(given((width, tokens)))
         return view(rows, (hidden, tokens), rows.nb) if deepstack else rows
 
-    def norm(self, tensor: Tensor, op: str = "rms_norm", *, pinned: bool = True) -> Tensor:
-        """Normalize and scale; the first operation may be pinned to the layer's card."""
+    def norm(
+        self, tensor: Tensor, op: str = "rms_norm", *, pinned: bool = True, scale: Tensor | None = None
+    ) -> Tensor:
+        """Normalize and scale; the first operation may be pinned to the layer's card.
+
+        ``scale`` is the weight where another norm of the layer reads it too.
+        """
         normed = like(op, tensor)
         if pinned and self.places.pinned:
             normed.backend = self.places.layers[self.layer]
-        return like("mul", normed, self.scale_weight(tensor.ne[0]))
+        return like("mul", normed, self.scale_weight(tensor.ne[0]) if scale is None else scale)
 
     def final_norm(self, tensor: Tensor, op: str = "rms_norm") -> Tensor:
         """Normalize before the output projection; what comes of it can be asked for, so it stays."""

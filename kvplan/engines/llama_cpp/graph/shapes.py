@@ -15,6 +15,7 @@ from kvplan.layers import (
     LatentAttention,
     Layer,
     RecurrentState,
+    RwkvState,
     SharedCache,
     SlidingWindow,
 )
@@ -24,6 +25,7 @@ from kvplan.tensors import Tensor
 _FUSED_QKV = (".qkv_proj.weight", ".query_key_value.weight", ".c_attn.weight", ".Wqkv.weight")
 _QKV_BIASES = (".q_proj.bias", ".qkv_proj.bias", ".query_key_value.bias", ".c_attn.bias", ".Wqkv.bias")
 _VALUES = (".v_proj.weight", *_FUSED_QKV)
+_MIXES = ("time_mix_", "channel_mix_")
 _KV_B = ("kv_b_proj.weight", "self_attn.kv_b.weight")
 _OUT_BIASES = (".o_proj.bias", ".out_proj.bias", "self_attention.dense.bias", "self_attn.dense.bias")
 # A factor an expert and one a layer, by the names of checkpoints and of files.
@@ -116,7 +118,8 @@ class LayerShape:
     (SmolLM3, Llama 4, Baichuan), with a sparse gate (Gemma 3n), with a picture's features (Qwen3-VL),
     with two norms (Falcon, Jina BERT) or none (ModernBERT), without parallel parts (GPT-NeoX).
     ``scaled`` multiplies what the layer returns by a factor; ``qk_normed`` has norms of Q and K.
-    ``expanded`` is the latent that keys and values are made of where whole heads are cached.
+    ``expanded`` is the latent that keys and values are made of where whole heads are cached; ``widths``
+    gives the rows of RWKV's tensors by name.
     """
 
     attention: Attention | Latent | None
@@ -128,6 +131,7 @@ class LayerShape:
     scaled: bool = False
     qk_normed: bool = False
     expanded: Latent | None = None
+    widths: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +289,7 @@ def _layer_shape(layer: Layer, *, corrected: bool, honours_window: bool, fused: 
         scaled=any(tensor.name.endswith(_LAYER_SCALES) for tensor in layer.tensors),
         qk_normed=any(tensor.name.endswith("q_norm.weight") for tensor in layer.tensors),
         expanded=_expanded(attention, layer) if isinstance(attention, FullAttention) else None,
+        widths=_mix_widths(layer) if isinstance(state, RwkvState) else (),
     )
 
 
@@ -304,6 +309,11 @@ def _expanded(cache: FullAttention, layer: Layer) -> Latent | None:
         cache.v_head_dim,
         _q_lora_rank(layer),
     )
+
+
+def _mix_widths(layer: Layer) -> tuple[tuple[str, int], ...]:
+    mixes = [tensor for tensor in layer.tensors if tensor.name.startswith(_MIXES)]
+    return tuple((tensor.name.removesuffix(".weight"), tensor.shape[0]) for tensor in mixes)
 
 
 def _q_lora_rank(layer: Layer) -> int:

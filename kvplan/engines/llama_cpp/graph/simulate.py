@@ -67,12 +67,13 @@ def is_modelled(arch: str) -> bool:
 
     Others are taken to be like Llama's.
     """
-    if arch in RULES or arch in ("arctic", "gemma3n", "gemma4"):
+    if arch in RULES or arch in ("arctic", "gemma3n", "gemma4", "plamo2"):
         return True
     from kvplan.engines.llama_cpp.graph.bert import BERTS
     from kvplan.engines.llama_cpp.graph.hybrid import HYBRIDS
+    from kvplan.engines.llama_cpp.graph.rwkv import RWKVS
 
-    return arch in HYBRIDS or arch in BERTS
+    return arch in HYBRIDS or arch in BERTS or arch in RWKVS
 
 
 def compute_buffer_sizes(
@@ -194,6 +195,11 @@ def _build(builder: Builder) -> None:
 
         arctic(builder)
         return
+    if arch == "plamo2":
+        from kvplan.engines.llama_cpp.graph.plamo2 import plamo2
+
+        plamo2(builder)
+        return
     if arch == "gemma4":
         from kvplan.engines.llama_cpp.graph.gemma4 import gemma4
 
@@ -201,11 +207,14 @@ def _build(builder: Builder) -> None:
         return
     from kvplan.engines.llama_cpp.graph.bert import BERTS, bert
     from kvplan.engines.llama_cpp.graph.hybrid import HYBRIDS, hybrid
+    from kvplan.engines.llama_cpp.graph.rwkv import RWKVS, rwkv
 
     if arch in HYBRIDS:
         hybrid(builder, HYBRIDS[arch])
     elif arch in BERTS:
         bert(builder)
+    elif arch in RWKVS:
+        rwkv(builder)
     else:
         transformer(builder, Rules(gating="own"))
 

@@ -22,10 +22,10 @@ class Rules:
     are no others.
     ``parallel`` runs attention and MLP side by side, of one norm or two; odd layers do the other thing
     (Falcon: two norms, GPT-NeoX: one behind the other). ``late_outputs`` picks the wanted rows after the
-    last layer. ``gating`` is ``own`` where the file says how its router works.
-    ``uncached`` attends to the batch itself; without ``has_head`` the graph ends at the last norm;
-    ``odd_unnormed`` has no norm before odd layers; ``sub_norms`` are before a sublayer's last matrix
-    (BitNet); ``mlp_and_experts`` adds up both (Grok); ``scaled_head_input`` scales before the head.
+    last layer, ``outputs_after_norm`` after the last norm. ``gating`` is ``own`` where the file says how
+    its router works. ``uncached`` attends to the batch itself; without ``has_head`` the graph ends at the
+    last norm; ``odd_unnormed`` has no norm before odd layers; ``sub_norms`` are before a sublayer's last
+    matrix (BitNet); ``mlp_and_experts`` adds up both (Grok); ``scaled_head_input`` scales before the head.
     """
 
     qk_norm: Literal["none", "head", "if_any", "row", "after_rope"] = "none"
@@ -57,6 +57,7 @@ class Rules:
     scaled_head_input: bool = False
     sub_norms: bool = False
     mlp_and_experts: bool = False
+    outputs_after_norm: bool = False
 
 
 RULES: dict[str, Rules] = {
@@ -132,7 +133,7 @@ RULES: dict[str, Rules] = {
     "openelm": Rules(qk_norm="head"),
     "refact": Rules(rope="none"),
     "plamo": Rules(parallel="shared_norm", residual_last=True),
-    "maincoder": Rules(qk_norm="head"),
+    "maincoder": Rules(qk_norm="after_rope"),
     "phimoe": Rules(scaled_query=True, residual_first=True),
     "deepseek": Rules(normed_weights=False),
     "bailingmoe": Rules(),
@@ -142,6 +143,14 @@ RULES: dict[str, Rules] = {
     "mistral4": Rules(gating="own", tempered=True),
     "minicpm3": Rules(scaled_embedding=True, scaled_residual=True, scaled_head_input=True),
     "bitnet": Rules(sub_norms=True),
+    "plamo3": Rules(qk_norm="head", post_norms=True),
+    "granite_swa": Rules(scaled_embedding=True, scaled_residual=True, scaled_logits=True),
+    "hunyuan_vl": Rules(qk_norm="after_rope"),
+    "paddleocr": Rules(),
+    "nanbeige": Rules(),
+    "mellum": Rules(qk_norm="head"),
+    "jais2": Rules(norm="norm"),
+    "hy_v3": Rules(qk_norm="head", gating="own", outputs_after_norm=True),
     "grok": Rules(
         post_norms=True, scaled_embedding=True, capped_scores=True, scaled_logits=True, mlp_and_experts=True
     ),
@@ -182,7 +191,7 @@ def transformer(builder: Builder, rules: Rules) -> None:
     last = len(shape.layers) - 1
     for index, layer in enumerate(shape.layers):
         builder.layer = index
-        wanted = index == last and not rules.late_outputs
+        wanted = index == last and not rules.late_outputs and not rules.outputs_after_norm
         if rules.parallel == "shared_norm" or (rules.parallel == "own_norm" and not layer.is_odd):
             residual = _side_by_side(builder, rules, layer, residual, picks=wanted)
             continue
@@ -210,6 +219,8 @@ def transformer(builder: Builder, rules: Rules) -> None:
         cur.is_output = True
         (cur,) = builder.pick(cur)
     cur = builder.final_norm(cur, rules.norm)
+    if rules.outputs_after_norm:
+        (cur,) = builder.pick(cur)
     if not rules.has_head:
         graph.expand(cur)
         return
