@@ -77,18 +77,20 @@ def matrix_bytes(model: ModelSpec, mix: str) -> dict[tuple[int, str], int]:
 
 @lru_cache(maxsize=64)
 def output_bytes(model: ModelSpec, mix: str) -> int:
-    """Return the bytes of the output projection: its own matrix, or the embedding's where tied."""
+    """Return what the output projection takes on a card: its own matrix, or the embedding's where tied."""
     if model.gguf_metadata and model.stored and mix == model.weights_format:
-        sizes = {stored.name: stored.num_bytes for stored in model.stored}
-        return sizes.get("output.weight", sizes.get("token_embd.weight", 0))
+        tables = {stored.name: stored for stored in model.stored}
+        table = tables.get("output.weight", tables.get("token_embd.weight"))
+        return 0 if table is None else _padded(table.num_bytes, table.dtype, table.shape[0])
     hidden = model.structure.hidden_size
     tied = own = 0
-    for layer, tensor, _, num_bytes in sized_tensors(model, mix):
+    for layer, tensor, kind, num_bytes in sized_tensors(model, mix):
         if layer < 0 and tensor.num_columns == hidden:
+            padded = _padded(num_bytes, kind, hidden)
             if tensor.origin.role == "lm_head":
-                own = own or num_bytes
+                own = own or padded
             elif tensor.origin.role == "embedding":
-                tied = tied or num_bytes
+                tied = tied or padded
     return own or tied
 
 

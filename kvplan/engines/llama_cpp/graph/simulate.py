@@ -29,6 +29,8 @@ REPEATS_WITH_STATES = REPEATS_OVER_PLACES = 5
 MAX_PERIOD = 8
 # Buffers change places from layer to layer: two in turn on one card, two or three over several places.
 TURN_ON_ONE_PLACE, TURN_OVER_PLACES = 2, 6
+# Every layer reads what the first one made (RWKV 7), and the buffer settles late.
+WHOLE_ARCHS = frozenset(("rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"))
 # Graphs that project with the embedding where it lies, in system memory (src/models/bitnet.cpp).
 HEAD_STAYS_ARCHS = frozenset(("bitnet",))
 # Two lengths of the context that graphs are built for; unlike any other size in a model.
@@ -160,23 +162,39 @@ def _is_one_place(placement: Placement) -> bool:
 
 @lru_cache(maxsize=1024)
 def _lived(model: ModelSpec, mix: str, placement: Placement, batch: Batch, pinned: bool) -> Lifetimes:
-    shape, places = _shortened(model_shape(model), placement, model, mix, pinned=pinned)
-    builder = Builder(shape, batch, places)
-    _build(builder)
+    builder = _built(model, mix, placement, batch, pinned=pinned)
+    if placement.is_pipeline and not all(map(has_kernel, builder.graph.nodes)):
+        # The CPU works in every layer, and all that goes there and back is kept for each batch in flight.
+        builder = _built(model, mix, placement, batch, pinned=pinned, is_whole=True)
     # Operations without an operand on another card, and with a kernel.
-    cards = range(placement.num_cards)
+    cards, cpu = range(placement.num_cards), placement.num_cards
 
     def runs(backend: int, tensor: Tensor) -> bool:
-        if backend == places.cpu:
+        if backend == cpu:
             return True
         if len(cards) > 1:
             for each in tensor.src:
-                if each.buffer is not None and backend != each.buffer < places.cpu:
+                if each.buffer is not None and backend != each.buffer < cpu:
                     return False
         return has_kernel(tensor)
 
     backends = Backends(placement.num_cards, runs, placement.op_offload, placement.is_pipeline)
     return scheduled(builder.graph, backends)
+
+
+def _built(
+    model: ModelSpec,
+    mix: str,
+    placement: Placement,
+    batch: Batch,
+    *,
+    pinned: bool,
+    is_whole: bool = False,
+) -> Builder:
+    shape, places = _shortened(model_shape(model), placement, model, mix, pinned=pinned, is_whole=is_whole)
+    builder = Builder(shape, batch, places)
+    _build(builder)
+    return builder
 
 
 def _build(builder: Builder) -> None:
@@ -220,9 +238,9 @@ def _build(builder: Builder) -> None:
 
 
 def _shortened(
-    shape: ModelShape, placement: Placement, model: ModelSpec, mix: str, *, pinned: bool
+    shape: ModelShape, placement: Placement, model: ModelSpec, mix: str, *, pinned: bool, is_whole: bool
 ) -> tuple[ModelShape, Places]:
-    """Leave out layers that repeat: the buffer does not grow with them."""
+    """Leave out layers that repeat, unless ``is_whole``: the buffer does not grow with them."""
     cpu = placement.num_cards
     layers, experts = placement.layers, placement.experts
     on_host = placement.op_offload and cpu > 0 and cpu in (*layers, *experts)
@@ -236,6 +254,8 @@ def _shortened(
     if _is_one_place(placement):
         has_states = any(layer.state is not None for layer in shape.layers)
         repeats, turn = REPEATS_WITH_STATES if has_states else REPEATS_ON_ONE_PLACE, TURN_ON_ONE_PLACE
+    if is_whole or shape.arch in WHOLE_ARCHS:
+        repeats = len(layers)
     kept = _kept_layers(keys, repeats, turn)
     head = cpu if shape.arch in HEAD_STAYS_ARCHS else placement.output
     short = replace(shape, layers=tuple(shape.layers[index] for index in kept))

@@ -35,6 +35,7 @@ class Rules:
     norm: str = "rms_norm"
     parallel: Literal["no", "shared_norm", "own_norm"] = "no"
     residual_last: bool = False
+    attended_first: bool = False
     learned_positions: bool = False
     normed_embedding: bool = False
     scaled_embedding: bool = False
@@ -109,7 +110,9 @@ RULES: dict[str, Rules] = {
     "exaone4": Rules(qk_norm="head", rope="windowed", pre_norms=False, post_norms=True),
     "glm4": Rules(post_norms=True),
     "starcoder2": Rules(norm="norm"),
-    "phi2": Rules(norm="norm", parallel="shared_norm", residual_last=True, scaled_query=True),
+    "phi2": Rules(
+        norm="norm", parallel="shared_norm", residual_last=True, attended_first=True, scaled_query=True
+    ),
     "falcon": Rules(norm="norm", parallel="shared_norm", residual_last=True),
     "gptneox": Rules(norm="norm", parallel="own_norm"),
     "gpt2": Rules(norm="norm", rope="none", learned_positions=True),
@@ -249,6 +252,8 @@ def _side_by_side(
     elif picks:
         cur, residual, normed = builder.pick(cur, residual, normed)
     fed = _feed_forward(builder, rules, layer, normed)
+    if rules.attended_first:
+        return like("add", like("add", cur, fed), residual)
     order = (cur, residual) if rules.residual_last else (residual, cur)
     return like("add", like("add", fed, order[0]), order[1])
 
