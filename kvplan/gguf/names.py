@@ -236,7 +236,12 @@ def gguf_tensors(model: ModelSpec) -> Iterator[tuple[int, tuple[GgufTensor, ...]
 
 def _in_layer(tensor: Tensor, layer: Layer) -> Iterator[GgufTensor]:
     if tensor.name.endswith("kv_b_proj.weight"):
-        cache = next(cache for cache in layer.caches if isinstance(cache, LatentAttention))
+        cache = next((cache for cache in layer.caches if isinstance(cache, LatentAttention)), None)
+        if cache is None:
+            # Where whole heads are cached the matrix stays whole, and ranks as values do.
+            columns = tensor.shape[-1]
+            yield GgufTensor(tensor, "attn_v", columns, tensor.shape[0], 1, is_quantizable=True)
+            return
         heads, rank = cache.num_attention_heads, cache.kv_lora_rank
         # k_b is stored transposed, so that its rows are a head's unrotated part.
         yield GgufTensor(tensor, "other", cache.qk_nope_head_dim, rank, heads, is_quantizable=True)

@@ -9,8 +9,10 @@ from oracle_tables import oracle
 
 from kvplan.engines.llama_cpp.cache import cells_of, window_of
 from kvplan.engines.llama_cpp.compute import compute_buffers
+from kvplan.engines.llama_cpp.converted import as_converted
 from kvplan.engines.llama_cpp.placement import place
 from kvplan.model import StoredTensor, cache_kinds
+from kvplan.sources.config_model import model_from_config
 from kvplan.sources.gguf import Header
 from kvplan.sources.gguf_model import model_from_gguf
 
@@ -57,7 +59,8 @@ def planned(model, row):
         swa_full=False,
     )
     shares = (1,) * row["num_cards"]
-    return settings, compute_buffers(model, model.weights_format, settings, cells, shares)
+    stored = model.weights_format or "gguf-f32"
+    return settings, compute_buffers(model, stored, settings, cells, shares)
 
 
 @pytest.mark.parametrize("table", TABLES, ids=NAMES)
@@ -91,3 +94,34 @@ def test_graphs_on_cards_are_llama_cpps_own(table):
         assert [each.expected for each in (*buffers.cards, buffers.host)] == compute, row
         assert [each.weight_bytes for each in held] == weights, row
         assert [each.cache_bytes + each.state_bytes for each in held] == caches, row
+
+
+def test_a_checkpoint_of_minicpm3_caches_whole_heads_as_its_file_does():
+    table = next(table for table in TABLES if table["arch"] == "minicpm3")
+    keys = {key.removeprefix("minicpm3."): value for key, value in table["metadata"].items()}
+    config = {
+        "model_type": "minicpm3",
+        "hidden_size": keys["embedding_length"],
+        "num_hidden_layers": keys["block_count"],
+        "intermediate_size": keys["feed_forward_length"],
+        "num_attention_heads": keys["attention.head_count"],
+        "vocab_size": keys["vocab_size"],
+        "max_position_embeddings": keys["context_length"],
+        "kv_lora_rank": keys["attention.kv_lora_rank"],
+        "q_lora_rank": keys["attention.q_lora_rank"],
+        "qk_rope_head_dim": keys["rope.dimension_count"],
+        "qk_nope_head_dim": keys["attention.key_length"] - keys["rope.dimension_count"],
+        "v_head_dim": keys["attention.value_length"],
+        "torch_dtype": "float16",
+    }
+    model = as_converted(model_from_config(config, name="minicpm3", source="test"))
+    cards, layers, n_ctx, n_ubatch, flash_attn, outputs, parallel, *printed = table["card_runs"][0]
+    row = {
+        "n_ctx": n_ctx, "n_ubatch": n_ubatch, "flash_attn": flash_attn, "num_outputs": outputs,
+        "n_parallel": parallel, "n_gpu_layers": layers, "num_cards": cards,
+    }  # fmt: skip
+    settings, buffers = planned(model, row)
+    placed = place(model, "gguf-f32", settings, (1,) * cards, "cuda")
+    compute, _, caches = printed
+    assert [each.expected for each in (*buffers.cards, buffers.host)] == compute
+    assert [each.cache_bytes for each in (*placed.devices, placed.host)] == caches

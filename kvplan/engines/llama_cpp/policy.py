@@ -20,6 +20,7 @@ from kvplan.engines.base import (
 )
 from kvplan.engines.llama_cpp.commands import server_command, startup_lines
 from kvplan.engines.llama_cpp.compute import compute_buffers
+from kvplan.engines.llama_cpp.converted import as_converted
 from kvplan.engines.llama_cpp.device_plan import cache_on, device_plan
 from kvplan.engines.llama_cpp.extras import extra_components
 from kvplan.engines.llama_cpp.fit import Room, fitted_context, min_context, shrinks, target_bytes
@@ -72,6 +73,7 @@ class LlamaCppEngine(Engine):
 
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
         """Price one server. Raises UnknownFormat for weights or caches llama.cpp does not take."""
+        model = as_converted(model)
         workload, settings, notices = self._settled(model, workload, devices)
         result = self._priced(model, workload, devices, settings, notices)
         if result.offloaded:
@@ -121,6 +123,7 @@ class LlamaCppEngine(Engine):
         on_gpu = _gpus(devices)
         if not on_gpu:
             return None
+        model = as_converted(model)
         workload, settings, _ = self._settled(model, workload, devices)
         placed = self._laid_out(model, settings, on_gpu, _format_of(model, workload))
         return None if placed.unmodelled else self._spare_on(placed, workload, on_gpu)

@@ -66,7 +66,7 @@ def matrix_bytes(model: ModelSpec, mix: str) -> dict[tuple[int, str], int]:
     for layer, tensor, kind, num_bytes in sized_tensors(model, mix):
         stem = _stem(tensor, has_experts=has_experts)
         if layer >= 0 and stem is not None:
-            if tensor.origin.name.endswith("kv_b_proj.weight"):
+            if stem == "attn_k_b":
                 stem = "attn_v_b" if (layer, "attn_k_b") in found else "attn_k_b"
             padded = _padded(num_bytes, kind, tensor.num_columns)
             if fused and stem in _HALVES:
@@ -97,7 +97,7 @@ def output_bytes(model: ModelSpec, mix: str) -> int:
 def _stem(tensor: GgufTensor, *, has_experts: bool) -> str | None:
     origin = tensor.origin
     if origin.name.endswith("kv_b_proj.weight"):
-        return "attn_k_b"
+        return "attn_kv_b" if tensor.category == "attn_v" else "attn_k_b"
     stem: str | None = tensor.category
     if not tensor.category.startswith("ffn_"):
         stem = next((stem for ending, stem in _STEMS if origin.name.endswith(ending)), None)
