@@ -136,9 +136,17 @@ _SUFFIXES: tuple[tuple[str, Category], ...] = (
     (".fc1.weight", "ffn_up"),
     (".fc2.weight", "ffn_down"),
     (".c_fc.weight", "ffn_up"),
+    ("mlp.w1.weight", "ffn_up"),
+    ("mlp.w2.weight", "ffn_gate"),
     (".dense_h_to_4h.weight", "ffn_up"),
     (".dense_4h_to_h.weight", "ffn_down"),
 )
+_QKV: tuple[Category, ...] = ("attn_q", "attn_k", "attn_v")
+_BY_PLACE: dict[tuple[str, str], Category] = {
+    ("attention", "in"): "attn_output",
+    ("mlp", "in"): "ffn_down",
+    ("mlp", "out"): "ffn_up",
+}
 # Matrices the quantizer leaves alone although they are weights of two dimensions.
 _NEVER = ("conv1d", "short_conv.conv", "altup", "laurel", "per_layer_model_projection", "rel_pos", "A_log")
 _HALF = ("altup_", "altup.modality_router", "laurel", "per_layer_model_projection")
@@ -255,6 +263,12 @@ def _in_layer(tensor: Tensor, layer: Layer) -> Iterator[GgufTensor]:
         yield GgufTensor(tensor, "attn_qkv", columns, tensor.shape[0] - values, 1, is_quantizable=True)
         yield GgufTensor(tensor, "other", columns, values, 1, is_quantizable=True)
         return
+    if tensor.name.endswith("W_pack.weight"):
+        # Baichuan's joint projection: three tensors of as many rows in the file.
+        third, columns = tensor.shape[0] // 3, tensor.shape[-1]
+        for category in _QKV:
+            yield GgufTensor(tensor, category, columns, third, 1, is_quantizable=True)
+        return
     if tensor.name == "shared_mlp.input_linear.weight":
         # Granite's shared MLP: gate and up are tensors of their own in the file.
         half, columns = tensor.shape[0] // 2, tensor.shape[-1]
@@ -306,7 +320,12 @@ def _category(tensor: Tensor) -> Category:
     for suffix, category in _SUFFIXES:
         if tensor.name.endswith(suffix):
             return category
-    return "other"
+    # Other checkpoints' own names (c_proj, Wo …): what leads back to the hidden size, and what leaves it.
+    return _BY_PLACE.get((tensor.role, tensor.split), "other") if _is_matrix(tensor) else "other"
+
+
+def _is_matrix(tensor: Tensor) -> bool:
+    return tensor.name.endswith(".weight") and len(tensor.shape) > 1
 
 
 def _is_quantizable(tensor: Tensor) -> bool:

@@ -99,7 +99,7 @@ def _stem(tensor: GgufTensor, *, has_experts: bool) -> str | None:
     if origin.name.endswith("kv_b_proj.weight"):
         return "attn_kv_b" if tensor.category == "attn_v" else "attn_k_b"
     stem: str | None = tensor.category
-    if not tensor.category.startswith("ffn_"):
+    if tensor.category in ("other", "output", "token_embd"):
         stem = next((stem for ending, stem in _STEMS if origin.name.endswith(ending)), None)
     if stem is None or not stem.startswith("ffn_"):
         return stem

@@ -25,6 +25,7 @@ from kvplan.tensors import Tensor
 _FUSED_QKV = (".qkv_proj.weight", ".query_key_value.weight", ".c_attn.weight", ".Wqkv.weight")
 _QKV_BIASES = (".q_proj.bias", ".qkv_proj.bias", ".query_key_value.bias", ".c_attn.bias", ".Wqkv.bias")
 _VALUES = (".v_proj.weight", *_FUSED_QKV)
+_SECOND_NORMS = ("ffn_norm", "post_attention_layernorm")
 _MIXES = ("time_mix_", "channel_mix_")
 _KV_B = ("kv_b_proj.weight", "self_attn.kv_b.weight")
 _OUT_BIASES = (".o_proj.bias", ".out_proj.bias", "self_attention.dense.bias", "self_attn.dense.bias")
@@ -245,6 +246,9 @@ def _num_odd_first(model: ModelSpec, arch: str) -> int:
         case "falcon":
             names = {tensor.name for tensor in model.layers[0].layer.tensors}
             return layers if any(name.startswith(("attn_norm_2", "ln_mlp")) for name in names) else 0
+        case "stablelm":
+            names = {tensor.name for tensor in model.layers[0].layer.tensors}
+            return 0 if any(name.startswith(_SECOND_NORMS) for name in names) else layers
         case "gptneox":
             return 0 if _says(model, arch, "use_parallel_residual", "use_parallel_residual", True) else layers
     return NUM_ODD_FIRST.get(arch, 0)

@@ -24,7 +24,8 @@ class Rules:
     (Falcon: two norms, GPT-NeoX: one behind the other). ``late_outputs`` picks the wanted rows after the
     last layer, ``outputs_after_norm`` after the last norm. ``gating`` is ``own`` where the file says how
     its router works. ``uncached`` attends to the batch itself; without ``has_head`` the graph ends at the
-    last norm; ``odd_unnormed`` has no norm before odd layers; ``sub_norms`` are before a sublayer's last
+    last norm; ``odd_unnormed`` has no norm before odd layers, ``odd_one_norm`` one for both parts of them
+    (StableLM); ``sub_norms`` are before a sublayer's last
     matrix (BitNet); ``mlp_and_experts`` adds up both (Grok); ``scaled_head_input`` scales before the head.
     """
 
@@ -55,6 +56,7 @@ class Rules:
     uncached: bool = False
     has_head: bool = True
     odd_unnormed: bool = False
+    odd_one_norm: bool = False
     scaled_head_input: bool = False
     sub_norms: bool = False
     mlp_and_experts: bool = False
@@ -106,7 +108,7 @@ RULES: dict[str, Rules] = {
     "gemma": Rules(scaled_embedding=True, scaled_query=True),
     "granite": Rules(scaled_embedding=True, scaled_residual=True, scaled_logits=True),
     "granitemoe": Rules(scaled_embedding=True, scaled_residual=True, scaled_logits=True),
-    "command-r": Rules(norm="norm", parallel="shared_norm", scaled_logits=True),
+    "command-r": Rules(qk_norm="if_any", norm="norm", parallel="shared_norm", scaled_logits=True),
     "exaone4": Rules(qk_norm="head", rope="windowed", pre_norms=False, post_norms=True),
     "glm4": Rules(post_norms=True),
     "starcoder2": Rules(norm="norm"),
@@ -120,7 +122,7 @@ RULES: dict[str, Rules] = {
     "bloom": Rules(norm="norm", rope="none", normed_embedding=True),
     "mpt": Rules(norm="norm", rope="none"),
     "jais": Rules(norm="norm", rope="none"),
-    "stablelm": Rules(norm="norm"),
+    "stablelm": Rules(qk_norm="if_any", norm="norm", odd_one_norm=True),
     "orion": Rules(norm="norm"),
     "codeshell": Rules(norm="norm"),
     "nemotron": Rules(norm="norm"),
@@ -199,16 +201,20 @@ def transformer(builder: Builder, rules: Rules) -> None:
             residual = _side_by_side(builder, rules, layer, residual, picks=wanted)
             continue
         is_normed = rules.pre_norms and not (rules.odd_unnormed and layer.is_odd)
-        cur = builder.norm(residual, rules.norm) if is_normed else residual
-        cur = _attention(builder, rules, layer, cur, temper)
+        normed = builder.norm(residual, rules.norm) if is_normed else residual
+        cur = _attention(builder, rules, layer, normed, temper)
+        reuses_norm = rules.odd_one_norm and layer.is_odd
         if wanted:
             cur, residual = builder.pick(cur, residual)
+            normed = builder.pick(normed)[0] if reuses_norm else normed
         if rules.post_norms:
             cur = builder.norm(cur, rules.norm)
         if rules.scaled_residual:
             cur = like("scale", cur)
         middle = like("add", cur, residual)
-        cur = builder.norm(middle, rules.norm) if rules.pre_norms else middle
+        cur = normed if reuses_norm else middle
+        if rules.pre_norms and not reuses_norm:
+            cur = builder.norm(middle, rules.norm)
         cur = _feed_forward(builder, rules, layer, cur)
         if rules.post_norms:
             cur = builder.norm(cur, rules.norm, pinned=False)
@@ -282,9 +288,9 @@ def _attention(
         "skip4": not layer.is_odd,
     }[rules.rope]
     per_head = rules.qk_norm == "head" or (rules.qk_norm == "if_any" and layer.qk_normed)
-    query = builder.norm(query) if per_head else query
+    query = _head_normed(builder, rules, query) if per_head else query
     query = builder.rope(query) if rotates else query
-    key = builder.norm(key) if per_head else key
+    key = _head_normed(builder, rules, key) if per_head else key
     key = builder.rope(key) if rotates else key
     if not rotates and temper is not None:
         query = like("mul", query, temper)
@@ -306,6 +312,13 @@ def _attention(
     if rules.sub_norms:
         cur = builder.linear(builder.norm(cur), builder.shape.hidden_size, "attn_output", bias=part.out_bias)
     return cur
+
+
+def _head_normed(builder: Builder, rules: Rules, heads: Tensor) -> Tensor:
+    if rules.norm == "rms_norm":
+        return builder.norm(heads)
+    # Command R+ and StableLM 2: a norm of its own for every head.
+    return builder.norm(heads, rules.norm, scale=builder.scale_weight(heads.ne[0], heads.ne[1]))
 
 
 def _row_normed(builder: Builder, heads: Tensor) -> Tensor:
