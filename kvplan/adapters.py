@@ -15,12 +15,29 @@ LINEAR_ROLES = frozenset(("attention", "mlp", "shared_expert", "recurrent"))
 QUERY_AND_VALUE = ("q_proj.weight", "v_proj.weight", "qkv_proj.weight", "query_key_value.weight")
 
 
-def adapters_bytes(model: ModelSpec, ranks: tuple[int, ...]) -> Quantity:
-    """Return the bytes of adapters of these ranks, all loaded at once."""
-    least, usual, most = _elements_a_rank(model)
+# Bytes of an element at least, usually, at most; ranks of adapters that nobody read.
+WIDTHS = (2, 4, 4)
+UNREAD_RANKS = (8, 32, 128)
+
+
+def adapters_bytes(
+    model: ModelSpec, ranks: tuple[int, ...], widths: tuple[int, int, int] = WIDTHS
+) -> Quantity:
+    """Return the bytes of adapters of these ranks, all loaded at once, elements of these ``widths``."""
+    least, usual, most = (width * each for width, each in zip(widths, _elements_a_rank(model), strict=True))
     why = "LoRA: queries and values in 16 bits, to every projection in 32"
-    each = (Quantity(2 * rank * least, 4 * rank * usual, 4 * rank * most, "assumed", why) for rank in ranks)
+    each = (Quantity(rank * least, rank * usual, rank * most, "assumed", why) for rank in ranks)
     return total((ZERO, *each))
+
+
+def unread_adapters_bytes(model: ModelSpec, count: int) -> Quantity:
+    """Return the bytes of ``count`` adapters in 16 bits whose files were not read."""
+    least, usual, most = (
+        2 * rank * each for rank, each in zip(UNREAD_RANKS, _elements_a_rank(model), strict=True)
+    )
+    if not count:
+        return ZERO
+    return Quantity(count * least, count * usual, count * most, "assumed", "LoRA: ranks of 8 to 128")
 
 
 @lru_cache(maxsize=256)

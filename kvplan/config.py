@@ -230,11 +230,6 @@ class Config:
             {**self._data, **stated}, architecture=self.architecture, origin=self.origin, path=self.path
         )
 
-    def states_null(self, key: str) -> bool:
-        """Tell whether the key is there, in some spelling, and every spelling is null."""
-        spellings = [spelling for spelling in ALIASES.get(key, (key,)) if spelling in self._data]
-        return bool(spellings) and all(self._data[spelling] is None for spelling in spellings)
-
     def override(self, data: Mapping[str, object]) -> "Config":
         """Return the config with ``data`` in place of what it says."""
         return Config(
@@ -249,6 +244,13 @@ class Config:
     def with_only(self, data: Mapping[str, object]) -> "Config":
         """Return a config of other data with this one's origin, for parts a file leaves out."""
         return Config(data, architecture=self.architecture, origin=self.origin, path=self.path)
+
+    def heads(self, hidden_size: int, key: str = "num_attention_heads", default: int | None = None) -> int:
+        """Read a number of heads that divides ``hidden_size``. Raises InvalidSpec for another."""
+        heads = self.positive(key, default)
+        if hidden_size % heads:
+            raise self.invalid(key, f"is {heads}, which does not divide hidden_size {hidden_size}")
+        return heads
 
     def per_layer(self, key: str, num_layers: int) -> tuple[str, ...] | None:
         """Read a list of one string a layer; a longer list is cut as transformers does."""

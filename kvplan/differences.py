@@ -7,9 +7,9 @@ the budget. What does not differ is not mentioned.
 
 from collections.abc import Iterator
 
-from kvplan.engines.base import CacheGroup, ComponentName, Plan
-from kvplan.frozen import dataclass
-from kvplan.units import GIB, MIB
+from kvplan.budget_reasons import budget, reserved, unused
+from kvplan.engines.base import CacheGroup, Plan
+from kvplan.reason import SMALLEST_BYTES, Names, Reason, largest, pair, size
 
 DISPLAY: dict[str, str] = {
     "vllm": "vLLM",
@@ -19,37 +19,17 @@ DISPLAY: dict[str, str] = {
     "tgi": "TGI",
     "ollama": "Ollama",
 }
-# What each engine's budget is a share of, and the option that sets it.
-BUDGET_BASES: dict[str, tuple[str, str]] = {
-    "vllm": ("gpu_memory_utilization", "of the card's total, graphs and activations inside"),
-    "sglang": ("mem_fraction_static", "of what is free before the weights, graphs and activations beside"),
-    "tensorrt-llm": ("free_gpu_memory_fraction", "of what is free after weights and activations"),
-    "lmdeploy": ("cache_max_entry_count", "of what is free once the model is loaded"),
-    "tgi": ("wiggle_room", "of the card's total, the warm-up's activations inside"),
-    "llama.cpp": ("", "all that is free"),
-    "ollama": ("", "all that is free, less its reserve"),
-    "transformers": ("", "all that is free"),
-    "ideal": ("", "the whole card"),
+WINDOWS = ("sliding_window", "chunked_attention")
+# Engines whose bytes a token are an average over a sequence's cells.
+BY_CELLS = ("llama.cpp", "ollama")
+# What engines keep of a window beside it.
+FLIGHT: dict[str, str] = {
+    "vllm": "the window and the tokens in flight",
+    "llama.cpp": "the window and one micro-batch",
+    "ollama": "the window and one micro-batch",
+    "transformers": "the window alone",
+    "ideal": "the window alone",
 }
-RESERVED: tuple[ComponentName, ...] = (
-    "activations",
-    "cuda_graphs",
-    "runtime",
-    "communication",
-    "multimodal",
-    "draft_model",
-    "adapters",
-)
-# Below this a difference is rounding, not a reason.
-SMALLEST_BYTES = MIB
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """One cause: the bytes it accounts for, to sort by, and the sentence."""
-
-    num_bytes: int
-    sentence: str
 
 
 def explain(a: Plan, b: Plan) -> tuple[str, ...]:
@@ -65,15 +45,14 @@ def explain(a: Plan, b: Plan) -> tuple[str, ...]:
         *_states(a, b, names),
         *_padding(a, b, names),
         *_replication(a, b, names),
+        *_peak(a, b, names),
         *_null_block(a, b, names),
-        *_reserved(a, b, names),
-        *_budget(a, b, names),
+        *reserved(a, b, names),
+        *unused(a, b, names),
+        *budget(a, b, names),
     ]
     reasons.sort(key=lambda reason: -reason.num_bytes)
     return tuple(reason.sentence for reason in reasons)
-
-
-Names = tuple[str, str]
 
 
 def _names(a: Plan, b: Plan) -> Names:
@@ -85,42 +64,52 @@ def _names(a: Plan, b: Plan) -> Names:
     return "the first", "the second"
 
 
-def size(num_bytes: int) -> str:
-    """Return bytes as the sentences show them: GiB, MiB below a tenth of one, or none."""
-    if num_bytes == 0:
-        return "none"
-    if abs(num_bytes) < GIB // 10:
-        return f"{num_bytes / MIB:.1f} MiB"
-    return f"{num_bytes / GIB:.2f} GiB"
-
-
-def _pair(what: str, names: Names, first: str, second: str) -> str:
-    return f"{what}: {first} under {names[0]}, {second} under {names[1]}"
-
-
 def _weights(a: Plan, b: Plan, names: Names) -> Iterator[Reason]:
     first, second = a.weights.expected, b.weights.expected
-    if a.weights_format != b.weights_format:
-        text = _pair(
+    if a.weights_format != b.weights_format and abs(first - second) >= SMALLEST_BYTES:
+        text = pair(
             "weights",
             names,
             f"{size(first)} as {a.weights_format}",
             f"{size(second)} as {b.weights_format}",
         )
         yield Reason(abs(first - second), text)
-    per_rank = tuple(_largest(plan, "weights") for plan in (a, b))
-    same_layout = (a.weights_format, a.parallel) == (b.weights_format, b.parallel)
-    if same_layout and abs(per_rank[0] - per_rank[1]) >= SMALLEST_BYTES:
-        text = _pair("weights on one GPU", names, size(per_rank[0]), size(per_rank[1]))
-        yield Reason(abs(per_rank[0] - per_rank[1]), text)
-    elif a.weights_format == b.weights_format and a.parallel != b.parallel and a.devices and b.devices:
-        text = _pair(
-            "weights on one GPU",
-            names,
-            f"{size(per_rank[0])} ({_layout(a)})",
-            f"{size(per_rank[1])} ({_layout(b)})",
+    hosted = tuple(_in_system_memory(plan) for plan in (a, b))
+    if abs(hosted[0] - hosted[1]) >= SMALLEST_BYTES:
+        text = pair("weights in system memory", names, size(hosted[0]), size(hosted[1]))
+        yield Reason(abs(hosted[0] - hosted[1]), text)
+    per_rank = largest(a, "weights"), largest(b, "weights")
+    if not (a.devices and b.devices) or abs(per_rank[0] - per_rank[1]) < SMALLEST_BYTES:
+        return
+    if a.parallel != b.parallel:
+        yield _by_layout("weights on one GPU", a, b, names, per_rank)
+        return
+    # What the checkpoint, its format and system memory do not explain: padding, tables, copies.
+    beyond = abs((per_rank[0] - per_rank[1]) - ((first - hosted[0]) - (second - hosted[1])) // len(a.devices))
+    if beyond >= SMALLEST_BYTES:
+        notes = [_weights_note(plan) for plan in (a, b)]
+        text = pair(
+            "weights on one GPU", names, f"{size(per_rank[0])}{notes[0]}", f"{size(per_rank[1])}{notes[1]}"
         )
-        yield Reason(abs(per_rank[0] - per_rank[1]), text)
+        yield Reason(beyond, text)
+
+
+def _by_layout(what: str, a: Plan, b: Plan, names: Names, amounts: tuple[int, int]) -> Reason:
+    first, second = (
+        f"{size(amount)} ({_layout(plan)})" for amount, plan in zip(amounts, (a, b), strict=True)
+    )
+    return Reason(abs(amounts[0] - amounts[1]), pair(what, names, first, second))
+
+
+def _in_system_memory(plan: Plan) -> int:
+    return sum(part.bytes.expected for part in plan.host if part.name == "weights")
+
+
+def _weights_note(plan: Plan) -> str:
+    """Return why an engine's weights are not the checkpoint's own bytes."""
+    parts = [part.bytes for part in plan.devices[0].components if part.name == "weights"]
+    why = next((amount.why for amount in parts if amount.basis != "exact" and amount.why), "")
+    return f" ({why})" if why else ""
 
 
 def _layout(plan: Plan) -> str:
@@ -130,19 +119,12 @@ def _layout(plan: Plan) -> str:
     return ", ".join(shown) or "one rank"
 
 
-def _largest(plan: Plan, name: ComponentName) -> int:
-    amounts = [
-        sum(part.bytes.expected for part in device.components if part.name == name) for device in plan.devices
-    ]
-    return max(amounts, default=0)
-
-
 def _cache_format(a: Plan, b: Plan, names: Names) -> Iterator[Reason]:
     first, second = (_short_format(plan) for plan in (a, b))
     if first == second:
         return
     rows = a.cache.bytes_per_token, b.cache.bytes_per_token
-    text = _pair("cache format", names, f"{first}, {rows[0]:,} B a token", f"{second}, {rows[1]:,} B a token")
+    text = pair("cache format", names, f"{first}, {rows[0]:,} B a token", f"{second}, {rows[1]:,} B a token")
     yield Reason(abs(rows[0] - rows[1]) * a.context_tokens, text)
 
 
@@ -158,20 +140,28 @@ def _kinds(a: Plan, b: Plan, names: Names) -> Iterator[Reason]:
     others = {group.kind: group for group in _merged(b)}
     for group in _merged(a):
         other = others.get(group.kind)
-        if other is None or not (group.bytes_per_token and other.bytes_per_token):
+        if other is None or not (group.bytes_per_token or other.bytes_per_token):
             continue
         first, second = group.bytes_per_sequence, other.bytes_per_sequence
         if abs(first - second) < SMALLEST_BYTES:
             continue
         what = f"{group.num_layers} {group.kind.replace('_', ' ')} layers, one sequence"
-        text = _pair(what, names, size(first) + _note(group, a), size(second) + _note(other, b))
+        text = pair(what, names, size(first) + _note(group, a), size(second) + _note(other, b))
         yield Reason(abs(first - second) * max(a.num_sequences, b.num_sequences), text)
 
 
 def _note(group: CacheGroup, plan: Plan) -> str:
+    """Return what makes a kind's bytes: its window, all tokens in spite of it, whole pages."""
     detail = group.detail
-    if not detail and plan.engine_name == "vllm" and group.kind in ("sliding_window", "chunked_attention"):
-        detail = "the window and the tokens in flight"
+    grown = group.bytes_per_token * plan.context_tokens
+    if not detail and group.kind in WINDOWS:
+        in_full = group.bytes_per_sequence >= grown > 0
+        if plan.engine_name in BY_CELLS:
+            in_full = bool(plan.workload.option("swa_full"))
+        detail = "kept in full" if in_full else FLIGHT.get(plan.engine_name, "")
+    block = plan.cache.block_size or 1
+    if not detail and grown < group.bytes_per_sequence <= grown + group.bytes_per_token * block:
+        detail = f"whole pages of {block:,} tokens" if block > 1 else ""
     return f" ({detail})" if detail else ""
 
 
@@ -197,14 +187,22 @@ def _states(a: Plan, b: Plan, names: Names) -> Iterator[Reason]:
     first, second = a.cache.state_bytes_per_sequence, b.cache.state_bytes_per_sequence
     if abs(first - second) >= SMALLEST_BYTES:
         notes = [_state_note(plan) for plan in (a, b)]
-        text = _pair("state of one sequence", names, size(first) + notes[0], size(second) + notes[1])
+        text = pair("state of one sequence", names, size(first) + notes[0], size(second) + notes[1])
         yield Reason(abs(first - second) * max(a.num_sequences, b.num_sequences), text)
-    reserved = tuple(_largest(plan, "recurrent_state") for plan in (a, b))
-    if abs(reserved[0] - reserved[1]) >= SMALLEST_BYTES and max(reserved):
-        text = _pair(
-            "state slots set aside on one GPU whatever runs", names, size(reserved[0]), size(reserved[1])
+    beyond = tuple(_idle_slots(plan) for plan in (a, b))
+    if abs(beyond[0] - beyond[1]) >= SMALLEST_BYTES and max(beyond):
+        text = pair(
+            "state slots set aside on one GPU beyond the load's", names, size(beyond[0]), size(beyond[1])
         )
-        yield Reason(abs(reserved[0] - reserved[1]), text)
+        yield Reason(abs(beyond[0] - beyond[1]), text)
+
+
+def _idle_slots(plan: Plan) -> int:
+    """Return the state slots of one GPU that the load does not use; 0 where states lie in the cache."""
+    held = largest(plan, "recurrent_state")
+    ranks = max(1, plan.parallel.tensor * plan.parallel.pipeline)
+    used = plan.cache.state_bytes_per_sequence * plan.num_sequences // ranks
+    return held - used if held > 2 * used else 0
 
 
 def _state_note(plan: Plan) -> str:
@@ -220,7 +218,7 @@ def _padding(a: Plan, b: Plan, names: Names) -> Iterator[Reason]:
     if abs(beyond[0] - beyond[1]) < SMALLEST_BYTES:
         return
     notes = [_block_note(plan) for plan in (a, b)]
-    text = _pair(
+    text = pair(
         "beyond the layers' own bytes, one sequence",
         names,
         f"{size(beyond[0])}{notes[0]}",
@@ -243,15 +241,23 @@ def _replication(a: Plan, b: Plan, names: Names) -> Iterator[Reason]:
     """Compare how often the ranks together hold the cache of the load."""
     times = tuple(_copies(plan) for plan in (a, b))
     if abs(times[0] - times[1]) < 0.1 or max(times) < 1.1:
+        held = largest(a, "kv_cache"), largest(b, "kv_cache")
+        both = a.cache.total.expected, b.cache.total.expected
+        same = abs(both[0] - both[1]) <= max(both) // 50
+        if same and abs(held[0] - held[1]) >= SMALLEST_BYTES:
+            yield _by_layout("cache on one GPU", a, b, names, held)
         return
-    text = _pair("copies of the cache over all ranks", names, f"{times[0]:.1f}", f"{times[1]:.1f}")
+    text = pair("copies of the cache over all ranks", names, f"{times[0]:.1f}", f"{times[1]:.1f}")
     extra = abs(times[0] * a.cache.total.expected - times[1] * b.cache.total.expected)
     yield Reason(int(extra), text)
 
 
 def _copies(plan: Plan) -> float:
     """Return what all ranks hold over what the load takes; 1 where nothing is held twice."""
-    tokens = plan.cache.total.expected - plan.cache.state_bytes_per_sequence * plan.num_sequences
+    tokens = plan.cache.total.expected
+    if largest(plan, "recurrent_state"):
+        # Elsewhere states lie in the cache's own pages.
+        tokens -= plan.cache.state_bytes_per_sequence * plan.num_sequences
     held = sum(
         part.bytes.expected
         for device in plan.devices
@@ -261,6 +267,14 @@ def _copies(plan: Plan) -> float:
     if tokens <= 0 or len(plan.devices) < 2:
         return 1.0
     return max(1.0, held / tokens)
+
+
+def _peak(a: Plan, b: Plan, names: Names) -> Iterator[Reason]:
+    """Compare what the load's cache holds more for a moment, such as a prompt before its window is cut."""
+    more = tuple(max(0, plan.cache.peak_bytes - plan.cache.total.expected) for plan in (a, b))
+    if abs(more[0] - more[1]) >= SMALLEST_BYTES:
+        text = pair("cache beyond the load's, for a moment", names, size(more[0]), size(more[1]))
+        yield Reason(abs(more[0] - more[1]), text)
 
 
 def _null_block(a: Plan, b: Plan, names: Names) -> Iterator[Reason]:
@@ -275,44 +289,5 @@ def _null_bytes(plan: Plan) -> int:
     """Return vLLM's null block as one rank's cache shows it; 0 for any other engine."""
     if plan.engine_name != "vllm" or len(plan.devices) != 1:
         return 0
-    null = _largest(plan, "kv_cache") - plan.cache.total.expected
+    null = largest(plan, "kv_cache") - plan.cache.total.expected
     return null if SMALLEST_BYTES <= null <= plan.cache.bytes_per_sequence else 0
-
-
-def _reserved(a: Plan, b: Plan, names: Names) -> Iterator[Reason]:
-    """Compare what lies inside the budget beside weights and cache."""
-    first, second = (sum(_largest(plan, name) for name in RESERVED) for plan in (a, b))
-    if not (a.devices and b.devices) or abs(first - second) < SMALLEST_BYTES:
-        return
-    parts = [", ".join(_present(plan)) for plan in (a, b)]
-    text = _pair(
-        "inside the budget beside weights and cache",
-        names,
-        size(first) + (f" ({parts[0]})" if parts[0] else ""),
-        size(second) + (f" ({parts[1]})" if parts[1] else ""),
-    )
-    yield Reason(abs(first - second), text)
-
-
-def _present(plan: Plan) -> list[str]:
-    return [name.replace("_", " ") for name in RESERVED if _largest(plan, name)]
-
-
-def _budget(a: Plan, b: Plan, names: Names) -> Iterator[Reason]:
-    if not (a.devices and b.devices):
-        return
-    budgets = a.devices[0].budget_bytes, b.devices[0].budget_bytes
-    if abs(budgets[0] - budgets[1]) < SMALLEST_BYTES:
-        return
-    text = _pair(
-        "budget on one GPU", names, f"{size(budgets[0])} ({_base(a)})", f"{size(budgets[1])} ({_base(b)})"
-    )
-    yield Reason(abs(budgets[0] - budgets[1]), text)
-
-
-def _base(plan: Plan) -> str:
-    option, base = BUDGET_BASES.get(plan.engine_name, ("", "its own rule"))
-    value = dict(plan.engine_options).get(option) if option else None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value:.3g} {base}"
-    return base

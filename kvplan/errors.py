@@ -137,6 +137,13 @@ class MissingExtra(CannotTell):
     code = "missing-extra"
 
 
+def reason_of(error: OSError | UnicodeDecodeError) -> str:
+    """Return why a file could not be read or written, without Python's number and the name again."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not text in UTF-8"
+    return error.strerror or str(error)
+
+
 def did_you_mean(word: str, known: Iterable[str], limit: int = 3) -> str:
     """Return ``did you mean: a, b?`` for the closest of ``known``, or an empty string."""
     by_fold = {name.casefold(): name for name in known}

@@ -1,61 +1,198 @@
-"""Which models, and in which precision, fit on given devices: planned one by one, then ranked.
+"""Which models, and in which precision, fit on given devices: tried one by one, then ranked.
 
-Ranking, best first: what fits before what is tight; formats that lose little (four bits and more)
-before the rest; then the most parameters, since no measure of quality is shipped; then the smaller
-loss of the format. A model that is published in few bits is never unpacked into more.
+What fits comes before what is tight, then the order of kvplan.choices.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
+from kvplan.choices import Choice, choices, order_of
 from kvplan.device import Device
 from kvplan.engines.base import Engine, Plan
 from kvplan.errors import KvplanError
-from kvplan.frozen import dataclass, replace
-from kvplan.judge import DEFAULT_RULES, Rules, Verdict, exit_code, judge
+from kvplan.frozen import replace
+from kvplan.judge import DEFAULT_RULES, Rules, Status, Verdict, exit_code, judge
 from kvplan.model import ModelSpec, num_active_parameters
-from kvplan.plan import default_engine, plan
-from kvplan.quality import Loss, weight_loss
+from kvplan.plan import default_engine, plan, trial
+from kvplan.quality import Loss
 from kvplan.speed import Rate, decode_rate
-from kvplan.weight_formats import weight_format
-from kvplan.weights import format_name_of, least_bits, num_model_parameters, weight_bytes
+from kvplan.weights import num_model_parameters, weight_bytes
 from kvplan.workload import Workload
 
-# What is tried beside the published format: one of each width that people use.
-FORMATS: tuple[str, ...] = ("fp8", "q8_0", "q6_k", "q5_k_m", "awq", "q4_k_m")
+# More than any device has.
+MOST_BYTES = 2**62
 
 
-@dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model in a format that fits: its plan, how fast it decodes, what the format loses.
+    """A model in a format that fits: its status and what the format loses.
 
-    ``rate`` is of all sequences together; None where a bandwidth is not known.
+    The rest is worked out when it is first asked for, since of the thousands that fit a few are shown.
     """
 
-    plan: Plan
-    verdict: Verdict
-    rate: Rate | None
-    loss: Loss
+    def __init__(
+        self, case: "_Case", devices: Sequence[Device], status: Status, planned: Plan | None = None
+    ) -> None:
+        self.status: Status = status
+        self._case, self._devices, self._planned = case, devices, planned
+
+    @property
+    def model(self) -> ModelSpec:
+        """The model."""
+        return self._case.choice.model
+
+    @property
+    def loss(self) -> Loss:
+        """What its format loses."""
+        return self._case.choice.loss
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The whole plan."""
+        return self._planned or plan(self.model, self._case.workload, self._devices, self._case.engine)
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """The verdict, whose status is the candidate's."""
+        return self._case.verdict(self.plan)
+
+    @cached_property
+    def rate(self) -> Rate | None:
+        """Tokens a second of all sequences together; None where a bandwidth is not known."""
+        return decode_rate(self.plan)
 
     @property
     def num_parameters(self) -> int:
         """The model's parameters, the stand-in for its quality."""
-        return num_model_parameters(self.plan.model)
+        return num_model_parameters(self.model)
 
     @property
     def num_active_parameters(self) -> int:
         """The parameters that one token uses."""
-        return _num_active_parameters(self.plan.model)
+        return _num_active_parameters(self.model)
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A model in a format to try: the weights' least bytes by a bound, and what the format loses."""
+class Search:
+    """What fits of the choices, asked of one group of devices after another.
 
-    model: ModelSpec
-    format_name: str
-    least_bytes: int
-    loss: Loss
+    What was found on a card decides smaller and larger ones of its kind without another plan.
+    ``engine`` None takes the one that the weights call for. A model whose limit is below the asked
+    context is left out, as is one that the engine cannot plan.
+    """
+
+    def __init__(
+        self,
+        tried: Iterable[Choice],
+        workload: Workload,
+        *,
+        engine: Engine | None = None,
+        rules: Rules = DEFAULT_RULES,
+    ) -> None:
+        asked: dict[str, Workload] = {}
+        self._cases: list[_Case] = []
+        for choice in tried:
+            limit, name = choice.model.context_limit_tokens, choice.format_name
+            if limit and workload.context_tokens > limit:
+                continue
+            if name not in asked:
+                asked[name] = replace(workload, weights_format=name)
+            policy = engine or default_engine(choice.model, name)
+            self._cases.append(_Case(choice, asked[name], policy, rules))
+
+    def fitting(self, devices: Sequence[Device]) -> Iterator[Candidate]:
+        """Yield the choices that fit on ``devices``, in their order."""
+        memory = sum(device.memory_bytes for device in devices)
+        for case in self._cases:
+            if case.choice.least_bytes >= memory or case.least_weight_bytes >= memory:
+                continue
+            found = case.tried(devices)
+            if found is not None:
+                yield found
+
+    def best(self, devices: Sequence[Device], tokens_per_second: float | None = None) -> Candidate | None:
+        """Return the best of the choices on ``devices`` that decodes so fast; None if none fits.
+
+        The choices are in the order of ``best_first``: what cannot be better than what fits is not tried.
+        """
+        tight: Candidate | None = None
+        for candidate in self.fitting(devices):
+            if tokens_per_second is not None and not fast_enough(candidate, tokens_per_second):
+                continue
+            if candidate.status == "fits":
+                return candidate
+            tight = tight or candidate
+        return tight
+
+
+class _Case:
+    """A choice under its workload and engine, and what is known of it by kind of device."""
+
+    def __init__(self, choice: Choice, workload: Workload, engine: Engine, rules: Rules) -> None:
+        self.choice, self.workload, self.engine = choice, workload, engine
+        self._rules = rules
+        self._known: dict[object, _Known] = {}
+
+    @cached_property
+    def least_weight_bytes(self) -> int:
+        """The weights' lower bound, all devices together."""
+        return weight_bytes(self.choice.model, self.choice.format_name).low
+
+    def tried(self, devices: Sequence[Device]) -> "Candidate | None":
+        """Return the candidate that the choice makes on ``devices``; None if it fails or cannot be told."""
+        kind = self.engine.kind_of(self.choice.model, self.workload, devices)
+        if kind is None:
+            return self._planned(devices)
+        known = self._known.get(kind)
+        if known is None:
+            known = self._known[kind] = _Known()
+        usable_bytes = devices[0].usable_bytes
+        status = known.status(usable_bytes)
+        if status == "unknown":
+            found = self._planned(devices)
+            known.learn(usable_bytes, "does_not_fit" if found is None else found.status)
+            return found
+        return None if status == "does_not_fit" else Candidate(self, devices, status)
+
+    def _planned(self, devices: Sequence[Device]) -> "Candidate | None":
+        try:
+            found = trial(self.choice.model, self.workload, devices, self.engine)
+        except KvplanError:
+            return None
+        status = judge(found, self._rules).status
+        if exit_code(status, self._rules) != 0 or status == "unknown":
+            return None
+        return Candidate(self, devices, status, found if isinstance(found, Plan) else None)
+
+    def verdict(self, found: Plan) -> Verdict:
+        """Judge one of its plans."""
+        return judge(found, self._rules)
+
+
+class _Known:
+    """How devices of one kind did, by what is usable of one: with more, none does worse."""
+
+    __slots__ = ("_fails_to", "_fits_from", "_tight_from", "_tight_to")
+
+    def __init__(self) -> None:
+        self._fails_to, self._fits_from = -1, MOST_BYTES
+        self._tight_from, self._tight_to = MOST_BYTES, -1
+
+    def status(self, usable_bytes: int) -> Status:
+        """Return the status that what was learnt decides, ``unknown`` where it decides none."""
+        if usable_bytes >= self._fits_from:
+            return "fits"
+        if usable_bytes <= self._fails_to:
+            return "does_not_fit"
+        return "tight" if self._tight_from <= usable_bytes <= self._tight_to else "unknown"
+
+    def learn(self, usable_bytes: int, status: Status) -> None:
+        """Take in how a device with so much did."""
+        if status == "fits":
+            self._fits_from = min(self._fits_from, usable_bytes)
+        elif status == "tight":
+            self._tight_from = min(self._tight_from, usable_bytes)
+            self._tight_to = max(self._tight_to, usable_bytes)
+        elif status == "does_not_fit":
+            self._fails_to = max(self._fails_to, usable_bytes)
 
 
 def candidates(
@@ -66,157 +203,15 @@ def candidates(
     formats: Sequence[str] | None = None,
     engine: Engine | None = None,
     rules: Rules = DEFAULT_RULES,
-    published_only: bool = False,
-    rates: bool = True,
 ) -> Iterator[Candidate]:
-    """Yield every model and format that fits, in the order of the models: ``choices``, then ``fitting``."""
-    tried = choices(models, formats=formats, engine=engine, published_only=published_only)
-    return fitting(tried, workload, devices, engine=engine, rules=rules, rates=rates)
-
-
-def choices(
-    models: Iterable[ModelSpec],
-    *,
-    formats: Sequence[str] | None = None,
-    engine: Engine | None = None,
-    published_only: bool = False,
-) -> tuple[Choice, ...]:
-    """Return what is to be tried: made once, asked for one card after the other.
-
-    ``formats`` None tries the published one and those of ``FORMATS`` that are smaller;
-    ``published_only`` tries no other format; ``engine`` leaves out what it does not load.
-    """
-    every = tuple(models)
-    originals: frozenset[Shape] = frozenset()
-    if formats is None and not published_only:
-        originals = frozenset(
-            _shape(model) for model in every if least_bits(format_name_of(model, None)) >= 16
-        )
-    names = None if formats is None else tuple(weight_format(name).name for name in formats)
-    families = None if engine is None else engine.weight_families
-    found: list[Choice] = []
-    for model in every:
-        found += _choices(model, names, families, published_only or _is_requantized(model, originals))
-    return tuple(found)
-
-
-def best_first(tried: Iterable[Choice]) -> tuple[Choice, ...]:
-    """Return choices in the order in which what fits is ranked."""
-    return tuple(sorted(tried, key=lambda choice: _order(choice.model, choice.loss)))
-
-
-def fitting(
-    tried: Iterable[Choice],
-    workload: Workload,
-    devices: Sequence[Device],
-    *,
-    engine: Engine | None = None,
-    rules: Rules = DEFAULT_RULES,
-    rates: bool = True,
-) -> Iterator[Candidate]:
-    """Yield the choices that fit on ``devices``, in their order.
-
-    ``engine`` None takes the one the weights call for; without ``rates`` none is worked out. A model
-    that the engine cannot plan is left out, as is one whose limit is below the asked context.
-    """
-    memory = sum(device.memory_bytes for device in devices)
-    asked: dict[str, Workload] = {}
-    for choice in tried:
-        if choice.least_bytes >= memory:
-            continue
-        model, name = choice.model, choice.format_name
-        limit = model.context_limit_tokens
-        if (limit and workload.context_tokens > limit) or weight_bytes(model, name).low >= memory:
-            continue
-        if name not in asked:
-            asked[name] = replace(workload, weights_format=name)
-        found = _planned(choice, asked[name], devices, engine, rules, rates=rates)
-        if found is not None:
-            yield found
-
-
-def best_on(
-    tried: Iterable[Choice],
-    workload: Workload,
-    devices: Sequence[Device],
-    *,
-    engine: Engine | None = None,
-    rules: Rules = DEFAULT_RULES,
-    tokens_per_second: float | None = None,
-) -> Candidate | None:
-    """Return the best of the choices on ``devices`` that decodes so fast; None if none fits.
-
-    ``tried`` are in the order of ``best_first``: what cannot be better than what fits is never planned.
-    """
-    is_fast = tokens_per_second is not None
-    tight: Candidate | None = None
-    for candidate in fitting(tried, workload, devices, engine=engine, rules=rules, rates=is_fast):
-        if tokens_per_second is not None and not fast_enough(candidate, tokens_per_second):
-            continue
-        if candidate.verdict.status == "fits":
-            return candidate if is_fast else replace(candidate, rate=decode_rate(candidate.plan))
-        tight = tight or candidate
-    return tight if tight is None or is_fast else replace(tight, rate=decode_rate(tight.plan))
+    """Yield every model and format that fits, in the order of the models: ``choices``, then a search."""
+    tried = choices(models, formats=formats, engine=engine)
+    return Search(tried, workload, engine=engine, rules=rules).fitting(devices)
 
 
 @lru_cache(maxsize=4096)
 def _num_active_parameters(model: ModelSpec) -> int:
     return num_active_parameters(model.structure)
-
-
-Shape = tuple[str, int, int]
-
-
-def _shape(model: ModelSpec) -> Shape:
-    return model.model_type, num_model_parameters(model), model.context_limit_tokens
-
-
-def _is_requantized(model: ModelSpec, originals: frozenset[Shape]) -> bool:
-    """Tell whether this is a quantized release of a model that is bundled in 16 bits as well.
-
-    Its other formats are listed there.
-    """
-    return bool(originals) and least_bits(format_name_of(model, None)) < 16 and _shape(model) in originals
-
-
-@lru_cache(maxsize=4096)
-def _choices(
-    model: ModelSpec, asked: tuple[str, ...] | None, families: tuple[str, ...] | None, as_published: bool
-) -> tuple[Choice, ...]:
-    """Return the formats of a model to try, of ``families`` that an engine loads."""
-    published = format_name_of(model, None)
-    bits = least_bits(published)
-    if asked is not None:
-        names = asked
-    elif as_published:
-        names = (published,)
-    else:
-        names = (published, *(name for name in FORMATS if least_bits(name) < bits))
-    return tuple(
-        Choice(model, name, num_model_parameters(model) * least_bits(name) // 8, weight_loss(name))
-        for name in dict.fromkeys(names)
-        if families is None or weight_format(name).family in families
-    )
-
-
-def _planned(
-    choice: Choice,
-    workload: Workload,
-    devices: Sequence[Device],
-    engine: Engine | None,
-    rules: Rules,
-    *,
-    rates: bool,
-) -> Candidate | None:
-    try:
-        policy = engine or default_engine(choice.model, choice.format_name, has_gpu=bool(devices))
-        result = plan(choice.model, workload, devices, policy)
-    except KvplanError:
-        return None
-    verdict = judge(result, rules)
-    if exit_code(verdict.status, rules) != 0 or verdict.status == "unknown":
-        return None
-    return Candidate(result, verdict, decode_rate(result) if rates else None, choice.loss)
 
 
 def ranked(found: Iterable[Candidate], *, every_format: bool = False) -> tuple[Candidate, ...]:
@@ -226,16 +221,12 @@ def ranked(found: Iterable[Candidate], *, every_format: bool = False) -> tuple[C
         return tuple(order)
     best: dict[str, Candidate] = {}
     for candidate in order:
-        best.setdefault(candidate.plan.model.name, candidate)
+        best.setdefault(candidate.model.name, candidate)
     return tuple(best.values())
 
 
 def _rank(candidate: Candidate) -> tuple[bool, tuple[bool, int, int, str]]:
-    return candidate.verdict.status != "fits", _order(candidate.plan.model, candidate.loss)
-
-
-def _order(model: ModelSpec, loss: Loss) -> tuple[bool, int, int, str]:
-    return loss.tier == "large", -num_model_parameters(model), loss.rank, model.name
+    return candidate.status != "fits", order_of(candidate.model, candidate.loss)
 
 
 def fast_enough(candidate: Candidate, tokens_per_second: float) -> bool:

@@ -7,7 +7,7 @@ the engine will not start whatever the memory, ``unknown`` when the facts are no
 
 from typing import Literal
 
-from kvplan.engines.base import Check, DevicePlan, Plan
+from kvplan.engines.base import Check, DevicePlan, Plan, Trial
 from kvplan.frozen import dataclass
 from kvplan.quantity import Quantity, total
 
@@ -46,7 +46,7 @@ class Rules:
 DEFAULT_RULES = Rules()
 
 
-def judge(plan: Plan, rules: Rules = DEFAULT_RULES) -> Verdict:
+def judge(plan: Plan | Trial, rules: Rules = DEFAULT_RULES) -> Verdict:
     """Judge a plan against every check on every device and in system memory."""
     index, device, headroom_bytes = _tightest(plan)
     if plan.refusals:
@@ -77,7 +77,7 @@ def judge(plan: Plan, rules: Rules = DEFAULT_RULES) -> Verdict:
         outcome = _outcome(host, plan.workload.cpu_memory_bytes)
         if _WORSE[outcome] > _WORSE[status]:
             status, decided = outcome, (-1, Check("host_memory", host, plan.workload.cpu_memory_bytes))
-    if status == "fits" and (plan.cache.total.basis == "assumed" or plan.model.assumptions):
+    if status == "fits" and (plan.cache_basis == "assumed" or plan.model.assumptions):
         status = "tight"
     if plan.offloaded and status in ("fits", "tight"):
         status = "offload"
@@ -121,6 +121,15 @@ def spare_bytes(plan: Plan, rules: Rules = DEFAULT_RULES) -> int:
     return min(check.limit_bytes - check.required.expected for check in checks)
 
 
+def pooled_spare_bytes(plan: Plan) -> int:
+    """Return the room for what may lie in devices or system memory: that in both, in the last once it spills.
+
+    Negative when short.
+    """
+    on_devices = 0 if plan.offloaded else sum(device.headroom_bytes for device in plan.devices)
+    return on_devices + _host_headroom(plan)
+
+
 _WORSE: dict[Status, int] = {
     "fits": 0,
     "tight": 1,
@@ -137,7 +146,7 @@ def _outcome(required: Quantity, room: int) -> Status:
     return "tight" if required.high > room else "fits"
 
 
-def _tightest(plan: Plan) -> tuple[int, DevicePlan | None, int]:
+def _tightest(plan: Plan | Trial) -> tuple[int, DevicePlan | None, int]:
     """Return the device with the least headroom, its position and the headroom; the machine's without."""
     if not plan.devices:
         return -1, None, _host_headroom(plan)
@@ -153,7 +162,7 @@ def _tightest(plan: Plan) -> tuple[int, DevicePlan | None, int]:
     return tightest, plan.devices[tightest], least
 
 
-def _host_headroom(plan: Plan) -> int:
+def _host_headroom(plan: Plan | Trial) -> int:
     if plan.workload.cpu_memory_bytes is None:
         return 0
     return plan.workload.cpu_memory_bytes - total(component.bytes for component in plan.host).expected

@@ -25,12 +25,14 @@ class ModulePatterns:
     ``differ_by_layer`` tells whether any may mean some layers and not others.
     """
 
-    __slots__ = ("_expressions", "_names", "_numbered", "_own", "differ_by_layer")
+    __slots__ = ("_compiled", "_expressions", "_names", "_numbered", "_own", "differ_by_layer")
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
         # Under None stand those that may mean any layer.
         self._names: dict[int | None, set[str]] = {}
-        self._expressions: dict[int | None, list[re.Pattern[str]]] = {}
+        self._expressions: dict[int | None, list[str]] = {}
+        # Compiled when a layer is first asked about: one stands for all that are packed like it.
+        self._compiled: dict[int | None, tuple[re.Pattern[str], ...]] = {}
         # What is said of one layer, without its number; and how patterns begin that may ask for one.
         self._own: dict[int, set[str]] = {}
         self._numbered: set[str] = set()
@@ -43,7 +45,7 @@ class ModulePatterns:
             if name is not None:
                 self._names.setdefault(key, set()).add(name)
             else:
-                self._expressions.setdefault(key, []).append(_compiled(pattern))
+                self._expressions.setdefault(key, []).append(pattern)
             if key is not None:
                 self._own.setdefault(key, set()).add(plain.removeprefix(f"layers.{key}"))
             elif name is None:
@@ -75,9 +77,15 @@ class ModulePatterns:
                 names = self._names.get(key)
                 if names and not _parts(name).isdisjoint(names):
                     return True
-                if any(pattern.search(name) for pattern in self._expressions.get(key, ())):
+                if any(expression.search(name) for expression in self._ready(key)):
                     return True
         return False
+
+    def _ready(self, key: int | None) -> tuple[re.Pattern[str], ...]:
+        found = self._compiled.get(key)
+        if found is None:
+            found = self._compiled[key] = tuple(map(_compiled, self._expressions.get(key, ())))
+        return found
 
 
 def _spellings(tensor_name: str, layer: int | None) -> tuple[str, ...]:
@@ -121,7 +129,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def is_pattern(text: str) -> bool:
     """Tell whether a pattern can be read: its regular expression, where it is one, is sound."""
-    if _plain_name(text) is not None:
+    if not text.startswith("re:"):
         return True
     try:
         _compiled(text)

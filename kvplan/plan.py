@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from kvplan.adapters import adapters_bytes
 from kvplan.device import Device
 from kvplan.engines import engine_named
-from kvplan.engines.base import Component, DevicePlan, Engine, Notice, Plan
+from kvplan.engines.base import Component, DevicePlan, Engine, Notice, Plan, Trial
 from kvplan.errors import OptionClash
 from kvplan.frozen import replace
 from kvplan.model import ModelSpec
@@ -110,9 +110,22 @@ def plan(model: ModelSpec, workload: Workload, devices: Sequence[Device], engine
     limit = model.context_limit_tokens
     if limit and result.context_tokens > limit:
         warnings.insert(0, Notice("context-exceeds-model", _beyond(model, result)))
+    if workload.unread_flags:
+        warnings.insert(0, Notice("unknown-engine-flags", f"not read: {' '.join(workload.unread_flags)}"))
     if not model.assumptions and len(warnings) == len(result.warnings):
         return result
     return replace(result, warnings=tuple(warnings), assumptions=(*model.assumptions, *result.assumptions))
+
+
+def trial(model: ModelSpec, workload: Workload, devices: Sequence[Device], engine: Engine) -> Plan | Trial:
+    """Return what ``judge`` asks of ``plan``'s answer; the whole of it where that is no dearer.
+
+    Raises what ``plan`` raises.
+    """
+    found = None
+    if devices and not (model.structure.is_assumed or model.draft or workload.adapters):
+        found = engine.trial(model, workload, devices)
+    return plan(model, workload, devices, engine) if found is None else found
 
 
 def _with_draft(result: Plan, draft: Plan) -> Plan:

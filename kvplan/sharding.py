@@ -5,6 +5,7 @@ model_executor/layers/vocab_parallel_embedding.py; SGLang alike); key and value 
 replicated when there are fewer heads than ranks.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 from kvplan.gguf.mix import mix_bytes
@@ -13,7 +14,7 @@ from kvplan.model import ModelSpec, num_layers
 from kvplan.tensors import Tensor
 from kvplan.units import ceil_div, round_up
 from kvplan.weight_formats import weight_format
-from kvplan.weights import span_bytes, weight_bytes
+from kvplan.weights import span_bytes, stored_bytes, weight_bytes
 
 VOCAB_PADDING = 64
 ATTENTION_ROLES = frozenset(("attention", "indexer", "recurrent"))
@@ -110,25 +111,34 @@ def stage_tensors(
 
     ``sizes`` as for ``stage_weight_bytes``.
     """
-    weight = weight_format(format_name)
     sizes = sizes or pipeline_split(num_layers(model.structure), pipeline)
-    first = sum(sizes[:stage])
     held: list[tuple[Tensor, int, int]] = []
-    for group in stage_groups(model.layers, first, sizes[stage]):
-        for tensor in group.layer.tensors:
-            stored = span_bytes(model, weight, tensor, first, group.count)
-            if stored % group.count == 0:
-                each = rank_share(tensor, stored // group.count, tensor_ranks, expert_ranks)
-                held.append((tensor, each, group.count))
-            else:
-                held.append((tensor, rank_share(tensor, stored, tensor_ranks, expert_ranks), 1))
-        first += group.count
-    is_first, is_last = stage == 0, stage == pipeline - 1
-    for tensor in model.structure.tensors:
-        if _on_stage(tensor, is_first=is_first, is_last=is_last, tied=model.structure.tie_word_embeddings):
-            stored = span_bytes(model, weight, tensor, None, 1)
+    for tensor, count, stored in _stored(model, format_name, sum(sizes[:stage]), sizes[stage]):
+        if stored % count == 0:
+            held.append((tensor, rank_share(tensor, stored // count, tensor_ranks, expert_ranks), count))
+        else:
             held.append((tensor, rank_share(tensor, stored, tensor_ranks, expert_ranks), 1))
+    is_first, is_last = stage == 0, stage == pipeline - 1
+    for tensor, num_bytes in stored_bytes(model, format_name).outside:
+        if _on_stage(tensor, is_first=is_first, is_last=is_last, tied=model.structure.tie_word_embeddings):
+            held.append((tensor, rank_share(tensor, num_bytes, tensor_ranks, expert_ranks), 1))
     return tuple(held)
+
+
+def _stored(
+    model: ModelSpec, format_name: str, first: int, num_held: int
+) -> Iterator[tuple[Tensor, int, int]]:
+    """Yield each tensor of ``num_held`` layers from ``first`` on: in how many, its bytes in all of them."""
+    if num_held == num_layers(model.structure):
+        for group, tensors in zip(model.layers, stored_bytes(model, format_name).groups, strict=True):
+            for tensor, spans in tensors:
+                yield tensor, group.count, sum(each * times for each, times in spans)
+        return
+    weight = weight_format(format_name)
+    for group in stage_groups(model.layers, first, num_held):
+        for tensor in group.layer.tensors:
+            yield tensor, group.count, span_bytes(model, weight, tensor, first, group.count)
+        first += group.count
 
 
 def attention_replicas(

@@ -11,9 +11,9 @@ from itertools import cycle
 from kvplan.device import Device
 from kvplan.engines.base import Engine, Plan
 from kvplan.frozen import dataclass, replace
-from kvplan.judge import DEFAULT_RULES, Rules, spare_bytes, succeeds
+from kvplan.judge import DEFAULT_RULES, Rules, pooled_spare_bytes, spare_bytes, succeeds
 from kvplan.model import ModelSpec
-from kvplan.offload import plan_or_offload
+from kvplan.offload import alternative
 from kvplan.plan import plan
 from kvplan.workload import Workload
 
@@ -146,16 +146,16 @@ def _outcome(
 ) -> tuple[bool, int]:
     """Return whether the workload succeeds and the bytes to spare in its closest check.
 
-    Where spilling is allowed, with what does not fit in system memory.
+    Where spilling is allowed, with what does not fit in system memory, and the bytes to spare in all.
     """
-    if rules.allow_offload:
-        result = plan_or_offload(model, workload, devices, engine, rules)
-    else:
-        spare = engine.most_spare_bytes(model, workload, devices)
-        if spare is not None and spare < 0:
-            return False, spare
-        result = plan(model, workload, devices, engine)
-    return succeeds(result, rules), spare_bytes(result, rules)
+    spare = engine.most_spare_bytes(model, workload, devices, spilling=rules.allow_offload)
+    if spare is not None and spare < 0:
+        return False, spare
+    result = plan(model, workload, devices, engine)
+    if not rules.allow_offload:
+        return succeeds(result, rules), spare_bytes(result, rules)
+    result = alternative(result, devices, engine, rules) or result
+    return succeeds(result, rules), pooled_spare_bytes(result)
 
 
 def fewest_gpus(

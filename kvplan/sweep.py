@@ -31,8 +31,9 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One point's question: the workload, where it runs and under which engine."""
+    """One point's question: the model with what is loaded beside it, the workload, where and under what."""
 
+    model: ModelSpec
     workload: Workload
     devices: tuple[Device, ...]
     engine: Engine
@@ -69,16 +70,14 @@ class Grid:
         return self.points[number]
 
 
-def points(
-    model: ModelSpec, cases: Iterable[Case | KvplanError], rules: Rules = DEFAULT_RULES
-) -> Iterator[Point]:
+def points(cases: Iterable[Case | KvplanError], rules: Rules = DEFAULT_RULES) -> Iterator[Point]:
     """Plan every case, one by one; what cannot be planned is a refused point with the reason."""
     for case in cases:
         if isinstance(case, KvplanError):
             yield _refused(case)
             continue
         try:
-            result = plan_or_offload(model, case.workload, case.devices, case.engine, rules)
+            result = plan_or_offload(case.model, case.workload, case.devices, case.engine, rules)
         except KvplanError as error:
             yield _refused(error)
             continue

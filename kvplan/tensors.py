@@ -100,6 +100,11 @@ def norm(name: str, size: int, *, bias: bool = False) -> tuple[Tensor, ...]:
     return (weight, Tensor(f"{name}.bias", (size,), "norm")) if bias else (weight,)
 
 
+def norms_of(size: int, *names: str, bias: bool = False) -> tuple[Tensor, ...]:
+    """Return one normalization of ``size`` elements for each of ``names``."""
+    return tuple(tensor for name in names for tensor in norm(name, size, bias=bias))
+
+
 def embedding(name: str, num_rows: int, size: int) -> Tensor:
     """Return a [num_rows, size] token embedding."""
     return Tensor(f"{name}.weight", (num_rows, size), "embedding", split="vocab")

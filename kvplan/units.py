@@ -9,7 +9,6 @@ import re
 from kvplan.errors import InvalidValue
 from kvplan.frozen import dataclass
 
-KIB = 1024
 MIB = 1024**2
 GIB = 1024**3
 GB = 10**9
@@ -57,8 +56,9 @@ def parse_size(text: str) -> Size:
     scale = SIZE_UNITS.get(unit.casefold())
     if scale is None:
         number = f"{whole}.{fraction}" if fraction else whole
+        is_short = unit.casefold() in ("", "k", "m", "g", "t")
         raise InvalidValue(
-            f"'{text}' does not say which unit it means",
+            f"'{text}' does not say which unit it means" if is_short else f"'{unit}' is not a unit of memory",
             why="GB and GiB differ by 7 percent, which decides many answers",
             hint=f"write {number}GB (10^9 bytes each) or {number}GiB (2^30 bytes each)",
         )

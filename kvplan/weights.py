@@ -11,7 +11,7 @@ from functools import lru_cache
 from math import prod
 
 from kvplan.dtypes import DTYPE_BYTES
-from kvplan.frozen import replace
+from kvplan.frozen import dataclass, replace
 from kvplan.gguf.mix import least_mix_bytes, mix_bytes, mix_tensor_bytes
 from kvplan.model import ModelSpec, Quantization, num_parameters
 from kvplan.quantity import Quantity
@@ -73,16 +73,50 @@ def tensor_table(model: ModelSpec, format_name: str) -> tuple[tuple[Tensor, int,
     weight = weight_format(format_name)
     if weight.family == "gguf":
         return mix_tensor_bytes(model, weight.name)
-    rows: list[tuple[Tensor, int, int]] = []
-    for tensor in model.structure.tensors:
-        rows.append((tensor, 1, span_bytes(model, weight, tensor, None, 1)))
-    first = 0
-    for group in model.layers:
-        for tensor in group.layer.tensors:
-            for each, times in _span(model, weight, tensor, first, group.count):
-                rows.append((tensor, times, tensor_bytes(tensor, each, model.dtype)))
-        first += group.count
+    stored = stored_bytes(model, format_name)
+    rows = [(tensor, 1, num_bytes) for tensor, num_bytes in stored.outside]
+    rows += [
+        (tensor, times, each) for group in stored.groups for tensor, spans in group for each, times in spans
+    ]
     return tuple(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a model's tensors take in a format, no mix of GGUF.
+
+    ``outside`` are those outside the layers with their bytes. ``groups`` has, for each group of
+    layers, every tensor with (bytes in one layer, in how many of the layers).
+    """
+
+    outside: tuple[tuple[Tensor, int], ...]
+    groups: tuple[tuple[tuple[Tensor, tuple[tuple[int, int], ...]], ...], ...]
+
+
+@lru_cache(maxsize=4096)
+def stored_bytes(model: ModelSpec, format_name: str) -> Stored:
+    """Return what each tensor takes, priced once for every way to spread the model."""
+    weight, dtype = weight_format(format_name), model.dtype
+    outside = tuple(
+        (tensor, span_bytes(model, weight, tensor, None, 1)) for tensor in model.structure.tensors
+    )
+    first = 0
+    groups: list[tuple[tuple[Tensor, tuple[tuple[int, int], ...]], ...]] = []
+    for group in model.layers:
+        groups.append(
+            tuple(
+                (
+                    tensor,
+                    tuple(
+                        (tensor_bytes(tensor, each, dtype), times)
+                        for each, times in _span(model, weight, tensor, first, group.count)
+                    ),
+                )
+                for tensor in group.layer.tensors
+            )
+        )
+        first += group.count
+    return Stored(outside, tuple(groups))
 
 
 def span_bytes(model: ModelSpec, weight: WeightFormat, tensor: Tensor, first: int | None, count: int) -> int:

@@ -18,7 +18,8 @@ class Workload:
     each device; ``overhead_bytes`` replaces the engine's estimate of runtime memory
     (vLLM: of all that is measured beside weights and cache).
     ``adapters`` are the ranks of LoRA adapters loaded beside the model, for engines without slots of
-    their own. ``engine_options`` are the engine's own flags, by its own names.
+    their own. ``engine_options`` are the engine's own flags, by its own names; ``unread_flags`` those
+    given that nobody knows, which every plan warns of.
     """
 
     context_tokens: int = 0
@@ -35,6 +36,7 @@ class Workload:
     encoder_tokens: int = 0
     adapters: tuple[int, ...] = ()
     engine_options: tuple[tuple[str, object], ...] = ()
+    unread_flags: tuple[str, ...] = ()
 
     def option(self, name: str, default: object = None) -> object:
         """Return one of the engine's own options."""

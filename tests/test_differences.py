@@ -1,6 +1,7 @@
 """The reasons for a difference name the cause and the bytes that the plans themselves hold."""
 
 import re
+from itertools import combinations
 
 import pytest
 
@@ -55,7 +56,8 @@ def test_state_slots_are_counted():
     assert any("5 slots a request" in sentence for sentence in sentences)
     slots = next(sentence for sentence in sentences if sentence.startswith("state slots set aside"))
     states = [part for part in b.devices[0].components if part.name == "recurrent_state"]
-    assert size(states[0].bytes.expected) in slots
+    used = b.cache.state_bytes_per_sequence // 4
+    assert size(states[0].bytes.expected - used) in slots
 
 
 def test_formats_of_weights_and_cache_are_named():
@@ -87,6 +89,83 @@ def test_the_two_orders_say_the_same(model):
     amounts = [sorted(re.findall(r"[\d.]+ [GM]iB", " ".join(each))) for each in (forward, backward)]
     assert len(forward) == len(backward)
     assert amounts[0] == amounts[1]
+
+
+QUESTIONS = [
+    ("qwen3-next-80b-a3b", "2xh200", 32768, 4),
+    ("gpt-oss-120b", "h200", 32768, 8),
+    ("gemma-3-27b", "h200", 32768, 2),
+    ("llama-3.3-70b", "4xh100", 16384, 8),
+    ("deepseek-v3", "8xh200", 16384, 8),
+    ("llama-3.1-8b", "h100", 8192, 8),
+]
+SERVERS = ("vllm", "sglang", "tensorrt-llm", "lmdeploy", "tgi", "llama.cpp", "transformers")
+# Component of a GPU -> how the sentences that explain its difference begin, or what they hold.
+CAUSES = {
+    "weights": ("weights",),
+    "kv_cache": (
+        "layers, one sequence", "cache format", "beyond the layers", "copies of the cache", "state of one",
+        "cache on one GPU", "never handed out", "for a moment", "state slots",
+    ),
+    "beside": ("inside the budget", "left free"),
+    "budget": ("budget on one GPU",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question[0])
+def test_no_difference_of_a_gpu_goes_without_a_reason(question):
+    name, gpu, context, batch = question
+    plans = {
+        engine: planned(name, gpu, engine, context_tokens=context, num_sequences=batch) for engine in SERVERS
+    }
+    silent = []
+    for first, second in combinations(SERVERS, 2):
+        sentences = explain(plans[first], plans[second])
+        parts = [parts_of(plans[engine]) for engine in (first, second)]
+        for part, causes in CAUSES.items():
+            apart = abs(parts[0][part] - parts[1][part]) > 64 * MIB
+            if apart and not any(cause in sentence for cause in causes for sentence in sentences):
+                silent.append((first, second, part, size(parts[0][part]), size(parts[1][part])))
+    assert silent == []
+
+
+def parts_of(plan):
+    """Return what each device class of bytes is on the fullest GPU."""
+    parts = dict.fromkeys(CAUSES, 0)
+    device = max(plan.devices, key=lambda each: each.required.expected)
+    for part in device.components:
+        # Some engines keep states in the cache's own pages.
+        name = "kv_cache" if part.name == "recurrent_state" else part.name
+        parts[name if name in parts else "beside"] += part.bytes.expected
+    return parts | {"budget": plan.devices[0].budget_bytes}
+
+
+def test_what_an_engine_leaves_free_is_not_taken_for_its_runtime():
+    sentences, _, b = reasons("llama-3.1-8b", "h100", "vllm", "tensorrt-llm", context_tokens=8192)
+    held = {part.name: part.bytes.expected for part in b.devices[0].components}
+    taken = held["weights"] + held["activations"] + 5 * GIB // 2
+    free = int((b.devices[0].budget_bytes - taken) * (1 - 0.9))
+    left = next(sentence for sentence in sentences if sentence.startswith("left free"))
+    assert left.startswith(f"left free on one GPU: none under vLLM, {size(free)} (the cache gets 0.9 of")
+    assert (
+        f"{size(held['activations'] + 5 * GIB // 2)} (activations, runtime) under TensorRT-LLM"
+        in " ".join(sentences)
+    )
+    budget = next(sentence for sentence in sentences if sentence.startswith("budget"))
+    assert budget.endswith("(all that is free) under TensorRT-LLM")
+
+
+def test_windows_are_said_to_be_kept_in_full_where_they_are():
+    sentences, _, _ = reasons("gemma-3-27b", "h200", "llama.cpp", "tgi", context_tokens=32768)
+    windows = next(sentence for sentence in sentences if "sliding window layers" in sentence)
+    assert "(the window and one micro-batch) under llama.cpp" in windows
+    assert windows.endswith("(kept in full) under TGI")
+
+
+def test_tgi_s_budget_is_told_by_its_version():
+    for version, base in (("2.4", "all that is free"), ("3.3", "0.9 of the card's total")):
+        sentences, _, _ = reasons("llama-3.1-8b", "h100", "vllm", f"tgi@{version}", context_tokens=4096)
+        assert any(base in sentence for sentence in sentences if sentence.startswith("budget"))
 
 
 def test_sizes_are_short():

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvplan.changes.attempt import Situation
+from kvplan.changes.suggestions import suggestions
 from kvplan.engines import engine_named
 from kvplan.errors import KvplanError
 from kvplan.hardware.parse import parse_gpus
@@ -13,7 +15,6 @@ from kvplan.judge import Rules, succeeds
 from kvplan.plan import plan
 from kvplan.solve import MAX_SEQUENCES, context_ceiling, max_context, max_sequences
 from kvplan.sources import open_model
-from kvplan.suggest import Situation, suggestions
 from kvplan.workload import Workload
 
 MODELS = (

@@ -10,7 +10,8 @@ from oracle_tables import oracle
 
 from kvplan import Workload, engine_named, open_model, parse_gpus
 from kvplan.plan import plan
-from kvplan.speed import decode_rate, expert_share, prefill_rate
+from kvplan.speed import decode_rate, prefill_rate
+from kvplan.speed.reads import expert_share
 
 ROWS = oracle("decode_rates.jsonl")
 

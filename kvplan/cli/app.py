@@ -15,7 +15,7 @@ import typer
 from kvplan import __version__
 from kvplan.cli.outcome import Outcome
 from kvplan.cli.settings import told, with_origin, with_settings
-from kvplan.errors import InputError, KvplanError, did_you_mean
+from kvplan.errors import InputError, KvplanError
 
 COMMANDS: dict[str, str] = {
     "fit": "fit",
@@ -69,14 +69,16 @@ def _run(own: list[str], engine_words: Sequence[str]) -> Outcome:
         if code == INTERRUPTED:
             raise KeyboardInterrupt from None
         if code:
-            raise _usage_error(complaints.getvalue(), own) from None
+            from kvplan.cli.usage import usage_error
+
+            raise usage_error(complaints.getvalue(), own, tuple(COMMANDS)) from None
     if not _jobs:
         return Outcome(0)
     if engine_words and own[0] not in TAKES_ENGINE_FLAGS:
         raise InputError(
             f"'kvplan {own[0]}' takes no engine flags",
             why=f"found {' '.join(engine_words[:3])} behind --",
-            hint=f"engine flags go with {' and '.join(TAKES_ENGINE_FLAGS)}",
+            hint=f"engine flags go with {', '.join(TAKES_ENGINE_FLAGS)}",
         )
     return _jobs.pop()(tuple(engine_words))
 
@@ -98,6 +100,7 @@ def _build(words: Sequence[str]) -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
         help="Does this model fit on this GPU at this context length, and what makes it fit?",
         epilog="Exit codes: 0 fits, 1 does not fit, 2 usage or input error, 3 cannot tell, 4 bug, "
         "130 interrupted.",
@@ -125,21 +128,3 @@ def _callback(
     ),
 ) -> None:
     """Does this model fit on this GPU at this context length, and what makes it fit?"""
-
-
-def _usage_error(complaints: str, words: Sequence[str]) -> InputError:
-    lines = [line.strip() for line in complaints.splitlines() if line.strip()]
-    what = next((line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")), "")
-    called = next((word for word in words if not word.startswith("-")), "")
-    if called and called not in COMMANDS:
-        return InputError(
-            f"'{called}' is not a command of kvplan",
-            why=did_you_mean(called, COMMANDS) or f"commands are {', '.join(COMMANDS)}",
-            hint="see: kvplan --help",
-        )
-    command = f"kvplan {called}" if called else "kvplan"
-    return InputError(
-        what or "the command line cannot be read",
-        why="the words must match what the command takes",
-        hint=f"see: {command} --help",
-    )

@@ -10,8 +10,9 @@ from kvplan.cli.outcome import Outcome, Output
 
 if TYPE_CHECKING:
     from kvplan.capacity.fleet import Site
+    from kvplan.cli.asked import Asked
     from kvplan.cli.capacity_demand import Traffic
-    from kvplan.cli.question import Asked, Question
+    from kvplan.cli.question import Question
     from kvplan.hardware.cloud import Instance
 
 MAX_SESSIONS = 10**7
@@ -95,9 +96,10 @@ def capacity(
     """
 
     def job(engine_words: tuple[str, ...]) -> Outcome:
+        from kvplan.cli.asked import Asked
         from kvplan.cli.capacity_demand import Traffic
-        from kvplan.cli.question import Asked, number_of_sequences
-        from kvplan.errors import OptionClash
+        from kvplan.cli.question import number_of_sequences
+        from kvplan.errors import InvalidValue, OptionClash
 
         if batch is not None and sessions is not None:
             raise OptionClash(
@@ -110,6 +112,13 @@ def capacity(
                 "--gpu and --instance are both given",
                 why="an instance has its card",
                 hint="leave out one of them",
+            )
+        lengths = (trace, mean_in, mean_out, tokens)
+        if not (gpu or instance or sessions or batch or prefix or evict) and lengths == (None,) * 4:
+            raise InvalidValue(
+                "nothing says what is to be held",
+                why="capacity weighs sessions, lengths of requests and cards against each other",
+                hint=f"write it like: kvplan capacity {model} --sessions 100 --gpu h100",
             )
         asked = Asked(
             model=model,

@@ -15,7 +15,7 @@ from kvplan.deploy.policy_place import find_policy, shown
 from kvplan.deploy.settings import Settings, parse_model_choice
 from kvplan.deploy.typed_settings import Typed
 from kvplan.deploy.words import Word
-from kvplan.errors import InputError, InvalidValue
+from kvplan.errors import InputError, InvalidValue, reason_of
 from kvplan.frozen import dataclass
 from kvplan.units import GIB, parse_size, parse_tokens
 
@@ -202,7 +202,7 @@ def _variables(asked: CheckAsked) -> dict[str, Word]:
         try:
             found |= read_env(Path(name).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read {name}", why=str(error), hint="check the path") from None
+            raise InputError(f"cannot read {name}", why=reason_of(error), hint="check the path") from None
     for text in asked.env:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():

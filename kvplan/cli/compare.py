@@ -10,7 +10,7 @@ from kvplan.cli.app import submit
 from kvplan.cli.outcome import Outcome, Output
 
 if TYPE_CHECKING:
-    from kvplan.cli.question import Asked
+    from kvplan.cli.asked import Asked
     from kvplan.model import ModelSpec
     from kvplan.report.compare_answer import Difference, Subject
 
@@ -64,9 +64,11 @@ def compare(
     """
 
     def job(engine_words: tuple[str, ...]) -> Outcome:
-        from kvplan.cli.question import Asked
+        from kvplan.cli.asked import Asked
+        from kvplan.cli.question import number_of_sequences
         from kvplan.errors import InvalidValue, OptionClash
         from kvplan.sweep import values_of
+        from kvplan.units import parse_tokens
 
         if not gpu:
             raise InvalidValue(
@@ -77,6 +79,10 @@ def compare(
         values: tuple[list[str | None], ...] = (list(models),)
         for axis in (gpu, engine, ctx, batch, weights, kv):
             values = (*values, list(values_of(axis, None)) if axis else [None])
+        for texts, parse in ((values[3], parse_tokens), (values[4], number_of_sequences)):
+            for text in texts:
+                if text is not None:
+                    parse(text)
         if engine_words and len(values[2]) > 1:
             raise OptionClash(
                 "engine flags with more than one --engine",
@@ -140,7 +146,7 @@ def _answer(asked: tuple["Asked", ...], values: tuple[list[str | None], ...], ou
 
 
 def _subject(asked: "Asked", varied: list[str], opened: dict[str, "ModelSpec"]) -> "Subject":
-    from kvplan.cli.question import question
+    from kvplan.cli.question import MISSPELT, question
     from kvplan.errors import KvplanError
     from kvplan.judge import judge
     from kvplan.offload import plan_or_offload
@@ -160,7 +166,12 @@ def _subject(asked: "Asked", varied: list[str], opened: dict[str, "ModelSpec"]) 
     command = asked.command("fit")
     try:
         asking = question(asked, opened.get(asked.model))
-        opened[asked.model] = asking.model
+    except MISSPELT:
+        raise
+    except KvplanError as problem:
+        return Subject(labels, command, problem=problem)
+    opened[asked.model] = asking.model
+    try:
         result = plan_or_offload(asking.model, asking.workload, asking.devices, asking.engine, asking.rules)
         verdict = judge(result, asking.rules)
         reach = limits(result, asking.devices, asking.engine, asking.rules)

@@ -10,7 +10,7 @@ from kvplan.cli.outcome import Outcome, Output
 from kvplan.frozen import dataclass
 
 if TYPE_CHECKING:
-    from kvplan.cli.question import Asked
+    from kvplan.cli.asked import Asked
     from kvplan.device import Device
     from kvplan.engines.base import Engine
     from kvplan.find import Candidate
@@ -89,7 +89,7 @@ def find(
     """
 
     def job(_: tuple[str, ...]) -> Outcome:
-        from kvplan.cli.question import Asked
+        from kvplan.cli.asked import Asked
         from kvplan.errors import InvalidValue
 
         if not gpu:
@@ -160,10 +160,11 @@ def _every_card(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
     """Answer ``--gpu all``: the best model on each card of the catalogue, the smallest card first."""
     from dataclasses import replace
 
+    from kvplan.choices import best_first, choices
     from kvplan.cli.progress import watched
     from kvplan.cli.question import devices_of, rules_of, workload_of
     from kvplan.errors import OptionClash
-    from kvplan.find import best_first, best_on, choices
+    from kvplan.find import Search
     from kvplan.hardware.catalog import catalogue
     from kvplan.report.find_answer import FindAnswer
 
@@ -180,14 +181,13 @@ def _every_card(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
     tried = best_first(
         choices(models, formats=filters.weights or None, engine=engine, published_only=published_only)
     )
+    search = Search(tried, workload, engine=engine, rules=rules)
     cards = catalogue()
     found: list[tuple[Asked, Candidate]] = []
     for card in watched(cards, len(cards), "planning"):
         here = replace(asked, gpus=(card.name,))
         devices, _ = devices_of(here)
-        best = best_on(
-            tried, workload, devices, engine=engine, rules=rules, tokens_per_second=filters.tokens_per_second
-        )
+        best = search.best(devices, filters.tokens_per_second)
         if best is not None:
             found.append((here, best))
     found.sort(key=lambda pair: pair[1].plan.devices[0].device.memory_bytes)
@@ -206,12 +206,12 @@ def _every_card(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
 
 
 def _engine(asked: "Asked", filters: _Filters) -> "Engine | None":
-    from kvplan.engines import engine_named
+    from kvplan.cli.question import engine_asked
     from kvplan.weight_formats import weight_format
 
     for name in filters.weights:
         weight_format(name)
-    return engine_named(asked.engine) if asked.engine else None
+    return engine_asked(asked)
 
 
 def _offer(devices: tuple["Device", ...]) -> "Offer | None":
@@ -237,12 +237,18 @@ def _models(filters: _Filters) -> tuple["ModelSpec", ...]:
                 why=did_you_mean(name, known) or "a family is a config's model_type",
                 hint="see: kvplan show MODEL",
             )
-    return tuple(
+    found = tuple(
         model_from_spec(spec)
         for spec in specs
         if all(word in f"{spec['id']} {spec.get('repo') or ''}".casefold() for word in wanted)
         and (not families or spec["config"].get("model_type") in families)
     )
+    if not found:
+        from kvplan.cli.listings import nothing_matches
+
+        rows = [{"id": spec["id"], "repo": spec.get("repo") or ""} for spec in specs]
+        raise nothing_matches("models", (*filters.words, *filters.families), rows)
+    return found
 
 
 def _row(asked: "Asked", found: "Candidate") -> "Found":

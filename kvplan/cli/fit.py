@@ -9,10 +9,11 @@ from kvplan.cli.app import submit
 from kvplan.cli.outcome import Outcome, Output
 
 if TYPE_CHECKING:
-    from kvplan.cli.question import Asked, Question
+    from kvplan.changes.attempt import Suggestion
+    from kvplan.cli.asked import Asked
+    from kvplan.cli.question import Question
     from kvplan.engines.base import Plan
     from kvplan.report.answer import Offload, Prices, Proposal, Speed
-    from kvplan.suggest import Suggestion
 
 
 def register(app: typer.Typer) -> None:
@@ -57,7 +58,7 @@ def fit(
     """
 
     def job(engine_words: tuple[str, ...]) -> Outcome:
-        from kvplan.cli.question import Asked
+        from kvplan.cli.asked import Asked
         from kvplan.errors import InvalidValue
 
         if not gpu:
@@ -99,20 +100,16 @@ def fit(
 
 
 def _answer(asked: "Asked", output: Output, *, price: bool) -> Outcome:
+    from kvplan.changes.attempt import Situation
+    from kvplan.changes.suggestions import suggestions
     from kvplan.cli.question import question
-    from kvplan.engines.base import Notice
-    from kvplan.frozen import replace
     from kvplan.judge import exit_code, judge
     from kvplan.offload import alternative, plan_or_offload
     from kvplan.report.answer import FitAnswer
     from kvplan.solve import limits
-    from kvplan.suggest import Situation, suggestions
 
     asking = question(asked)
     result = plan_or_offload(asking.model, asking.workload, asking.devices, asking.engine, asking.rules)
-    if asking.unknown_flags:
-        unread = f"not read: {' '.join(asking.unknown_flags)}"
-        result = replace(result, warnings=(*result.warnings, Notice("unknown-engine-flags", unread)))
     verdict = judge(result, asking.rules)
     code = exit_code(verdict.status, asking.rules)
     reach = limits(result, asking.devices, asking.engine, asking.rules)
@@ -129,7 +126,7 @@ def _answer(asked: "Asked", output: Output, *, price: bool) -> Outcome:
     if verdict.status in ("does_not_fit", "offload", "tight"):
         proposals = tuple(_proposal(asked, item) for item in suggestions(result, situation))
     elif verdict.status == "fits":
-        from kvplan.upgrades import upgrades
+        from kvplan.changes.upgrades import upgrades
 
         gains = tuple(_proposal(asked, item) for item in upgrades(result, situation, reach))
     answer = FitAnswer(
@@ -210,6 +207,6 @@ def _gpu_text(asked: "Asked", num_devices: int) -> str:
         return "the CPU"
     if len(asked.gpus) > 1:
         return " + ".join(asked.gpus)
-    from kvplan.cli.question import multiplied
+    from kvplan.cli.asked import multiplied
 
     return multiplied(asked.gpus[0], num_devices).replace("x", " × ", 1)

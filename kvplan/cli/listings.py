@@ -38,13 +38,13 @@ def listing(what: str, words: tuple[str, ...]) -> ListAnswer:
     wanted = [word.casefold() for word in words]
     kept = [entry for entry in entries if all(word in _text(entry) for word in wanted)]
     if not kept:
-        raise _nothing_matches(what, words, entries)
+        raise nothing_matches(what, words, entries)
     columns = COLUMNS[what]
     rows = tuple(tuple(entry.get(column.replace(" ", "_"), "") for column in columns) for entry in kept)
     return ListAnswer(what, columns, rows, tuple(kept))
 
 
-def _nothing_matches(what: str, words: Sequence[str], entries: Sequence[Mapping[str, object]]) -> InputError:
+def nothing_matches(what: str, words: Sequence[str], entries: Sequence[Mapping[str, object]]) -> InputError:
     """Return the error for a filter that leaves nothing, about the word that nothing has."""
     texts = [_text(entry) for entry in entries]
     missing = next((word for word in words if not any(word.casefold() in text for text in texts)), "")

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from shutil import get_terminal_size
 
-from kvplan.errors import InvalidValue, OutputError
+from kvplan.errors import InvalidValue, OutputError, reason_of
 from kvplan.frozen import dataclass
 from kvplan.report import Answer, render
 from kvplan.report.answer import Screen, Setting
@@ -110,7 +110,7 @@ def write_file(path: str, text: str) -> None:
     except OSError as error:
         raise OutputError(
             f"cannot write {path}",
-            why=error.strerror or str(error),
+            why=reason_of(error),
             hint="name a file in a folder that exists and can be written",
         ) from None
 

@@ -1,133 +1,28 @@
 """From options to values: which model, which workload, which devices, under which engine."""
 
-from collections.abc import Mapping, Sequence
-from shlex import quote
+from collections.abc import Sequence
 
+from kvplan.cli.asked import Asked, multiplied
 from kvplan.device import Device
 from kvplan.engines import engine_named
 from kvplan.engines.base import Engine
-from kvplan.errors import InvalidValue, OptionClash
+from kvplan.errors import InvalidValue, OptionClash, UnknownEngine, UnknownFormat, UnknownGpu, UnknownModel
 from kvplan.frozen import dataclass, replace
 from kvplan.judge import Rules
 from kvplan.model import ModelSpec
 from kvplan.plan import default_engine, spread
-from kvplan.units import parse_size, parse_tokens
+from kvplan.units import format_gib, parse_size, parse_tokens
 from kvplan.weight_formats import weight_format
 from kvplan.workload import Workload
 
 MAX_SEQUENCES = 2**20
-# Changes that are options of kvplan; any other is an option of the engine.
-OWN_CHANGES = ("gpu", "ctx", "batch", "weights", "kv", "allow_offload")
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The options of one command as typed."""
-
-    model: str
-    gpus: tuple[str, ...] = ()
-    ctx: str | None = None
-    batch: str | None = None
-    weights: str | None = None
-    kv: str | None = None
-    kv_k: str | None = None
-    kv_v: str | None = None
-    engine: str | None = None
-    tp: int | None = None
-    pp: int | None = None
-    reserve: str | None = None
-    cpu_memory: str | None = None
-    overhead: str | None = None
-    min_headroom: str | None = None
-    encoder_ctx: str | None = None
-    draft: str | None = None
-    lora: str | None = None
-    strict: bool = False
-    allow_offload: bool = False
-    allow_unknown: bool = False
-    offline: bool = False
-    assume: str | None = None
-    engine_words: tuple[str, ...] = ()
-
-    def command(self, name: str, changes: Sequence[tuple[str, str]] = ()) -> str:
-        """Return the command line that asks this, with ``changes`` made."""
-        now = dict(changes)
-        engine_words = self._engine_words(now)
-        words = ["kvplan", name, quote(self.model)]
-        if "gpu" in now:
-            words += ["--gpu", quote(multiplied(self.gpus[0], int(now["gpu"])))]
-        else:
-            for gpu in self.gpus:
-                words += ["--gpu", quote(gpu)]
-        ctx = now.get("ctx", self.ctx)
-        for flag, value in (
-            ("--ctx", ctx),
-            ("--batch", now.get("batch", self.batch)),
-            ("--weights", now.get("weights", self.weights)),
-            ("--kv", now.get("kv", self.kv)),
-            ("--kv-k", None if "kv" in now else self.kv_k),
-            ("--kv-v", None if "kv" in now else self.kv_v),
-            ("--engine", self.engine),
-            ("--tp", None if "gpu" in now else self.tp),
-            ("--pp", None if "gpu" in now else self.pp),
-            ("--reserve", self.reserve),
-            ("--cpu-memory", self.cpu_memory),
-            ("--overhead", self.overhead),
-            ("--min-headroom", self.min_headroom),
-            ("--encoder-ctx", self.encoder_ctx),
-            ("--draft", self.draft),
-            ("--lora", self.lora),
-            ("--assume", self.assume),
-        ):
-            if value is not None:
-                words += [flag, quote(str(value))]
-        words += ["--strict"] * self.strict
-        words += ["--allow-offload"] * (self.allow_offload or "allow_offload" in now)
-        if engine_words:
-            words += ["--", *(quote(word) for word in engine_words)]
-        return " ".join(words)
-
-    def _engine_words(self, changes: Mapping[str, str]) -> tuple[str, ...]:
-        """Return the engine's own words with its options among ``changes`` set."""
-        words = list(self.engine_words)
-        for key, value in changes.items():
-            if key in OWN_CHANGES:
-                if words:
-                    words = _without_own(words, key)
-                continue
-            words = _without_flag(words, key, takes_value=value != "true")
-            flag = f"--{key.replace('_', '-')}"
-            words += [flag] if value == "true" else [flag, value]
-        return tuple(words)
-
-
-def _without_own(words: list[str], key: str) -> list[str]:
-    """Return the engine's words without its own flags for what an option of kvplan sets."""
-    from kvplan.deploy.lifting import LIFTED
-
-    for name, (option, _) in LIFTED.items():
-        if option.startswith(f"--{key}") or (key == "gpu" and option in ("--tp", "--pp")):
-            words = _without_flag(words, name, takes_value=True)
-    return words
-
-
-def _without_flag(words: Sequence[str], option: str, *, takes_value: bool) -> list[str]:
-    flag = f"--{option.replace('_', '-')}"
-    kept: list[str] = []
-    skip = False
-    for word in words:
-        if skip:
-            skip = False
-        elif word == flag:
-            skip = takes_value
-        elif not word.startswith(f"{flag}="):
-            kept.append(word)
-    return kept
+# What is wrong with the words themselves, whatever else is asked beside them.
+MISSPELT = (UnknownModel, UnknownGpu, UnknownEngine, UnknownFormat)
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The same, as values."""
+    """What was asked, as values."""
 
     asked: Asked
     model: ModelSpec
@@ -135,14 +30,6 @@ class Question:
     devices: tuple[Device, ...]
     engine: Engine
     rules: Rules
-    unknown_flags: tuple[str, ...] = ()
-
-
-def multiplied(gpu: str, count: int) -> str:
-    """Return a ``--gpu`` text for ``count`` of what ``gpu`` names (``2x48GB`` -> ``4x48GB``)."""
-    head, times, rest = gpu.partition("x")
-    name = rest if times and head.strip().isdigit() else gpu
-    return f"{count}x{name.strip()}"
 
 
 def question(asked: Asked, model: ModelSpec | None = None) -> Question:
@@ -154,7 +41,7 @@ def question(asked: Asked, model: ModelSpec | None = None) -> Question:
 
     workload = workload_of(asked)
     devices, gpu_is_many = devices_of(asked)
-    engine = engine_named(asked.engine) if asked.engine else None
+    engine = engine_asked(asked)
     if asked.weights is not None:
         weight_format(asked.weights)
     check_assumption(asked.assume)
@@ -162,14 +49,40 @@ def question(asked: Asked, model: ModelSpec | None = None) -> Question:
         model = open_model(asked.model, offline=asked.offline, assume=asked.assume)
     has_gpu = bool(devices) or not asked.gpus
     chosen = calibrated(engine or default_engine(model, asked.weights, has_gpu=has_gpu))
-    workload, unknown = with_engine_flags(asked, workload, chosen)
+    workload = with_engine_flags(asked, workload, chosen)
     model, workload = _drafted(asked, model, workload, chosen)
     if asked.lora is not None:
         from kvplan.deploy.adapters import ranks_of, with_adapters
 
         workload = with_adapters(workload, chosen.name, ranks_of(asked.lora))
     devices = spread(devices, workload.tensor_parallel, workload.pipeline_parallel, multiplied=gpu_is_many)
-    return Question(asked, model, workload, devices, chosen, rules_of(asked), unknown)
+    _check_reserve(asked, workload, devices)
+    return Question(asked, model, workload, devices, chosen, rules_of(asked))
+
+
+def _check_reserve(asked: Asked, workload: Workload, devices: Sequence[Device]) -> None:
+    smallest = min(devices, key=lambda device: device.memory_bytes, default=None)
+    if smallest is not None and workload.reserve_bytes > smallest.memory_bytes:
+        raise InvalidValue(
+            f"--reserve {asked.reserve} is more than {smallest.name} has",
+            why=f"others hold at most its {format_gib(smallest.memory_bytes)}",
+            hint="write it like --reserve 2GiB",
+        )
+
+
+def engine_asked(asked: Asked) -> Engine | None:
+    """Return the engine that ``--engine`` names, None where it is left out."""
+    if asked.engine is None:
+        return None
+    name = asked.engine.strip().removesuffix("@")
+    engine = engine_named(name)
+    if asked.engine.strip() != name:
+        raise UnknownEngine(
+            f"'{asked.engine}' names no version",
+            why=f"one stands behind the @, {engine.version} the newest known",
+            hint=f"write --engine {name}, or --engine {name}@{engine.version}",
+        )
+    return engine
 
 
 def _drafted(
@@ -270,17 +183,22 @@ def number_of_sequences(text: str) -> int:
     return count
 
 
-def with_engine_flags(asked: Asked, workload: Workload, engine: Engine) -> tuple[Workload, tuple[str, ...]]:
-    """Return the workload with the engine's own flags read into it, and the flags not known.
+def with_engine_flags(asked: Asked, workload: Workload, engine: Engine) -> Workload:
+    """Return the workload with the engine's own flags read into it.
 
     Raises OptionClash where a flag says again what an option of kvplan says.
     """
     if not asked.engine_words:
-        return workload, ()
+        return workload
     from kvplan.deploy.flags import read_flags
     from kvplan.deploy.lifting import LIFTED, lift
 
-    flags = read_flags(engine.name, asked.engine_words)
+    words = asked.engine_words
+    if any(word.startswith(("--config", "--extra")) for word in words):
+        from kvplan.cli.settings_file import names_a_file, with_file
+
+        words = with_file(engine.name, words) if names_a_file(engine.name, words) else words
+    flags = read_flags(engine.name, words)
     given = {
         "--ctx": asked.ctx is not None,
         "--batch": asked.batch is not None,
@@ -306,4 +224,4 @@ def with_engine_flags(asked: Asked, workload: Workload, engine: Engine) -> tuple
 
     if any(name in SIZED for name, _ in options):
         options += sizes_of(options)
-    return replace(workload, engine_options=options), flags.unknown
+    return replace(workload, engine_options=options, unread_flags=flags.unknown)

@@ -9,7 +9,7 @@ from kvplan.cli.app import submit
 from kvplan.cli.outcome import Outcome, Output
 
 if TYPE_CHECKING:
-    from kvplan.cli.question import Asked
+    from kvplan.cli.asked import Asked
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +43,7 @@ def show(
     """
 
     def job(engine_words: tuple[str, ...]) -> Outcome:
-        from kvplan.cli.question import Asked
+        from kvplan.cli.asked import Asked
 
         asked = Asked(
             model=model,

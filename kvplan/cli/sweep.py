@@ -12,8 +12,8 @@ from kvplan.cli.app import submit
 from kvplan.cli.outcome import Outcome, Output
 
 if TYPE_CHECKING:
-    from kvplan.cli.question import Asked
-    from kvplan.device import Device
+    from kvplan.cli.asked import Asked
+    from kvplan.cli.question import Question
     from kvplan.errors import KvplanError
     from kvplan.model import ModelSpec
     from kvplan.sweep import Axis, Case, Grid
@@ -75,7 +75,7 @@ def sweep(
     """
 
     def job(engine_words: tuple[str, ...]) -> Outcome:
-        from kvplan.cli.question import Asked
+        from kvplan.cli.asked import Asked
         from kvplan.errors import InvalidValue
 
         if not gpu:
@@ -155,7 +155,7 @@ def _answer(asked: "Asked", axes: tuple["Axis", ...], output: Output) -> Outcome
     model = open_model(asked.model, offline=asked.offline, assume=asked.assume)
     reader = _Reader(asked, model)
     total = prod(len(axis.values) for axis in axes)
-    found = points(model, reader.cases(axes), rules_of(asked))
+    found = points(reader.cases(axes), rules_of(asked))
     grid = Grid(axes, tuple(watched(found, total, "planning")))
     problem = next(iter(reader.problems.values()), None)
     if problem is not None and all(point.status in ("refused", "unknown") for point in grid.points):
@@ -171,71 +171,74 @@ class _Reader:
     asked: "Asked"
     model: "ModelSpec"
     problems: "dict[str, KvplanError]"
-    device_notes: dict[str, str]
+    notes: dict[str, str]
     longest: int
 
     def __init__(self, asked: "Asked", model: "ModelSpec") -> None:
         self.asked, self.model = asked, model
-        self.problems, self.device_notes, self.longest = {}, {}, 0
+        self.problems, self.notes, self.longest = {}, {}, 0
 
     def cases(self, axes: tuple["Axis", ...]) -> Iterator["Case | KvplanError"]:
-        """Yield every combination's case; one that cannot be read is its error."""
+        """Yield every combination's case, read as ``kvplan fit`` reads it.
+
+        One that its engine cannot be asked is its error. Raises KvplanError for a card, engine or
+        weight format that nobody knows.
+        """
         from functools import cache
 
-        from kvplan.cli.question import calibrated, with_engine_flags, workload_of
-        from kvplan.engines import engine_named
+        from kvplan.cli.question import MISSPELT, Question, question
         from kvplan.errors import KvplanError
         from kvplan.frozen import replace
-        from kvplan.plan import default_engine
         from kvplan.sweep import Case
-        from kvplan.weight_formats import weight_format
 
         names = tuple(axis.name for axis in axes)
-        base = workload_of(self.asked)
+        # Neither decides anything else that is read: each is set in what one value asks.
+        numbers = {axis.name: _numbers(axis) for axis in axes if axis.name in ("ctx", "batch")}
+        ctx, batch = (next(iter(numbers.get(name, ())), None) for name in ("ctx", "batch"))
 
         @cache
-        def prepared(gpu: str, engine: str | None, weights: str | None, kv: str | None) -> Case:
-            devices = self._devices(gpu)
-            if weights is not None:
-                weight_format(weights)
-            policy = (
-                engine_named(engine) if engine else default_engine(self.model, weights, has_gpu=bool(devices))
+        def prepared(gpu: str, engine: str | None, weights: str | None, kv: str | None) -> Question:
+            asking = question(
+                replace(
+                    self.asked,
+                    gpus=(gpu,),
+                    ctx=ctx,
+                    batch=batch,
+                    engine=engine,
+                    weights=weights,
+                    kv=kv,
+                ),
+                self.model,
             )
-            asked = replace(self.asked, kv=kv, ctx="given" if "ctx" in names else None)
-            workload, _ = with_engine_flags(asked, base, policy)
-            word = "auto" if kv is None else kv.casefold()
-            if kv is not None or not self.asked.engine_words:
-                workload = replace(workload, kv_cache_dtype_k=word, kv_cache_dtype_v=word)
-            return Case(replace(workload, weights_format=weights), devices, calibrated(policy))
+            self._note(gpu, asking)
+            return asking
 
-        numbers = {axis.name: _numbers(axis) for axis in axes if axis.name in ("ctx", "batch")}
         self.longest = max(numbers.get("ctx", {}).values(), default=0)
         for values in product(*(axis.values for axis in axes)):
             given = dict(zip(names, values, strict=True))
             try:
-                case = prepared(given["gpu"], given.get("engine"), given.get("weights"), given.get("kv"))
+                asking = prepared(given["gpu"], given.get("engine"), given.get("weights"), given.get("kv"))
+            except MISSPELT:
+                raise
             except KvplanError as error:
                 self.problems.setdefault(" ".join(values), error)
                 yield error
                 continue
             changes: dict[str, Any] = {}
             if "ctx" in given:
-                changes |= {"context_tokens": numbers["ctx"][given["ctx"]], "context_source": "flag"}
+                changes["context_tokens"] = numbers["ctx"][given["ctx"]]
             if "batch" in given:
                 changes["num_sequences"] = numbers["batch"][given["batch"]]
-            yield Case(replace(case.workload, **changes), case.devices, case.engine) if changes else case
+            workload = replace(asking.workload, **changes) if changes else asking.workload
+            yield Case(asking.model, workload, asking.devices, asking.engine)
 
-    def _devices(self, gpu: str) -> tuple["Device", ...]:
-        from dataclasses import replace
-
-        from kvplan.cli.question import devices_of
-        from kvplan.plan import spread
-
-        devices, many = devices_of(replace(self.asked, gpus=(gpu,)))
-        for device in devices[:1]:
+    def _note(self, gpu: str, asking: "Question") -> None:
+        """Keep what is to be said of a card, and the engine's flags that nobody knows."""
+        for device in asking.devices[:1]:
             if device.notes:
-                self.device_notes.setdefault(gpu, device.notes[0])
-        return spread(devices, self.asked.tp or 0, self.asked.pp or 0, multiplied=many)
+                self.notes.setdefault(gpu, device.notes[0])
+        if asking.workload.unread_flags:
+            self.notes.setdefault("--", f"! not read: {' '.join(asking.workload.unread_flags)}")
 
 
 def _shared(axes: tuple["Axis", ...]) -> str:
@@ -246,7 +249,7 @@ def _shared(axes: tuple["Axis", ...]) -> str:
 
 
 def _notes(grid: "Grid", reader: _Reader) -> tuple[str, ...]:
-    notes = list(dict.fromkeys(reader.device_notes.values()))[:4]
+    notes = list(dict.fromkeys(reader.notes.values()))[:4]
     limit = reader.model.context_limit_tokens
     if limit and reader.longest > limit:
         notes.append(

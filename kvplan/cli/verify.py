@@ -85,7 +85,7 @@ def verify(
     """
 
     def job(engine_words: tuple[str, ...]) -> Outcome:
-        from kvplan.cli.question import Asked
+        from kvplan.cli.asked import Asked
 
         asked = Asked(
             model=model or "",

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from kvplan.calibration import CalibratedEngine
+from kvplan.cli.asked import Asked
 from kvplan.cli.outcome import Outcome, Output
-from kvplan.cli.question import Asked, question
-from kvplan.engines.base import Notice, Plan
+from kvplan.cli.question import question
+from kvplan.engines.base import Plan
 from kvplan.errors import InputError
 from kvplan.plan import plan
 from kvplan.report.verify_answer import VerifyAnswer
@@ -46,10 +47,6 @@ def answer(
         from kvplan.cli.verify_save import keep_allocation
 
         facts["saved_in"] = str(keep_allocation(asked, result, found.measured, part.num_bytes))
-    unread = tuple(
-        Notice("unknown-engine-flags", f"not read: {' '.join(asking.unknown_flags)}")
-        for _ in asking.unknown_flags[:1]
-    )
     return Outcome(
         EXIT_CODES[reached],
         VerifyAnswer(
@@ -60,7 +57,7 @@ def answer(
             rows=found.rows,
             plan=result,
             facts=facts,
-            warnings=(*result.warnings, *unread, *found.warnings),
+            warnings=(*result.warnings, *found.warnings),
         ),
         output,
     )

@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from kvplan.calibration import CalibratedEngine
+from kvplan.cli.asked import Asked
 from kvplan.cli.outcome import Outcome, Output
-from kvplan.cli.question import Asked, question
+from kvplan.cli.question import question
 from kvplan.cli.verify_allocation import subject
 from kvplan.engines.base import Plan
-from kvplan.errors import CannotTell, InputError, KvplanError
+from kvplan.errors import CannotTell, InputError, KvplanError, reason_of
 from kvplan.plan import plan, spread
 from kvplan.report.verify_answer import VerifyAnswer
 from kvplan.units import MIB
@@ -21,6 +22,8 @@ from kvplan.verify.readings import Readings
 
 # Start-up lines come first; a server's access log may go on for gigabytes.
 MAX_LOG_BYTES = 64 * MIB
+# Engines whose rules follow the release, and how many of its numbers name one.
+RELEASE_NUMBERS = {"vllm": 2, "tensorrt-llm": 2, "tgi": 2, "lmdeploy": 3}
 
 
 def answer(asked: Asked, path: str, output: Output, *, keep: bool = False) -> Outcome:
@@ -114,8 +117,9 @@ def _engine_text(readings: Readings) -> str:
     """Return the engine as ``--engine`` takes it, with the version where the log prints a release."""
     name = "llama.cpp" if readings.engine == "ollama" else readings.engine
     release = readings.version.split(".")
-    if name == "vllm" and len(release) > 1 and release[0].isdigit() and release[1].isdigit():
-        return f"vllm@{release[0]}.{release[1]}"
+    numbers = RELEASE_NUMBERS.get(name, 0)
+    if numbers and len(release) >= numbers and all(part.isdigit() for part in release[:numbers]):
+        return f"{name}@{'.'.join(release[:numbers])}"
     return name
 
 
@@ -128,6 +132,6 @@ def _read(path: str) -> str:
     except OSError as error:
         raise InputError(
             f"cannot read {path}",
-            why=error.strerror or str(error),
+            why=reason_of(error),
             hint="name the server's log, or write - for standard input",
         ) from None

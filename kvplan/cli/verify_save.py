@@ -4,7 +4,7 @@ from datetime import date
 from pathlib import Path
 
 from kvplan.calibration import CacheMeasurement
-from kvplan.cli.question import Asked
+from kvplan.cli.asked import Asked
 from kvplan.engines.base import Plan
 from kvplan.errors import CannotTell, InputError, InvalidValue
 from kvplan.hardware.detect import catalogue_name, local_devices

@@ -2,8 +2,8 @@
 
 import os
 
+from kvplan.cli.asked import Asked
 from kvplan.cli.outcome import Outcome, Output
-from kvplan.cli.question import Asked
 from kvplan.cli.verify_allocation import subject
 from kvplan.cli.verify_log import planned_against
 from kvplan.engines.base import Notice

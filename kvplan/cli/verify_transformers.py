@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
+from kvplan.cli.asked import Asked
 from kvplan.cli.outcome import Outcome, Output
-from kvplan.cli.question import Asked, question
+from kvplan.cli.question import question
 from kvplan.cli.verify_allocation import progress_bar, subject
 from kvplan.engines.base import Notice, Plan
 from kvplan.errors import OptionClash

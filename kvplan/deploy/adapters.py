@@ -1,18 +1,18 @@
 """``--lora``: adapters by number and rank, and what that is among an engine's own options.
 
-vLLM 0.33 config/lora.py (``max_lora_rank`` takes these ranks only), SGLang 0.5.23 srt/server_args.py.
-Engines without slots load each adapter as it is.
+vLLM 0.33 config/lora.py (``max_lora_rank`` takes these ranks only), SGLang 0.5.23 srt/server_args.py,
+TensorRT-LLM llmapi/llm_args.py (LoraConfig). Engines without slots load each adapter as it is.
 """
 
 import re
 from dataclasses import replace
 
-from kvplan.errors import CannotTell, InvalidValue
+from kvplan.errors import InvalidValue
 from kvplan.workload import Workload
 
 MAX_ADAPTERS, MAX_RANK = 1024, 4096
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-LOADED_AS_THEY_ARE = ("llama.cpp", "ollama", "transformers", "ideal")
+LOADED_AS_THEY_ARE = ("llama.cpp", "ollama", "transformers", "ideal", "lmdeploy", "tgi")
 WRITTEN = re.compile(r"(?:(\d+)x)?(\d+)", re.IGNORECASE)
 
 
@@ -32,12 +32,12 @@ def ranks_of(text: str) -> tuple[int, ...]:
 def with_adapters(workload: Workload, engine_name: str, ranks: tuple[int, ...]) -> Workload:
     """Return the workload with adapters as the engine keeps them: slots of its own, or as they are.
 
-    Options that are given already stand. Raises InvalidValue for a rank above vLLM's, CannotTell for an
-    engine whose adapters are not planned.
+    Options that are given already stand. Raises InvalidValue for a rank above vLLM's.
     """
     if engine_name in LOADED_AS_THEY_ARE:
         return replace(workload, adapters=ranks)
     rank, count = max(ranks), len(ranks)
+    added: dict[str, object]
     if engine_name == "vllm":
         slots = next((allowed for allowed in VLLM_RANKS if allowed >= rank), 0)
         if not slots:
@@ -50,10 +50,10 @@ def with_adapters(workload: Workload, engine_name: str, ranks: tuple[int, ...]) 
     elif engine_name == "sglang":
         added = {"enable_lora": True, "max_loras_per_batch": count, "max_lora_rank": rank}
     else:
-        raise CannotTell(
-            f"adapters are not planned under {engine_name}",
-            why="its memory for LoRA is not known here",
-            hint="leave out --lora, and leave room for it: --reserve SIZE",
-        )
+        slots_of = {"max_loras": count, "max_lora_rank": rank}
+        said = workload.option("lora_config")
+        config = {**slots_of, **said} if isinstance(said, dict) else slots_of
+        options = {**dict(workload.engine_options), "lora_config": config}
+        return replace(workload, engine_options=tuple(options.items()))
     given = dict(workload.engine_options)
     return replace(workload, engine_options=tuple({**added, **given}.items()))

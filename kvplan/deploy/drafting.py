@@ -1,7 +1,8 @@
 """Separate draft models in an engine's words: which option names one, and what ``--draft`` stands for.
 
 vLLM 0.33 config/speculative.py (before 0.9 flags of its own), SGLang 0.5.23
-srt/arg_groups/speculative_hook.py, llama.cpp common/arg.cpp.
+srt/arg_groups/speculative_hook.py, llama.cpp common/arg.cpp, TensorRT-LLM llmapi/llm_args.py
+(``speculative_model``, until 1.1 ``speculative_model_dir``), LMDeploy 0.18 cli/utils.py.
 """
 
 from collections.abc import Iterable
@@ -10,7 +11,11 @@ from kvplan.errors import CannotTell, OptionClash
 
 # vLLM wants the number of tokens named; its own examples draft five with a separate model.
 VLLM_NUM_TOKENS = 5
-NAMING = ("speculative_model", "speculative_draft_model_path", "model_draft")
+# TensorRT-LLM's ``max_draft_len`` in its examples of EAGLE-3 and of draft models.
+TENSORRT_LLM_NUM_TOKENS = 4
+NAMING = ("speculative_model", "speculative_draft_model_path", "speculative_draft_model", "model_draft")
+# Keys of ``speculative_config`` that name the draft: vLLM's, TensorRT-LLM's.
+CONFIG_KEYS = ("model", "speculative_model", "speculative_model_dir")
 # Engines whose draft is a model of its own beside the first, without an option that names it.
 BESIDE = ("ideal", "transformers")
 
@@ -20,7 +25,7 @@ def draft_named(options: Iterable[tuple[str, object]]) -> str:
     for name, value in options:
         draft = value if name in NAMING else None
         if name == "speculative_config" and isinstance(value, dict):
-            draft = value.get("model")
+            draft = next((value[key] for key in CONFIG_KEYS if value.get(key)), None)
         if isinstance(draft, str) and draft.strip("[]").casefold() not in ("", "ngram"):
             return draft
     return ""
@@ -52,12 +57,24 @@ def draft_options(
         if not any(name == "speculative_algorithm" for name, _ in options):
             options = (*options, ("speculative_algorithm", algorithm))
         return (*options, ("speculative_draft_model_path", draft))
+    if engine_name == "tensorrt-llm":
+        given = dict(options)
+        config = given.pop("speculative_config", None)
+        kind = "Eagle3" if "eagle3" in head else "Eagle" if "eagle" in head else "Draft_Target"
+        usual = {"decoding_type": kind, "max_draft_len": TENSORRT_LLM_NUM_TOKENS}
+        config = {**usual, **(config if isinstance(config, dict) else {}), "speculative_model": draft}
+        return (*given.items(), ("speculative_config", config))
+    if engine_name == "lmdeploy":
+        if not any(name == "speculative_algorithm" for name, _ in options):
+            algorithm = "eagle3" if "eagle3" in head else "dflash" if "dflash" in head else "eagle"
+            options = (*options, ("speculative_algorithm", algorithm))
+        return (*options, ("speculative_draft_model", draft))
     if engine_name in ("llama.cpp", "ollama"):
         return (*options, ("model_draft", draft))
     if engine_name in BESIDE:
         return options
     raise CannotTell(
-        f"a draft model is not planned under {engine_name}",
-        why="its memory for speculative decoding is not known here",
+        f"{engine_name} has no draft models",
+        why="it drafts with n-grams (--speculate), or heads of the model's own repository",
         hint="leave out --draft, and leave room for it: --reserve SIZE",
     )

@@ -6,7 +6,7 @@ Every command asks for it, so what is imported to read one is imported where one
 import os
 from pathlib import Path
 
-from kvplan.errors import InvalidSpec
+from kvplan.errors import InvalidSpec, reason_of
 
 NAMES = ("kvplan.yaml", "kvplan.yml", ".kvplan.yaml")
 SECTION = b"[tool.kvplan"
@@ -58,6 +58,6 @@ def policy_text(path: Path, origin: str) -> str:
     except OSError as error:
         raise InvalidSpec(
             f"{origin}: cannot be read",
-            why=error.strerror or str(error),
+            why=reason_of(error),
             hint="check the path and its permissions",
         ) from None

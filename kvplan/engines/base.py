@@ -14,7 +14,7 @@ from kvplan.device import Device
 from kvplan.errors import UnknownFormat
 from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec
-from kvplan.quantity import Quantity, total
+from kvplan.quantity import Basis, Quantity, total
 from kvplan.workload import Workload
 
 ComponentName = Literal[
@@ -207,6 +207,25 @@ class Plan:
     command_lines: tuple[str, ...] = ()
     details: tuple[tuple[str, object], ...] = field(default=())
 
+    @property
+    def cache_basis(self) -> Basis:
+        """How well the cache's bytes are known."""
+        return self.cache.total.basis
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What of a plan decides whether it fits: its fields of the same names, and nothing to show."""
+
+    model: ModelSpec
+    workload: Workload
+    engine_name: str
+    devices: tuple[DevicePlan, ...]
+    cache_basis: Basis
+    host: tuple[Component, ...] = ()
+    offloaded: bool = False
+    refusals: tuple[Refusal, ...] = ()
+
 
 class Engine(ABC):
     """A policy: how one engine, at one version, turns a model into reserved bytes.
@@ -238,13 +257,42 @@ class Engine(ABC):
         engine could accept; what only this engine refuses is a Refusal in the plan.
         """
 
+    def trial(
+        self,
+        model: ModelSpec,  # noqa: ARG002
+        workload: Workload,  # noqa: ARG002
+        devices: Sequence[Device],  # noqa: ARG002
+    ) -> Trial | None:
+        """Return what decides whether ``plan`` of the same fits, where that costs far less.
+
+        None where the engine knows no shorter way. Raises what ``plan`` raises.
+        """
+        return None
+
+    def kind_of(
+        self,
+        model: ModelSpec,  # noqa: ARG002
+        workload: Workload,  # noqa: ARG002
+        devices: Sequence[Device],  # noqa: ARG002
+    ) -> object | None:
+        """Return all but its size that makes one group of equal devices plan like another, to look up by.
+
+        Of two groups of one kind, the one with more usable memory never does worse. None where the
+        engine does not promise that.
+        """
+        return None
+
     def most_spare_bytes(
         self,
         model: ModelSpec,  # noqa: ARG002
         workload: Workload,  # noqa: ARG002
         devices: Sequence[Device],  # noqa: ARG002
+        *,
+        spilling: bool = False,  # noqa: ARG002
     ) -> int | None:
         """Return an upper bound on the room in the fullest device that costs far less than a plan.
+
+        With ``spilling`` on that in all devices and system memory together.
 
         Negative where no plan can fit. None where the engine knows no such bound, or its plans are
         as cheap. Raises what ``plan`` raises.

@@ -3,11 +3,11 @@
 Source: transformers 5.23 models/aria.
 """
 
+from kvplan.blocks.vision import siglip_encoder
 from kvplan.config import Config
 from kvplan.families.reading import joined
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm
-from kvplan.vision import siglip_encoder
 
 IDEFICS3_DEFAULTS: dict[str, object] = {
     "hidden_size": 1152,

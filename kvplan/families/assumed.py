@@ -4,7 +4,7 @@ Only standard keys are read. Every number that follows is assumed: an upper boun
 any architecture that caches no more than keys and values of all its heads on every layer.
 """
 
-from kvplan.blocks import attention, gated_mlp
+from kvplan.blocks.transformer import attention, gated_mlp
 from kvplan.config import Config
 from kvplan.layers import FullAttention, Layer, LayerGroup
 from kvplan.model import Structure

@@ -5,13 +5,14 @@ heads, Muse gates what attention returns. What they cache is Llama's. Source: tr
 models/diffllama, doge, jetmoe, muse_glimmer, muse_spark.
 """
 
-from kvplan.attention_pattern import FULL, SLIDING, layer_types, window_of
-from kvplan.blocks import attention, experts, router
+from kvplan.blocks.attention_pattern import FULL, SLIDING, layer_types, window_of
+from kvplan.blocks.decoder import Shape, as_stated, block, finish, patterned, shape_of
+from kvplan.blocks.routing import num_experts_of
+from kvplan.blocks.transformer import attention, experts, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, as_stated, block, finish, patterned, shape_of
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, linear, norm
+from kvplan.tensors import Tensor, linear, norm, norms_of
 
 FOUR_NORMS = (
     "input_layernorm",
@@ -19,10 +20,6 @@ FOUR_NORMS = (
     "pre_feedforward_layernorm",
     "post_feedforward_layernorm",
 )
-
-
-def _norms(size: int, *names: str) -> tuple[Tensor, ...]:
-    return tuple(tensor for name in names for tensor in norm(name, size))
 
 
 def diffllama(config: Config) -> Structure:
@@ -75,9 +72,7 @@ def jetmoe(config: Config) -> Structure:
     """
     hidden, kv_heads = config.positive("hidden_size"), config.positive("num_key_value_heads")
     head_dim, width = config.positive("head_dim"), config.positive("intermediate_size")
-    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
-    if active > num_experts:
-        raise config.invalid("num_experts_per_tok", f"is {active}, more than {num_experts} experts")
+    num_experts, active = num_experts_of(config)
     inner = kv_heads * head_dim
     shape = Shape(
         hidden, config.layers(), kv_heads * active, kv_heads, head_dim, config.positive("vocab_size")
@@ -91,7 +86,7 @@ def jetmoe(config: Config) -> Structure:
         Tensor("mlp.bias", (hidden,), "mlp"),
         *experts(hidden, width, num_experts, active, name="mlp"),
         *router(hidden, num_experts, name="mlp.router.layer"),
-        *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+        *norms_of(hidden, "input_layernorm", "post_attention_layernorm"),
     )
     return finish(config, shape, as_stated(config, shape, tensors), tied=True)
 
@@ -112,9 +107,7 @@ def muse_spark_text(config: Config) -> Structure:
     shape = shape_of(config)
     hidden, bias = shape.hidden_size, config.flag("attention_bias", False)
     narrow, width = config.positive("moe_hidden_size"), config.positive("moe_intermediate_size")
-    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
-    if active > num_experts:
-        raise config.invalid("num_experts_per_tok", f"is {active}, more than {num_experts} experts")
+    num_experts, active = num_experts_of(config)
     kinds = config.per_layer("mlp_layer_types", shape.num_layers) or ()
     if any(kind != "sparse" for kind in kinds):
         raise config.invalid("mlp_layer_types", "has a layer that is not 'sparse', which the class lacks")
@@ -134,7 +127,7 @@ def muse_spark_text(config: Config) -> Structure:
         *experts(narrow, width, num_experts, active),
         *norm("mlp.experts.post_expert_norm", narrow),
         *linear("mlp.post_expert_proj", hidden, narrow, "mlp", split="in"),
-        *_norms(hidden, "input_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+        *norms_of(hidden, "input_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
         Tensor("post_attention_residual_gate.gate", (hidden,), "norm"),
         Tensor("post_feedforward_residual_gate.gate", (hidden,), "norm"),
     )

@@ -1,12 +1,11 @@
-"""BERT and its kin: RoBERTa, XLM-R, MPNet, ELECTRA, DistilBERT, ALBERT, DeBERTa-v2.
+"""BERT and its kin: RoBERTa, XLM-R, MPNet, ELECTRA, DistilBERT, ALBERT.
 
 Encoders with learned positions and biases everywhere; embedding models and rerankers are mostly
 these. They cache nothing. Source: transformers 5.23 models/bert, roberta, mpnet, electra,
-distilbert, albert, deberta_v2.
+distilbert, albert.
 """
 
-from kvplan.config import Config
-from kvplan.encoder import (
+from kvplan.blocks.encoder import (
     CHOICES,
     MASKED_LM,
     MODEL,
@@ -22,12 +21,13 @@ from kvplan.encoder import (
     task_of,
     transform,
 )
+from kvplan.config import Config
 from kvplan.layers import Layer, LayerGroup
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm
 
 
-def _layer(
+def encoder_layer(
     hidden: int, width: int, *, query: str = "attention.self.query", names: tuple[str, ...] = ()
 ) -> tuple[Tensor, ...]:
     """Return one post-norm layer: q, k, v, o, two MLP matrices, two norms, all with biases."""
@@ -44,7 +44,7 @@ def _layer(
     )
 
 
-def _embeddings(config: Config, size: int, *, num_positions: int, num_types: int) -> tuple[Tensor, ...]:
+def embedding_tables(config: Config, size: int, *, num_positions: int, num_types: int) -> tuple[Tensor, ...]:
     """Return token, position and segment embeddings and the norm over them."""
     rows = (
         ("embeddings.position_embeddings.weight", num_positions),
@@ -65,13 +65,6 @@ def _embeddings(config: Config, size: int, *, num_positions: int, num_types: int
     )
 
 
-def _heads(config: Config) -> int:
-    hidden, heads = config.positive("hidden_size"), config.positive("num_attention_heads")
-    if hidden % heads:
-        raise config.invalid("num_attention_heads", f"is {heads}, which does not divide hidden_size {hidden}")
-    return heads
-
-
 def _two_layer_classifier(config: Config, hidden: int) -> tuple[Tensor, ...]:
     return (
         *linear("classifier.dense", hidden, hidden, "other", bias=True),
@@ -82,7 +75,8 @@ def _two_layer_classifier(config: Config, hidden: int) -> tuple[Tensor, ...]:
 def bert(config: Config) -> Structure:
     """Read BERT: a pooler where the class classifies or is bare."""
     check_encoder(config)
-    heads, hidden = _heads(config), config.positive("hidden_size")
+    hidden = config.positive("hidden_size")
+    heads = config.heads(hidden)
     tied, vocab = config.flag("tie_word_embeddings", True), config.positive("vocab_size")
     positions = config.positive("max_position_embeddings")
     masked = transform(hidden, hidden, vocab, tied=tied, name="cls.predictions")
@@ -100,14 +94,14 @@ def bert(config: Config) -> Structure:
             QUESTIONS: classifier(config, hidden, "qa_outputs"),
         },
     )
-    embeddings = _embeddings(
+    embeddings = embedding_tables(
         config, hidden, num_positions=positions, num_types=config.integer("type_vocab_size")
     )
     return _closed(config, (*embeddings, *head), heads, tied, positions)
 
 
 def _closed(config: Config, tensors: tuple[Tensor, ...], heads: int, tied: bool, limit: int) -> Structure:
-    layer = _layer(config.positive("hidden_size"), config.positive("intermediate_size"))
+    layer = encoder_layer(config.positive("hidden_size"), config.positive("intermediate_size"))
     groups = (LayerGroup(Layer((), layer), config.layers()),)
     return encoder_structure(config, groups, tensors, heads=heads, tied=tied, context_limit_tokens=limit)
 
@@ -121,7 +115,8 @@ def roberta(config: Config) -> Structure:
 
 def mpnet(config: Config) -> Structure:
     """Read MPNet: RoBERTa without segments, with one table of relative positions."""
-    hidden, heads = config.positive("hidden_size"), _heads(config)
+    hidden = config.positive("hidden_size")
+    heads = config.heads(hidden)
     buckets = config.positive("relative_attention_num_buckets", 32)
     table = Tensor("encoder.relative_attention_bias.weight", (buckets, heads), "position_embedding")
     return _roberta(config, 0, pooled=pooler(hidden), extra=(table,))
@@ -131,7 +126,8 @@ def _roberta(
     config: Config, num_types: int, *, pooled: tuple[Tensor, ...], extra: tuple[Tensor, ...]
 ) -> Structure:
     check_encoder(config)
-    heads, hidden = _heads(config), config.positive("hidden_size")
+    hidden = config.positive("hidden_size")
+    heads = config.heads(hidden)
     tied, vocab = config.flag("tie_word_embeddings", True), config.positive("vocab_size")
     positions = config.positive("max_position_embeddings")
     head = task_of(
@@ -145,7 +141,7 @@ def _roberta(
             QUESTIONS: classifier(config, hidden, "qa_outputs"),
         },
     )
-    embeddings = _embeddings(config, hidden, num_positions=positions, num_types=num_types)
+    embeddings = embedding_tables(config, hidden, num_positions=positions, num_types=num_types)
     unused = config.integer("pad_token_id", 1) + 1
     return _closed(config, (*embeddings, *extra, *head), heads, tied, max(0, positions - unused))
 
@@ -153,7 +149,8 @@ def _roberta(
 def electra(config: Config) -> Structure:
     """Read ELECTRA: narrow embeddings projected up; a discriminator's or a generator's head."""
     check_encoder(config)
-    heads, hidden = _heads(config), config.positive("hidden_size")
+    hidden = config.positive("hidden_size")
+    heads = config.heads(hidden)
     size, vocab = config.positive("embedding_size", 128), config.positive("vocab_size")
     tied, positions = config.flag("tie_word_embeddings", True), config.positive("max_position_embeddings")
     head = task_of(
@@ -170,7 +167,7 @@ def electra(config: Config) -> Structure:
             QUESTIONS: classifier(config, hidden, "qa_outputs"),
         },
     )
-    embeddings = _embeddings(
+    embeddings = embedding_tables(
         config, size, num_positions=positions, num_types=config.integer("type_vocab_size")
     )
     up = linear("embeddings_project", hidden, size, "other", bias=True) if size != hidden else ()
@@ -179,7 +176,8 @@ def electra(config: Config) -> Structure:
 
 def distilbert(config: Config) -> Structure:
     """Read DistilBERT: BERT without segments or pooler, its sizes in words of its own."""
-    heads, hidden = _heads(config), config.positive("hidden_size")
+    hidden = config.positive("hidden_size")
+    heads = config.heads(hidden)
     width, vocab = config.positive("hidden_dim"), config.positive("vocab_size")
     tied, positions = config.flag("tie_word_embeddings", True), config.positive("max_position_embeddings")
     head = task_of(
@@ -195,8 +193,8 @@ def distilbert(config: Config) -> Structure:
             QUESTIONS: classifier(config, hidden, "qa_outputs"),
         },
     )
-    embeddings = _embeddings(config, hidden, num_positions=positions, num_types=0)
-    groups = (LayerGroup(Layer((), _layer(hidden, width)), config.layers()),)
+    embeddings = embedding_tables(config, hidden, num_positions=positions, num_types=0)
+    groups = (LayerGroup(Layer((), encoder_layer(hidden, width)), config.layers()),)
     return encoder_structure(
         config, groups, (*embeddings, *head), heads=heads, tied=tied, context_limit_tokens=positions
     )
@@ -205,7 +203,8 @@ def distilbert(config: Config) -> Structure:
 def albert(config: Config) -> Structure:
     """Read ALBERT: all layers run the same few sets of weights, which are stored once."""
     check_encoder(config)
-    heads, hidden = _heads(config), config.positive("hidden_size")
+    hidden = config.positive("hidden_size")
+    heads = config.heads(hidden)
     size, vocab = config.positive("embedding_size", 128), config.positive("vocab_size")
     tied, positions = config.flag("tie_word_embeddings", True), config.positive("max_position_embeddings")
     pooled = pooler(hidden, "pooler")
@@ -220,97 +219,11 @@ def albert(config: Config) -> Structure:
         },
     )
     num_sets = config.layers("num_hidden_groups", 1) * config.layers("inner_group_num", 1)
-    shared = _layer(hidden, config.positive("intermediate_size")) * num_sets
-    embeddings = _embeddings(
+    shared = encoder_layer(hidden, config.positive("intermediate_size")) * num_sets
+    embeddings = embedding_tables(
         config, size, num_positions=positions, num_types=config.integer("type_vocab_size")
     )
     up = linear("encoder.embedding_hidden_mapping_in", hidden, size, "other", bias=True)
     groups = (LayerGroup(Layer(()), config.layers()),)
     tensors = (*embeddings, *up, *shared, *head)
     return encoder_structure(config, groups, tensors, heads=heads, tied=tied, context_limit_tokens=positions)
-
-
-def deberta_v2(config: Config) -> Structure:
-    """Read DeBERTa-v2 and v3: disentangled attention with one table of relative positions."""
-    check_encoder(config)
-    heads, hidden = _heads(config), config.positive("hidden_size")
-    size, vocab = config.positive("embedding_size", hidden), config.positive("vocab_size")
-    tied, positions = config.flag("tie_word_embeddings", True), config.positive("max_position_embeddings")
-    if not config.flag("legacy", True):
-        raise config.invalid("legacy", "is false: only the published head is known")
-    if config.positive("attention_head_size", hidden // heads) != hidden // heads:
-        raise config.invalid("attention_head_size", "is not hidden_size over the heads")
-    pool = config.positive("pooler_hidden_size", hidden)
-    head = task_of(
-        config,
-        {
-            MODEL: (),
-            MASKED_LM: transform(hidden, size, vocab, tied=tied, name="cls.predictions"),
-            SEQUENCE: (*pooler(pool), *classifier(config, pool)),
-            TOKENS: classifier(config, hidden),
-            QUESTIONS: classifier(config, hidden, "qa_outputs"),
-        },
-    )
-    num_positions = positions if config.flag("position_biased_input", True) else 0
-    embeddings = tuple(
-        tensor
-        for tensor in _embeddings(
-            config, size, num_positions=num_positions, num_types=config.integer("type_vocab_size", 0)
-        )
-        if tensor.role != "norm"
-    )
-    up = linear("embeddings.embed_proj", hidden, size, "other") if size != hidden else ()
-    tensors = (*embeddings, *up, *norm("embeddings.LayerNorm", hidden, bias=True))
-    layer = _layer(
-        hidden,
-        config.positive("intermediate_size"),
-        names=tuple(f"attention.self.{name}_proj" for name in ("query", "key", "value")),
-    )
-    if config.flag("relative_attention", False):
-        tensors += _relative_positions(config, hidden, positions)
-        layer += _position_projections(config, hidden)
-    if "layer_norm" in config.text("norm_rel_ebd", "none").lower():
-        tensors += norm("encoder.LayerNorm", hidden, bias=True)
-    kernel = config.integer("conv_kernel_size", 0)
-    if kernel:
-        groups = config.positive("conv_groups", 1)
-        if hidden % groups:
-            raise config.invalid("conv_groups", f"is {groups}, which does not divide hidden_size {hidden}")
-        tensors += (
-            Tensor("encoder.conv.conv.weight", (hidden, hidden // groups, kernel), "other"),
-            Tensor("encoder.conv.conv.bias", (hidden,), "other"),
-            *norm("encoder.conv.LayerNorm", hidden, bias=True),
-        )
-    return encoder_structure(
-        config,
-        (LayerGroup(Layer((), layer), config.layers()),),
-        (*tensors, *head),
-        heads=heads,
-        tied=tied,
-        context_limit_tokens=positions,
-    )
-
-
-def _relative_positions(config: Config, hidden: int, positions: int) -> tuple[Tensor, ...]:
-    """Return the table of 2 x position_buckets (or of twice the furthest distance) rows."""
-    rows = positions
-    for key in ("max_relative_positions", "position_buckets"):
-        value = config.raw(key)
-        if isinstance(value, int) and value > 0:
-            rows = config.positive(key)
-    return (Tensor("encoder.rel_embeddings.weight", (2 * rows, hidden), "position_embedding"),)
-
-
-def _position_projections(config: Config, hidden: int) -> tuple[Tensor, ...]:
-    """Return the projections of relative positions, which v2 and v3 share with the tokens'."""
-    if config.flag("share_att_key", False):
-        return ()
-    said = config.raw("pos_att_type")
-    kinds = said.split("|") if isinstance(said, str) else list(config.texts("pos_att_type") or ())
-    kinds = [kind.strip().lower() for kind in kinds]
-    tensors: tuple[Tensor, ...] = ()
-    if "c2p" in kinds:
-        tensors += linear("attention.self.pos_key_proj", hidden, hidden, "attention", bias=True)
-    if "p2c" in kinds:
-        tensors += linear("attention.self.pos_query_proj", hidden, hidden, "attention", bias=True)
-    return tensors

@@ -3,11 +3,11 @@
 Source: transformers 5.23 models/modernbert_decoder. Its window is half of ``local_attention``.
 """
 
-from kvplan.attention_pattern import FULL, SLIDING, layer_types
-from kvplan.blocks import attention
+from kvplan.blocks.attention_pattern import FULL, SLIDING, layer_types
+from kvplan.blocks.decoder import attention_cache, by_index, fixed_head_dim, num_labels, shape_of
+from kvplan.blocks.encoder import task_of
+from kvplan.blocks.transformer import attention
 from kvplan.config import Config
-from kvplan.decoder import attention_cache, by_index, fixed_head_dim, num_labels, shape_of
-from kvplan.encoder import task_of
 from kvplan.layers import Layer
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, embedding, linear, norm

@@ -1,22 +1,19 @@
-"""The decoders of 2019 to 2023: GPT-2, GPT-J, GPT-NeoX, BLOOM, OPT, CodeGen, Falcon, MPT, StarCoder.
+"""The other decoders of 2020 to 2023: BLOOM, OPT, Falcon, Persimmon, MPT, BioGPT, XGLM.
 
-LayerNorms with biases, ungated MLPs of four times the width, learned or no positions, and the first
-multi-query caches. transformers 5.23 models/*; class defaults as there.
+LayerNorms with biases, ungated MLPs of four times the width, learned positions or none.
+transformers 5.23 models/*; class defaults as there.
 """
 
-from kvplan.blocks import attention, plain_mlp
+from kvplan.blocks.decoder import Shape, finish, uniform
+from kvplan.blocks.transformer import attention, plain_mlp
 from kvplan.config import Config
-from kvplan.decoder import Shape, finish, uniform
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, linear, norm
+from kvplan.tensors import Tensor, linear, norm, norms_of
 
 
-def _norms(size: int, *names: str, bias: bool = True) -> tuple[Tensor, ...]:
-    return tuple(tensor for name in names for tensor in norm(name, size, bias=bias))
-
-
-def _fused(shape: Shape, name: str, out: str, *, bias: bool) -> tuple[Tensor, ...]:
+def fused_attention(shape: Shape, name: str, out: str, *, bias: bool) -> tuple[Tensor, ...]:
+    """Return q, k and v as one matrix ``name``, and the projection ``out``."""
     rows = (shape.num_attention_heads + 2 * shape.num_key_value_heads) * shape.head_dim
     return (
         *linear(name, rows, shape.hidden_size, "attention", bias=bias, split="out"),
@@ -31,159 +28,26 @@ def _fused(shape: Shape, name: str, out: str, *, bias: bool) -> tuple[Tensor, ..
     )
 
 
-def _positions(count: int, size: int) -> Tensor:
+def position_table(count: int, size: int) -> Tensor:
+    """Return a table of learned positions."""
     return Tensor("position_embeddings.weight", (count, size), "position_embedding")
 
 
-def _multi_head(config: Config) -> Shape:
-    hidden, heads = config.positive("hidden_size"), config.positive("num_attention_heads")
-    if hidden % heads:
-        raise config.invalid("num_attention_heads", f"is {heads}, which does not divide hidden_size {hidden}")
+def multi_head_shape(config: Config) -> Shape:
+    """Return the shape of a decoder whose heads all have keys and values of their own."""
+    hidden = config.positive("hidden_size")
+    heads = config.heads(hidden)
     return Shape(hidden, config.layers(), heads, heads, hidden // heads, config.positive("vocab_size"))
-
-
-def gpt2(config: Config) -> Structure:
-    """Read GPT-2: learned positions, fused qkv, biases everywhere, tied."""
-    shape = _multi_head(config)
-    hidden = shape.hidden_size
-    tensors = (
-        *_fused(shape, "attn.c_attn", "attn.c_proj", bias=True),
-        *plain_mlp(
-            hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.c_fc", down="mlp.c_proj"
-        ),
-        *_norms(hidden, "ln_1", "ln_2"),
-    )
-    positions = config.positive("max_position_embeddings", 1024)
-    return finish(
-        config,
-        shape,
-        uniform(shape, tensors),
-        tied=True,
-        norm_bias=True,
-        extra=(_positions(positions, hidden),),
-        context_limit_tokens=positions,
-    )
-
-
-def gpt_bigcode(config: Config) -> Structure:
-    """Read StarCoder 1 (GPT-BigCode): GPT-2 with one KV head unless ``multi_query`` is off."""
-    shape = _multi_head(config)
-    kv_heads = 1 if config.flag("multi_query", True) else shape.num_attention_heads
-    shape = Shape(
-        shape.hidden_size,
-        shape.num_layers,
-        shape.num_attention_heads,
-        kv_heads,
-        shape.head_dim,
-        shape.vocab_size,
-    )
-    hidden = shape.hidden_size
-    tensors = (
-        *_fused(shape, "attn.c_attn", "attn.c_proj", bias=True),
-        *plain_mlp(
-            hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.c_fc", down="mlp.c_proj"
-        ),
-        *_norms(hidden, "ln_1", "ln_2"),
-    )
-    positions = config.positive("max_position_embeddings", 1024)
-    return finish(
-        config,
-        shape,
-        uniform(shape, tensors),
-        tied=True,
-        norm_bias=True,
-        extra=(_positions(positions, hidden),),
-        context_limit_tokens=positions,
-    )
-
-
-def gptj(config: Config) -> Structure:
-    """Read GPT-J: a parallel block with one norm, no attention biases, a biased head."""
-    shape = _multi_head(config)
-    hidden = shape.hidden_size
-    heads = shape.num_attention_heads
-    tensors = (
-        *attention(hidden, heads, heads, shape.head_dim, name="attn"),
-        *plain_mlp(
-            hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.fc_in", down="mlp.fc_out"
-        ),
-        *_norms(hidden, "ln_1"),
-    )
-    return finish(config, shape, uniform(shape, tensors), tied=False, norm_bias=True, head_bias=True)
-
-
-def codegen(config: Config) -> Structure:
-    """Read CodeGen: GPT-J with fused qkv."""
-    shape = _multi_head(config)
-    hidden = shape.hidden_size
-    tensors = (
-        *_fused(shape, "attn.qkv_proj", "attn.out_proj", bias=False),
-        *plain_mlp(
-            hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.fc_in", down="mlp.fc_out"
-        ),
-        *_norms(hidden, "ln_1"),
-    )
-    return finish(config, shape, uniform(shape, tensors), tied=False, norm_bias=True, head_bias=True)
-
-
-def gpt_neo(config: Config) -> Structure:
-    """Read GPT-Neo: its local layers mask a window, but transformers caches their full length."""
-    shape = _multi_head(config)
-    hidden = shape.hidden_size
-    heads = shape.num_attention_heads
-    projections = tuple(
-        tensor
-        for name in ("q_proj", "k_proj", "v_proj")
-        for tensor in linear(
-            f"attn.attention.{name}", heads * shape.head_dim, hidden, "attention", split="out"
-        )
-    )
-    tensors = (
-        *projections,
-        *linear("attn.attention.out_proj", hidden, hidden, "attention", bias=True, split="in"),
-        *plain_mlp(
-            hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.c_fc", down="mlp.c_proj"
-        ),
-        *_norms(hidden, "ln_1", "ln_2"),
-    )
-    positions = config.positive("max_position_embeddings", 2048)
-    return finish(
-        config,
-        shape,
-        uniform(shape, tensors),
-        tied=True,
-        norm_bias=True,
-        extra=(_positions(positions, hidden),),
-        context_limit_tokens=positions,
-    )
-
-
-def gpt_neox(config: Config) -> Structure:
-    """Read GPT-NeoX and Pythia: fused qkv, biases everywhere, untied."""
-    shape = _multi_head(config)
-    hidden = shape.hidden_size
-    bias = config.flag("attention_bias", True)
-    tensors = (
-        *_fused(shape, "attention.query_key_value", "attention.dense", bias=bias),
-        *plain_mlp(
-            hidden,
-            config.positive("intermediate_size", 24_576),
-            up="mlp.dense_h_to_4h",
-            down="mlp.dense_4h_to_h",
-        ),
-        *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
-    )
-    return finish(config, shape, uniform(shape, tensors), tied=False, norm_bias=True)
 
 
 def bloom(config: Config) -> Structure:
     """Read BLOOM: ALiBi, fused qkv, a norm after the embedding, tied; no trained limit but its sequence."""
-    shape = _multi_head(config)
+    shape = multi_head_shape(config)
     hidden = shape.hidden_size
     tensors = (
-        *_fused(shape, "self_attention.query_key_value", "self_attention.dense", bias=True),
+        *fused_attention(shape, "self_attention.query_key_value", "self_attention.dense", bias=True),
         *plain_mlp(hidden, 4 * hidden, up="mlp.dense_h_to_4h", down="mlp.dense_4h_to_h"),
-        *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+        *norms_of(hidden, "input_layernorm", "post_attention_layernorm", bias=True),
     )
     return finish(
         config,
@@ -191,26 +55,26 @@ def bloom(config: Config) -> Structure:
         uniform(shape, tensors),
         tied=True,
         norm_bias=True,
-        extra=_norms(hidden, "word_embeddings_layernorm"),
+        extra=norms_of(hidden, "word_embeddings_layernorm", bias=True),
     )
 
 
 def opt(config: Config) -> Structure:
     """Read OPT: learned positions with an offset of two, biases, an embedding that may be narrower."""
-    shape = _multi_head(config)
+    shape = multi_head_shape(config)
     hidden = shape.hidden_size
     bias = config.flag("enable_bias", True)
     width = config.positive("word_embed_proj_dim", hidden)
     affine = config.flag("layer_norm_elementwise_affine", True)
     heads = shape.num_attention_heads
-    norms = _norms(hidden, "self_attn_layer_norm", "final_layer_norm") if affine else ()
+    norms = norms_of(hidden, "self_attn_layer_norm", "final_layer_norm", bias=True) if affine else ()
     tensors = (
         *attention(hidden, heads, heads, shape.head_dim, qkv_bias=bias, o_bias=bias),
         *plain_mlp(hidden, config.positive("intermediate_size", 3072), bias=bias, up="fc1", down="fc2"),
         *norms,
     )
     positions = config.positive("max_position_embeddings", 2048)
-    extra: tuple[Tensor, ...] = (_positions(positions + 2, hidden),)
+    extra: tuple[Tensor, ...] = (position_table(positions + 2, hidden),)
     if width != hidden:
         extra += (
             *linear("project_in", hidden, width, "other"),
@@ -234,7 +98,7 @@ def opt(config: Config) -> Structure:
 
 def falcon(config: Config) -> Structure:
     """Read Falcon: one KV head (7B) or groups (40B, 180B), fused qkv, a parallel block, tied."""
-    plain = _multi_head(config)
+    plain = multi_head_shape(config)
     heads = plain.num_attention_heads
     grouped = config.flag("new_decoder_architecture", False)
     if grouped:
@@ -245,13 +109,13 @@ def falcon(config: Config) -> Structure:
     hidden = shape.hidden_size
     bias = config.flag("bias", False)
     if not config.flag("parallel_attn", True):
-        norms = _norms(hidden, "input_layernorm", "post_attention_layernorm")
+        norms = norms_of(hidden, "input_layernorm", "post_attention_layernorm", bias=True)
     elif config.integer("num_ln_in_parallel_attn", 2 if grouped else 1) == 2:
-        norms = _norms(hidden, "ln_attn", "ln_mlp")
+        norms = norms_of(hidden, "ln_attn", "ln_mlp", bias=True)
     else:
-        norms = _norms(hidden, "input_layernorm")
+        norms = norms_of(hidden, "input_layernorm", bias=True)
     tensors = (
-        *_fused(shape, "self_attention.query_key_value", "self_attention.dense", bias=bias),
+        *fused_attention(shape, "self_attention.query_key_value", "self_attention.dense", bias=bias),
         *plain_mlp(
             hidden,
             config.positive("intermediate_size", 4 * hidden),
@@ -266,16 +130,16 @@ def falcon(config: Config) -> Structure:
 
 def persimmon(config: Config) -> Structure:
     """Read Persimmon: fused qkv with biases and norms on query and key heads."""
-    shape = _multi_head(config)
+    shape = multi_head_shape(config)
     hidden = shape.hidden_size
-    qk = _norms(shape.head_dim, "self_attn.q_layernorm", "self_attn.k_layernorm")
+    qk = norms_of(shape.head_dim, "self_attn.q_layernorm", "self_attn.k_layernorm", bias=True)
     tensors = (
-        *_fused(shape, "self_attn.query_key_value", "self_attn.dense", bias=True),
+        *fused_attention(shape, "self_attn.query_key_value", "self_attn.dense", bias=True),
         *(qk if config.flag("qk_layernorm", True) else ()),
         *plain_mlp(
             hidden, config.positive("intermediate_size"), up="mlp.dense_h_to_4h", down="mlp.dense_4h_to_h"
         ),
-        *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+        *norms_of(hidden, "input_layernorm", "post_attention_layernorm", bias=True),
     )
     return finish(config, shape, uniform(shape, tensors), tied=False, norm_bias=True)
 
@@ -286,7 +150,7 @@ def mpt(config: Config) -> Structure:
     llm-foundry can vary heads, widths, biases and positions; transformers' class cannot and ignores
     those keys, so a file that uses them is refused.
     """
-    shape = _multi_head(config)
+    shape = multi_head_shape(config)
     hidden = shape.hidden_size
     varied = config.positive("expansion_ratio", 4) != 4 or not config.flag("no_bias", True)
     attn = config.sub("attn_config")
@@ -305,18 +169,18 @@ def mpt(config: Config) -> Structure:
             hint="report the model",
         )
     tensors = (
-        *_fused(shape, "attn.Wqkv", "attn.out_proj", bias=False),
+        *fused_attention(shape, "attn.Wqkv", "attn.out_proj", bias=False),
         *plain_mlp(hidden, 4 * hidden, bias=False, up="ffn.up_proj", down="ffn.down_proj"),
-        *_norms(hidden, "norm_1", "norm_2", bias=False),
+        *norms_of(hidden, "norm_1", "norm_2", bias=False),
     )
     return finish(config, shape, uniform(shape, tensors), tied=True)
 
 
 def biogpt(config: Config) -> Structure:
     """Read BioGPT: OPT's layer and its positions with an offset of two, tied."""
-    shape = _multi_head(config)
+    shape = multi_head_shape(config)
     positions = config.positive("max_position_embeddings", 1024)
-    extra = (_positions(positions + 2, shape.hidden_size),)
+    extra = (position_table(positions + 2, shape.hidden_size),)
     return _fairseq(config, shape, config.positive("intermediate_size"), extra, positions)
 
 
@@ -335,7 +199,7 @@ def _fairseq(config: Config, shape: Shape, width: int, extra: tuple[Tensor, ...]
     tensors = (
         *attention(hidden, heads, heads, shape.head_dim, qkv_bias=True, o_bias=True),
         *plain_mlp(hidden, width, up="fc1", down="fc2"),
-        *_norms(hidden, "self_attn_layer_norm", "final_layer_norm"),
+        *norms_of(hidden, "self_attn_layer_norm", "final_layer_norm", bias=True),
     )
     return finish(
         config,

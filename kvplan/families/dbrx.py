@@ -3,9 +3,9 @@
 Source: transformers 5.23 models/dbrx.
 """
 
-from kvplan.blocks import attention, experts, router
+from kvplan.blocks.decoder import finish, shape_of, uniform
+from kvplan.blocks.transformer import attention, experts, router
 from kvplan.config import Config
-from kvplan.decoder import finish, shape_of, uniform
 from kvplan.model import Structure
 from kvplan.tensors import norm
 

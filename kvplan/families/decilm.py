@@ -5,9 +5,9 @@ attention or the MLP is gone or a single matrix, and how wide the MLP is. Source
 configuration_decilm.py and modeling_decilm.py of nvidia/Llama-3_3-Nemotron-Super-49B-v1.
 """
 
-from kvplan.blocks import attention, gated_mlp
+from kvplan.blocks.decoder import Shape, by_index, finish
+from kvplan.blocks.transformer import attention, gated_mlp
 from kvplan.config import Config
-from kvplan.decoder import Shape, by_index, finish
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.layers import Cache, FullAttention, Layer, SlidingWindow
 from kvplan.model import Structure

@@ -6,65 +6,22 @@ deepseek_v32, glm_moe_dsa); DeepSeek-MoE-16B (v1) with plain attention from its 
 
 from collections.abc import Callable
 
-from kvplan.attention_pattern import unknown_layer_type
-from kvplan.blocks import attention, experts, gated_mlp, latent_attention, router
+from kvplan.blocks.attention_pattern import unknown_layer_type
+from kvplan.blocks.decoder import TWO_NORMS, Shape, attention_cache, by_index, finish, shape_of
+from kvplan.blocks.latent import latent_attention, latent_cache, latent_shape
+from kvplan.blocks.routing import num_experts_of
+from kvplan.blocks.transformer import attention, experts, gated_mlp, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, attention_cache, by_index, finish, shape_of
 from kvplan.errors import UnsupportedArchitecture
-from kvplan.layers import LatentAttention, Layer, LayerGroup
+from kvplan.layers import Layer, LayerGroup
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, linear, norm
-
-
-def _shape(config: Config) -> Shape:
-    # head_dim in these files is the rotary part and sizes nothing here.
-    hidden_size = config.positive("hidden_size")
-    heads = config.positive("num_attention_heads")
-    return Shape(
-        hidden_size,
-        config.layers(),
-        heads,
-        heads,
-        max(1, hidden_size // heads),
-        config.positive("vocab_size"),
-    )
-
-
-def _norms(hidden_size: int) -> tuple[Tensor, ...]:
-    return (*norm("input_layernorm", hidden_size), *norm("post_attention_layernorm", hidden_size))
-
-
-def _latent(config: Config, shape: Shape) -> tuple[Tensor, ...]:
-    return latent_attention(
-        shape.hidden_size,
-        shape.num_attention_heads,
-        kv_lora_rank=config.positive("kv_lora_rank"),
-        qk_rope_head_dim=config.positive("qk_rope_head_dim"),
-        qk_nope_head_dim=config.positive("qk_nope_head_dim"),
-        v_head_dim=config.positive("v_head_dim"),
-        q_lora_rank=config.integer("q_lora_rank", None),
-        bias=config.flag("attention_bias", False),
-    )
-
-
-def _cache(config: Config, index_head_dim: int = 0) -> LatentAttention:
-    return LatentAttention(
-        num_attention_heads=config.positive("num_attention_heads"),
-        kv_lora_rank=config.positive("kv_lora_rank"),
-        qk_rope_head_dim=config.positive("qk_rope_head_dim"),
-        qk_nope_head_dim=config.positive("qk_nope_head_dim"),
-        v_head_dim=config.positive("v_head_dim"),
-        index_head_dim=index_head_dim,
-    )
+from kvplan.tensors import Tensor, linear, norm, norms_of
 
 
 def _feed_forward(config: Config, hidden_size: int, *, is_sparse: bool) -> tuple[Tensor, ...]:
     if not is_sparse:
         return gated_mlp(hidden_size, config.positive("intermediate_size"))
-    num_experts = config.positive("num_experts")
-    active = config.positive("num_experts_per_tok")
-    if active > num_experts:
-        raise config.invalid("num_experts_per_tok", f"is {active}, more than {num_experts} experts")
+    num_experts, active = num_experts_of(config)
     expert_size = config.positive("moe_intermediate_size")
     num_shared = config.integer("n_shared_experts", 0)
     shared: tuple[Tensor, ...] = ()
@@ -170,9 +127,9 @@ def _mla_model(
     more_norms: tuple[Tensor, ...] = (),
     sparse_norms: tuple[Tensor, ...] = (),
 ) -> Structure:
-    shape = _shape(config)
-    latent = _latent(config, shape)
-    norms = (*_norms(shape.hidden_size), *more_norms)
+    shape = latent_shape(config)
+    latent = latent_attention(config, latent_cache(config), q_lora_rank=config.integer("q_lora_rank", None))
+    norms = (*norms_of(shape.hidden_size, *TWO_NORMS), *more_norms)
     made: dict[tuple[bool, bool], Layer] = {}
 
     def make(index: int) -> Layer:
@@ -183,9 +140,8 @@ def _mla_model(
             feed_forward = _feed_forward(config, shape.hidden_size, is_sparse=is_sparse)
             if is_sparse:
                 feed_forward += sparse_norms
-            index_head_dim = config.positive("index_head_dim") if has_index else 0
             made[key] = Layer(
-                (_cache(config, index_head_dim),), (*latent, *index_tensors, *feed_forward, *norms)
+                (latent_cache(config, has_index=has_index),), (*latent, *index_tensors, *feed_forward, *norms)
             )
         return made[key]
 
@@ -222,7 +178,7 @@ def deepseek_v1(config: Config) -> Structure:
         feed_forward = _feed_forward(config, shape.hidden_size, is_sparse=_is_sparse(config, index))
         return Layer(
             (attention_cache(shape, "full_attention", 0),),
-            (*attention_tensors, *feed_forward, *_norms(shape.hidden_size)),
+            (*attention_tensors, *feed_forward, *norms_of(shape.hidden_size, *TWO_NORMS)),
         )
 
     return finish(config, shape, by_index(shape.num_layers, make), tied=False)

@@ -4,10 +4,11 @@ transformers 5.23 models/deepseek_v4. ``compress_ratios`` says for each layer wh
 window alone (0), a compressed row every 4 tokens with an indexer, or every 128 tokens.
 """
 
-from kvplan.attention_pattern import unknown_layer_type
-from kvplan.blocks import experts, gated_mlp, router
+from kvplan.blocks.attention_pattern import unknown_layer_type
+from kvplan.blocks.decoder import Shape, by_index, finish
+from kvplan.blocks.routing import num_experts_of
+from kvplan.blocks.transformer import experts, gated_mlp, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, by_index, finish
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.layers import CompressedAttention, Layer, LayerGroup
 from kvplan.model import Structure
@@ -45,9 +46,7 @@ def deepseek_v4(config: Config) -> Structure:
     shape = Shape(hidden, config.layers(), heads, 1, head_dim, config.positive("vocab_size"))
     window = config.positive("sliding_window", 128)
     ratios = _ratios(config, shape.num_layers)
-    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
-    if active > num_experts:
-        raise config.invalid("num_experts_per_tok", f"is {active}, more than {num_experts} experts")
+    num_experts, active = num_experts_of(config)
     width = config.positive("moe_intermediate_size")
     common = (
         *_attention(config, hidden, heads, head_dim),

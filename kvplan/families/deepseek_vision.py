@@ -3,12 +3,12 @@
 Source: transformers 5.23 models/deepseek_vl, deepseek_vl_hybrid.
 """
 
+from kvplan.blocks.sam import sam_encoder, sam_neck, sam_reduction
+from kvplan.blocks.vision import as_vision, siglip
 from kvplan.config import Config
 from kvplan.families.reading import joined
 from kvplan.model import Structure
-from kvplan.sam import sam_encoder, sam_neck, sam_reduction
 from kvplan.tensors import Tensor, linear
-from kvplan.vision import as_vision, siglip
 
 
 def deepseek_vl(config: Config) -> Structure:

@@ -4,27 +4,44 @@ transformers 5.23 models/*; families without a class there follow the modeling f
 repository: ChatGLM, Qwen v1, Baichuan.
 """
 
-from kvplan.attention_pattern import FULL, every_nth_full, layer_types, marked, window_of
-from kvplan.blocks import attention, gated_mlp, plain_mlp
+from kvplan.blocks.attention_pattern import FULL, every_nth_full, layer_types, marked, window_of
+from kvplan.blocks.decoder import (
+    TWO_NORMS,
+    Shape,
+    as_stated,
+    attention_of,
+    finish,
+    fixed_head_dim,
+    patterned,
+    shape_of,
+)
+from kvplan.blocks.transformer import gated_mlp, plain_mlp
 from kvplan.config import Config
-from kvplan.decoder import Shape, as_stated, finish, fixed_head_dim, patterned, shape_of
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, linear, norm
+from kvplan.tensors import Tensor, linear, norms_of
 
 
-def _attention(shape: Shape, *, qkv_bias: bool = False, o_bias: bool = False) -> tuple[Tensor, ...]:
-    return attention(
+def _ungated(config: Config, shape: Shape, *, bias: bool) -> tuple[Tensor, ...]:
+    """Return an MLP without gate, with biases where the config says, else as ``bias`` has it."""
+    return plain_mlp(
         shape.hidden_size,
-        shape.num_attention_heads,
-        shape.num_key_value_heads,
-        shape.head_dim,
-        qkv_bias=qkv_bias,
-        o_bias=o_bias,
+        config.positive("intermediate_size"),
+        bias=config.flag("mlp_bias", bias),
+        up="mlp.up_proj",
+        down="mlp.down_proj",
     )
 
 
-def _norms(size: int, *names: str, bias: bool = False) -> tuple[Tensor, ...]:
-    return tuple(tensor for name in names for tensor in norm(name, size, bias=bias))
+def _squared_relu(config: Config, *, bias: bool) -> Structure:
+    """Read LayerNorms with biases around attention and an ungated MLP, which have them by ``bias``."""
+    shape = shape_of(config)
+    has_bias = config.flag("attention_bias", bias)
+    tensors = (
+        *attention_of(shape, qkv_bias=has_bias, o_bias=has_bias),
+        *_ungated(config, shape, bias=bias),
+        *norms_of(shape.hidden_size, *TWO_NORMS, bias=True),
+    )
+    return finish(config, shape, as_stated(config, shape, tensors), tied=False, norm_bias=True)
 
 
 def cohere(config: Config) -> Structure:
@@ -38,10 +55,10 @@ def cohere(config: Config) -> Structure:
             Tensor("self_attn.k_norm.weight", (shape.num_key_value_heads, shape.head_dim), "norm"),
         )
     tensors = (
-        *_attention(shape, qkv_bias=bias, o_bias=bias),
+        *attention_of(shape, qkv_bias=bias, o_bias=bias),
         *qk,
         *gated_mlp(shape.hidden_size, config.positive("intermediate_size")),
-        *_norms(shape.hidden_size, "input_layernorm"),
+        *norms_of(shape.hidden_size, "input_layernorm"),
     )
     return finish(config, shape, as_stated(config, shape, tensors), tied=True)
 
@@ -54,9 +71,9 @@ def cohere2(config: Config) -> Structure:
     if kinds is None:
         kinds = every_nth_full(shape.num_layers, config.positive("sliding_window_pattern", 4))
     tensors = (
-        *_attention(shape, qkv_bias=bias, o_bias=bias),
+        *attention_of(shape, qkv_bias=bias, o_bias=bias),
         *gated_mlp(shape.hidden_size, config.positive("intermediate_size")),
-        *_norms(shape.hidden_size, "input_layernorm"),
+        *norms_of(shape.hidden_size, "input_layernorm"),
     )
     return finish(config, shape, patterned(shape, kinds, window_of(config, kinds), tensors), tied=True)
 
@@ -66,7 +83,7 @@ def starcoder2(config: Config) -> Structure:
     shape = shape_of(config)
     bias = config.flag("use_bias", True)
     tensors = (
-        *_attention(shape, qkv_bias=bias, o_bias=bias),
+        *attention_of(shape, qkv_bias=bias, o_bias=bias),
         *plain_mlp(
             shape.hidden_size,
             config.positive("intermediate_size"),
@@ -74,7 +91,7 @@ def starcoder2(config: Config) -> Structure:
             up="mlp.c_fc",
             down="mlp.c_proj",
         ),
-        *_norms(shape.hidden_size, "input_layernorm", "post_attention_layernorm", bias=True),
+        *norms_of(shape.hidden_size, *TWO_NORMS, bias=True),
     )
     return finish(config, shape, as_stated(config, shape, tensors), tied=True, norm_bias=True)
 
@@ -91,10 +108,10 @@ def stablelm(config: Config) -> Structure:
     if not config.flag("use_parallel_residual", False):
         names.append("post_attention_layernorm")
     tensors = (
-        *_attention(shape, qkv_bias=qkv_bias),
+        *attention_of(shape, qkv_bias=qkv_bias),
         *qk,
         *gated_mlp(shape.hidden_size, config.positive("intermediate_size")),
-        *_norms(shape.hidden_size, *names, bias=True),
+        *norms_of(shape.hidden_size, *names, bias=True),
     )
     return finish(config, shape, as_stated(config, shape, tensors), tied=False, norm_bias=True)
 
@@ -116,30 +133,17 @@ def _glm(config: Config, *, sandwich: bool) -> Structure:
     if sandwich:
         names += ["post_self_attn_layernorm", "post_mlp_layernorm"]
     tensors = (
-        *_attention(shape, qkv_bias=config.flag("attention_bias", True)),
+        *attention_of(shape, qkv_bias=config.flag("attention_bias", True)),
         *linear("mlp.gate_up_proj", 2 * width, shape.hidden_size, "mlp", split="out"),
         *linear("mlp.down_proj", shape.hidden_size, width, "mlp", split="in"),
-        *_norms(shape.hidden_size, *names),
+        *norms_of(shape.hidden_size, *names),
     )
     return finish(config, shape, as_stated(config, shape, tensors), tied=False)
 
 
 def nemotron(config: Config) -> Structure:
     """Read Nemotron-4 and Minitron: LayerNorms with biases, a squared-ReLU MLP without gate."""
-    shape = shape_of(config)
-    bias = config.flag("attention_bias", False)
-    tensors = (
-        *_attention(shape, qkv_bias=bias, o_bias=bias),
-        *plain_mlp(
-            shape.hidden_size,
-            config.positive("intermediate_size"),
-            bias=config.flag("mlp_bias", False),
-            up="mlp.up_proj",
-            down="mlp.down_proj",
-        ),
-        *_norms(shape.hidden_size, "input_layernorm", "post_attention_layernorm", bias=True),
-    )
-    return finish(config, shape, as_stated(config, shape, tensors), tied=False, norm_bias=True)
+    return _squared_relu(config, bias=False)
 
 
 def apertus(config: Config) -> Structure:
@@ -147,18 +151,12 @@ def apertus(config: Config) -> Structure:
     shape = shape_of(config)
     bias = config.flag("attention_bias", False)
     tensors = (
-        *_attention(shape, qkv_bias=bias, o_bias=bias),
-        *_norms(shape.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
-        *plain_mlp(
-            shape.hidden_size,
-            config.positive("intermediate_size"),
-            bias=config.flag("mlp_bias", False),
-            up="mlp.up_proj",
-            down="mlp.down_proj",
-        ),
+        *attention_of(shape, qkv_bias=bias, o_bias=bias),
+        *norms_of(shape.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
+        *_ungated(config, shape, bias=False),
         Tensor("mlp.act_fn.alpha_p", (1,), "mlp"),
         Tensor("mlp.act_fn.alpha_n", (1,), "mlp"),
-        *_norms(shape.hidden_size, "attention_layernorm", "feedforward_layernorm"),
+        *norms_of(shape.hidden_size, "attention_layernorm", "feedforward_layernorm"),
     )
     return finish(config, shape, as_stated(config, shape, tensors), tied=False)
 
@@ -168,7 +166,7 @@ def olmo(config: Config) -> Structure:
     shape = shape_of(config)
     bias = config.flag("attention_bias", False)
     tensors = (
-        *_attention(shape, qkv_bias=bias, o_bias=bias),
+        *attention_of(shape, qkv_bias=bias, o_bias=bias),
         *gated_mlp(shape.hidden_size, config.positive("intermediate_size")),
     )
     return finish(config, shape, as_stated(config, shape, tensors), tied=False, final_norm=False)
@@ -179,35 +177,16 @@ def arcee(config: Config) -> Structure:
     shape = shape_of(config)
     bias = config.flag("attention_bias", False)
     tensors = (
-        *_attention(shape, qkv_bias=bias, o_bias=bias),
-        *plain_mlp(
-            shape.hidden_size,
-            config.positive("intermediate_size"),
-            bias=config.flag("mlp_bias", False),
-            up="mlp.up_proj",
-            down="mlp.down_proj",
-        ),
-        *_norms(shape.hidden_size, "input_layernorm", "post_attention_layernorm"),
+        *attention_of(shape, qkv_bias=bias, o_bias=bias),
+        *_ungated(config, shape, bias=False),
+        *norms_of(shape.hidden_size, *TWO_NORMS),
     )
     return finish(config, shape, as_stated(config, shape, tensors), tied=False)
 
 
 def jais2(config: Config) -> Structure:
     """Read Jais 2: Nemotron's layer, LayerNorms and a squared-ReLU MLP, with biases by default."""
-    shape = shape_of(config)
-    bias = config.flag("attention_bias", True)
-    tensors = (
-        *_attention(shape, qkv_bias=bias, o_bias=bias),
-        *plain_mlp(
-            shape.hidden_size,
-            config.positive("intermediate_size"),
-            bias=config.flag("mlp_bias", True),
-            up="mlp.up_proj",
-            down="mlp.down_proj",
-        ),
-        *_norms(shape.hidden_size, "input_layernorm", "post_attention_layernorm", bias=True),
-    )
-    return finish(config, shape, as_stated(config, shape, tensors), tied=False, norm_bias=True)
+    return _squared_relu(config, bias=True)
 
 
 def nanochat(config: Config) -> Structure:
@@ -215,7 +194,7 @@ def nanochat(config: Config) -> Structure:
     shape = shape_of(config)
     bias = config.flag("attention_bias", False)
     tensors = (
-        *_attention(shape, qkv_bias=bias, o_bias=bias),
+        *attention_of(shape, qkv_bias=bias, o_bias=bias),
         *plain_mlp(shape.hidden_size, config.positive("intermediate_size"), bias=False),
     )
     return finish(config, shape, as_stated(config, shape, tensors), tied=False, final_norm=False)
@@ -228,10 +207,10 @@ def exaone4(config: Config) -> Structure:
     if kinds is None:
         kinds = _exaone4_kinds(config, shape.num_layers)
     tensors = (
-        *_attention(shape),
-        *_norms(shape.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
+        *attention_of(shape),
+        *norms_of(shape.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
         *gated_mlp(shape.hidden_size, config.positive("intermediate_size")),
-        *_norms(shape.hidden_size, "post_attention_layernorm", "post_feedforward_layernorm"),
+        *norms_of(shape.hidden_size, "post_attention_layernorm", "post_feedforward_layernorm"),
     )
     return finish(config, shape, patterned(shape, kinds, window_of(config, kinds), tensors), tied=False)
 
@@ -269,7 +248,7 @@ def chatglm(config: Config) -> Structure:
         *linear("self_attention.dense", hidden, heads * shape.head_dim, "attention", bias=bias, split="in"),
         *linear("mlp.dense_h_to_4h", 2 * width, hidden, "mlp", bias=bias, split="out"),
         *linear("mlp.dense_4h_to_h", hidden, width, "mlp", bias=bias, split="in"),
-        *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+        *norms_of(hidden, *TWO_NORMS),
     )
     return finish(config, shape, as_stated(config, shape, tensors), tied=False)
 
@@ -287,7 +266,7 @@ def qwen1(config: Config) -> Structure:
         *linear("mlp.w1", half, hidden, "mlp", bias=bias, split="out"),
         *linear("mlp.w2", half, hidden, "mlp", bias=bias, split="out"),
         *linear("mlp.c_proj", hidden, half, "mlp", bias=bias, split="in"),
-        *_norms(hidden, "ln_1", "ln_2"),
+        *norms_of(hidden, "ln_1", "ln_2"),
     )
     return finish(config, shape, as_stated(config, shape, tensors), tied=False)
 
@@ -300,6 +279,6 @@ def baichuan(config: Config) -> Structure:
         *linear("self_attn.W_pack", 3 * hidden, hidden, "attention", split="out"),
         *linear("self_attn.o_proj", hidden, hidden, "attention", split="in"),
         *gated_mlp(hidden, config.positive("intermediate_size")),
-        *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+        *norms_of(hidden, *TWO_NORMS),
     )
     return finish(config, shape, as_stated(config, shape, tensors), tied=False)

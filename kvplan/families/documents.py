@@ -3,12 +3,12 @@
 Source: transformers 5.23 models/got_ocr2, pp_chart2table, paddleocr_vl, video_llama_3, lighton_ocr.
 """
 
+from kvplan.blocks.sam import sam_encoder
+from kvplan.blocks.vision import pixtral, siglip_encoder
 from kvplan.config import Config
 from kvplan.families.reading import joined
 from kvplan.model import Structure
-from kvplan.sam import sam_encoder
 from kvplan.tensors import Tensor, linear, norm
-from kvplan.vision import pixtral, siglip_encoder
 
 PADDLE_TOWER: dict[str, object] = {
     "hidden_size": 1152,

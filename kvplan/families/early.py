@@ -3,18 +3,17 @@
 Every head has keys and values of its own. Source: transformers 5.23 models/openai, ctrl, gpt_neox_japanese.
 """
 
-from kvplan.blocks import plain_mlp
+from kvplan.blocks.decoder import Shape, as_stated, by_index, finish, shape_of, uniform
+from kvplan.blocks.transformer import plain_mlp
 from kvplan.config import Config
-from kvplan.decoder import Shape, as_stated, by_index, finish, shape_of, uniform
 from kvplan.layers import Layer, LayerGroup
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm
 
 
 def _shape(config: Config) -> Shape:
-    hidden, heads = config.positive("hidden_size"), config.positive("num_attention_heads")
-    if hidden % heads:
-        raise config.invalid("num_attention_heads", f"is {heads}, which does not divide hidden_size {hidden}")
+    hidden = config.positive("hidden_size")
+    heads = config.heads(hidden)
     return Shape(hidden, config.layers(), heads, heads, hidden // heads, config.positive("vocab_size"))
 
 

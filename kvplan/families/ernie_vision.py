@@ -3,15 +3,16 @@
 A token's kind picks the set; both are stored. Source: transformers 5.23 models/ernie4_5_vl_moe.
 """
 
-from kvplan.attention_pattern import FULL, unknown_layer_type
-from kvplan.blocks import attention, experts, gated_mlp, router
+from kvplan.blocks.attention_pattern import FULL, unknown_layer_type
+from kvplan.blocks.decoder import attention_cache, by_index, finish, shape_of
+from kvplan.blocks.routing import num_experts_of
+from kvplan.blocks.transformer import attention, experts, gated_mlp, router
+from kvplan.blocks.vision import as_vision
 from kvplan.config import Config
-from kvplan.decoder import attention_cache, by_index, finish, shape_of
 from kvplan.families.reading import joined
 from kvplan.layers import Layer
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm, repeat
-from kvplan.vision import as_vision
 
 
 def ernie4_5_vl_moe_text(config: Config) -> Structure:
@@ -21,9 +22,7 @@ def ernie4_5_vl_moe_text(config: Config) -> Structure:
     widths = config.integers("moe_intermediate_size") or (1536, 512)
     if len(widths) != 2 or min(widths) < 1:
         raise config.invalid("moe_intermediate_size", "is not a pair of sizes")
-    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
-    if active > num_experts:
-        raise config.invalid("moe_k", f"is {active}, more than {num_experts} experts")
+    num_experts, active = num_experts_of(config)
     shared = widths[0] * config.positive("moe_num_shared_experts", 2)
     text, image = (
         (

@@ -1,36 +1,22 @@
-"""More mixtures of experts: AFMoE, Laguna, MiMo-V2, MiniMax-M3, LongCat-Flash, MiniCPM3.
+"""More mixtures of experts: AFMoE, Laguna, MiMo-V2, MiniMax-M3.
 
-transformers 5.23 models/afmoe, laguna, mimo_v2_flash, minimax_m3_vl, longcat_flash; MiniCPM3 from its
-own repository (openbmb modeling_minicpm.py).
+transformers 5.23 models/afmoe, laguna, mimo_v2_flash, minimax_m3_vl.
 """
 
-from kvplan.attention_pattern import FULL, SLIDING, layer_types, unknown_layer_type
-from kvplan.blocks import attention, experts, gated_mlp, latent_attention, router
+from kvplan.blocks.attention_pattern import FULL, SLIDING, layer_types
+from kvplan.blocks.decoder import Shape, attention_cache, by_index, finish, shape_of
+from kvplan.blocks.routing import routed_mlp, stated_sparse
+from kvplan.blocks.transformer import attention, gated_mlp
 from kvplan.config import Config
-from kvplan.decoder import Shape, attention_cache, by_index, finish, shape_of
-from kvplan.layers import FullAttention, LatentAttention, Layer, SlidingWindow
+from kvplan.layers import FullAttention, Layer, SlidingWindow
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, linear, norm
-
-
-def _norms(size: int, *names: str) -> tuple[Tensor, ...]:
-    return tuple(tensor for name in names for tensor in norm(name, size))
-
-
-def _routed(config: Config, hidden: int, width: int) -> tuple[Tensor, ...]:
-    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
-    if active > num_experts:
-        raise config.invalid("num_experts_per_tok", f"is {active}, more than {num_experts} experts")
-    return (*experts(hidden, width, num_experts, active), *router(hidden, num_experts))
+from kvplan.tensors import Tensor, linear, norms_of
 
 
 def _sparse_layers(config: Config, num_layers: int, default_dense: int) -> tuple[bool, ...]:
-    kinds = config.per_layer("mlp_layer_types", num_layers)
-    if kinds is not None:
-        for kind in kinds:
-            if kind not in ("sparse", "dense"):
-                raise unknown_layer_type(config, kind)
-        return tuple(kind == "sparse" for kind in kinds)
+    stated = stated_sparse(config, num_layers)
+    if stated is not None:
+        return stated
     freq = config.raw("moe_layer_freq")
     if isinstance(freq, list) and len(freq) >= num_layers:
         return tuple(bool(flag) for flag in freq[:num_layers])
@@ -58,16 +44,16 @@ def afmoe(config: Config) -> Structure:
             qkv_bias=bias,
             o_bias=bias,
         ),
-        *_norms(shape.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
+        *norms_of(shape.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
         *linear("self_attn.gate_proj", inner, hidden, "attention", split="out"),
-        *_norms(
+        *norms_of(
             hidden, "input_layernorm", "post_attention_layernorm", "pre_mlp_layernorm", "post_mlp_layernorm"
         ),
     )
     num_shared = config.integer("num_shared_experts", 2)
     sparse = (
         *common,
-        *_routed(config, hidden, width),
+        *routed_mlp(config, hidden, width),
         Tensor("mlp.expert_bias", (config.positive("num_experts"),), "router"),
     )
     if num_shared:
@@ -111,14 +97,14 @@ def laguna(config: Config) -> Structure:
         )
         tensors = (
             *attention(hidden, heads, own.num_key_value_heads, own.head_dim, qkv_bias=bias, o_bias=bias),
-            *_norms(own.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
-            *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+            *norms_of(own.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
+            *norms_of(hidden, "input_layernorm", "post_attention_layernorm"),
         )
         # modeling_laguna.py: anything but true and "per-head" gates each element.
         rows = heads if per_head else heads * own.head_dim
         tensors += linear("self_attn.g_proj", rows, hidden, "attention", split="out")
         if sparse[index]:
-            tensors += _routed(config, hidden, config.positive("moe_intermediate_size"))
+            tensors += routed_mlp(config, hidden, config.positive("moe_intermediate_size"))
             tensors += (
                 Tensor("mlp.gate.e_score_correction_bias", (config.positive("num_experts"),), "router"),
             )
@@ -172,12 +158,12 @@ def mimo_v2(config: Config) -> Structure:
         bias = config.flag("attention_bias", False)
         tensors = (
             *attention(hidden, heads, kv_heads, head_dim, v_head_dim=v_dim, qkv_bias=bias),
-            *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+            *norms_of(hidden, "input_layernorm", "post_attention_layernorm"),
         )
         if in_window and sinks_in_window:
             tensors += (Tensor("self_attn.sinks", (heads,), "attention", split="out"),)
         if sparse[index]:
-            tensors += _routed(config, hidden, config.positive("moe_intermediate_size"))
+            tensors += routed_mlp(config, hidden, config.positive("moe_intermediate_size"))
         else:
             tensors += gated_mlp(hidden, config.positive("intermediate_size"))
         return Layer((cache,), tensors)
@@ -220,114 +206,20 @@ def minimax_m3(config: Config) -> Structure:
         cache = FullAttention(heads, kv_heads, shape.head_dim, shape.head_dim, index_dim if has_index else 0)
         tensors = (
             *attention(hidden, heads, kv_heads, shape.head_dim),
-            *_norms(shape.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
-            *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+            *norms_of(shape.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
+            *norms_of(hidden, "input_layernorm", "post_attention_layernorm"),
         )
         if has_index:
             tensors += (
                 *linear("self_attn.indexer.q_proj", index_heads * index_dim, hidden, "indexer"),
                 *linear("self_attn.indexer.k_proj", index_dim, hidden, "indexer"),
-                *_norms(index_dim, "self_attn.indexer.q_norm", "self_attn.indexer.k_norm"),
+                *norms_of(index_dim, "self_attn.indexer.q_norm", "self_attn.indexer.k_norm"),
             )
         if sparse[index]:
-            tensors += _routed(config, hidden, config.positive("intermediate_size"))
+            tensors += routed_mlp(config, hidden, config.positive("intermediate_size"))
             tensors += gated_mlp(hidden, shared, name="mlp.shared_experts", role="shared_expert")
         else:
             tensors += gated_mlp(hidden, config.positive("dense_intermediate_size"))
         return Layer((cache,), tensors)
 
     return finish(config, shape, by_index(shape.num_layers, make), tied=False)
-
-
-def _latent_parts(
-    config: Config, hidden: int, heads: int, name: str
-) -> tuple[tuple[Tensor, ...], LatentAttention]:
-    rank, rope = config.positive("kv_lora_rank"), config.positive("qk_rope_head_dim")
-    nope, v_dim = config.positive("qk_nope_head_dim"), config.positive("v_head_dim")
-    tensors = latent_attention(
-        hidden,
-        heads,
-        kv_lora_rank=rank,
-        qk_rope_head_dim=rope,
-        qk_nope_head_dim=nope,
-        v_head_dim=v_dim,
-        q_lora_rank=config.integer("q_lora_rank", None),
-        bias=config.flag("attention_bias", False),
-        name=name,
-    )
-    return tensors, LatentAttention(heads, rank, rope, nope, v_dim)
-
-
-def longcat_flash(config: Config) -> Structure:
-    """Read LongCat-Flash: every layer has two attentions, two MLPs, and experts some of which do nothing.
-
-    transformers 5.23 gives the zero experts rows in the fused gate-and-up matrix, so they count there.
-    """
-    hidden, heads = config.positive("hidden_size"), config.positive("num_attention_heads")
-    num_layers = config.layers("num_hidden_layers")
-    shape = Shape(hidden, num_layers, heads, heads, max(1, hidden // heads), config.positive("vocab_size"))
-    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
-    num_zero = config.integer("zero_expert_num", 256)
-    query_dim = config.positive("qk_nope_head_dim") + config.positive("qk_rope_head_dim")
-    if config.integer("qk_head_dim", query_dim) != query_dim:
-        raise config.invalid(
-            "qk_head_dim", f"is {config.integer('qk_head_dim')}, but its parts add up to {query_dim}"
-        )
-    width = config.positive("expert_ffn_hidden_size")
-    dense_width = config.positive("intermediate_size")
-    if active > num_experts + num_zero:
-        raise config.invalid("moe_topk", f"is {active}, more than {num_experts + num_zero} experts")
-    first, cache = _latent_parts(config, hidden, heads, "self_attn.0")
-    second, _ = _latent_parts(config, hidden, heads, "self_attn.1")
-    every = num_experts + num_zero
-    tensors = (
-        *first,
-        *second,
-        Tensor("mlp.experts.*.gate_proj.weight", (width, hidden), "expert", every, active, "out"),
-        Tensor("mlp.experts.*.up_proj.weight", (width, hidden), "expert", every, active, "out"),
-        Tensor(
-            "mlp.experts.*.down_proj.weight",
-            (hidden, width),
-            "expert",
-            num_experts,
-            min(active, num_experts),
-            "in",
-        ),
-        *router(hidden, every, name="mlp.router.classifier", bias=config.flag("router_bias", False)),
-        *gated_mlp(hidden, dense_width, name="mlps.0"),
-        *gated_mlp(hidden, dense_width, name="mlps.1"),
-        *_norms(
-            hidden,
-            "input_layernorm.0",
-            "input_layernorm.1",
-            "post_attention_layernorm.0",
-            "post_attention_layernorm.1",
-        ),
-    )
-    layer = Layer((cache, cache), tensors)
-    return finish(config, shape, by_index(num_layers, lambda _: layer), tied=False)
-
-
-def minicpm3(config: Config) -> Structure:
-    """Read MiniCPM3, whose first files leave out the size of a value head: hidden / heads.
-
-    Source: openbmb/MiniCPM3-4B modeling_minicpm.py.
-    """
-    size = config.positive("hidden_size") // config.positive("num_attention_heads")
-    return youtu(config.behind({"v_head_dim": max(1, size)}))
-
-
-def youtu(config: Config) -> Structure:
-    """Read Youtu-LLM (and MiniCPM3): latent attention around a dense MLP, tied."""
-    hidden, heads = config.positive("hidden_size"), config.positive("num_attention_heads")
-    shape = Shape(
-        hidden, config.layers(), heads, heads, max(1, hidden // heads), config.positive("vocab_size")
-    )
-    latent, cache = _latent_parts(config, hidden, heads, "self_attn")
-    tensors = (
-        *latent,
-        *gated_mlp(hidden, config.positive("intermediate_size"), bias=config.flag("mlp_bias", False)),
-        *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
-    )
-    layer = Layer((cache,), tensors)
-    return finish(config, shape, by_index(shape.num_layers, lambda _: layer), tied=True)

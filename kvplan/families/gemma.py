@@ -6,13 +6,13 @@ configuration_gemma2.py, configuration_gemma3.py (Gemma3TextConfig).
 
 from dataclasses import replace
 
-from kvplan.attention_pattern import alternating, every_nth_full, layer_types, window_of
-from kvplan.blocks import attention, gated_mlp
+from kvplan.blocks.attention_pattern import alternating, every_nth_full, layer_types, window_of
+from kvplan.blocks.decoder import Shape, as_stated, block, finish, patterned, shape_of
+from kvplan.blocks.transformer import attention, gated_mlp
 from kvplan.config import Config
-from kvplan.decoder import Shape, as_stated, block, finish, patterned, shape_of
 from kvplan.layers import Layer, LayerGroup
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, norm
+from kvplan.tensors import Tensor, norm, norms_of
 
 
 def _block(config: Config, shape: Shape, *, sandwich: bool, qk_norm: bool) -> tuple[Tensor, ...]:
@@ -34,7 +34,7 @@ def _block(config: Config, shape: Shape, *, sandwich: bool, qk_norm: bool) -> tu
         ),
         *extra,
         *gated_mlp(shape.hidden_size, config.positive("intermediate_size")),
-        *(tensor for name in names for tensor in norm(name, shape.hidden_size)),
+        *norms_of(shape.hidden_size, *names),
     )
 
 

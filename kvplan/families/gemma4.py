@@ -1,35 +1,31 @@
-"""Gemma 3n and Gemma 4: layers that read another's cache, wider global heads, per-layer embeddings.
+"""Gemma 4: layers that read another's cache, wider global heads, per-layer embeddings.
 
-transformers 5.23 models/gemma3n, models/gemma4. Of the last ``num_kv_shared_layers`` none has keys or
-values of its own; Gemma 4's global layers have larger heads and may use their keys as values, which
-are cached twice all the same.
+transformers 5.23 models/gemma4. Of the last ``num_kv_shared_layers`` none has keys or values of its
+own; the global layers have larger heads and may use their keys as values, which are cached twice all
+the same.
 """
 
-from kvplan.attention_pattern import FULL, SLIDING, layer_types
-from kvplan.audio import conformer
-from kvplan.blocks import experts, gated_mlp
+from kvplan.blocks.attention_pattern import FULL, SLIDING, layer_types
+from kvplan.blocks.audio import conformer
+from kvplan.blocks.decoder import Shape, by_index, finish, shape_of
+from kvplan.blocks.routing import num_experts_of
+from kvplan.blocks.transformer import experts, gated_mlp
 from kvplan.config import Config
-from kvplan.decoder import Shape, by_index, finish, shape_of
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.families.multimodal import with_tensors
 from kvplan.families.reading import text_structure
 from kvplan.layers import FullAttention, Layer, SharedCache, SlidingWindow
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, linear, norm, repeat, with_role
+from kvplan.tensors import Tensor, linear, norm, norms_of, repeat, with_role
 
 # Bins of the spectrum that the ears hear.
 SPECTRUM_BINS = 128
-# Parameters of the towers that timm builds by name (timm 1.0.31, without the pooling head).
-TIMM_PARAMETERS = {"mobilenetv5_300m_enc": 294_126_912}
 
 
-def _norms(size: int, *names: str) -> tuple[Tensor, ...]:
-    return tuple(tensor for name in names for tensor in norm(name, size))
-
-
-def _projections(
+def attention_tensors(
     shape: Shape, head_dim: int, kv_heads: int, *, has_kv: bool, has_v: bool, bias: bool
 ) -> tuple[Tensor, ...]:
+    """Return q, k, v and o with a norm on the heads of queries and keys; what a layer has none of, not."""
     heads, hidden = shape.num_attention_heads, shape.hidden_size
     tensors = (
         *linear("self_attn.q_proj", heads * head_dim, hidden, "attention", bias=bias, split="out"),
@@ -46,9 +42,10 @@ def _projections(
     return (*tensors, *norm("self_attn.k_norm", head_dim))
 
 
-def _cache(
+def cache_of(
     kind: str, shape: Shape, head_dim: int, kv_heads: int, window: int, *, shared: bool
 ) -> FullAttention | SlidingWindow | SharedCache:
+    """Return what a layer of this kind caches, or whose cache it reads."""
     heads = shape.num_attention_heads
     owner: FullAttention | SlidingWindow = FullAttention(heads, kv_heads, head_dim, head_dim)
     if kind == SLIDING:
@@ -56,7 +53,7 @@ def _cache(
     return SharedCache(owner) if shared else owner
 
 
-def _per_layer_inputs(
+def per_layer_inputs(
     config: Config, shape: Shape, size: int
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Return (tensors of each layer, tensors outside) of the per-layer embeddings."""
@@ -92,7 +89,7 @@ def gemma4_text(config: Config) -> Structure:
     window = config.positive("sliding_window", 512)
     width = config.positive("intermediate_size")
     double = config.flag("use_double_wide_mlp", False)
-    each, outside = _per_layer_inputs(config, shape, config.integer("hidden_size_per_layer_input", 256))
+    each, outside = per_layer_inputs(config, shape, config.integer("hidden_size_per_layer_input", 256))
     routed = _routed(config, hidden) if config.flag("enable_moe_block", False) else ()
     names = [
         "input_layernorm",
@@ -122,12 +119,12 @@ def gemma4_text(config: Config) -> Structure:
             kv_heads = own.positive("num_key_value_heads", kv_heads)
         has_v = not (tied_values and kind == FULL)
         return Layer(
-            (_cache(kind, shape, head_dim, kv_heads, window, shared=shared),),
+            (cache_of(kind, shape, head_dim, kv_heads, window, shared=shared),),
             (
-                *_projections(shape, head_dim, kv_heads, has_kv=not shared, has_v=has_v, bias=bias),
+                *attention_tensors(shape, head_dim, kv_heads, has_kv=not shared, has_v=has_v, bias=bias),
                 *gated_mlp(hidden, width * (2 if double and shared else 1)),
                 *routed,
-                *_norms(hidden, *names),
+                *norms_of(hidden, *names),
                 *each,
             ),
         )
@@ -156,74 +153,13 @@ def _overrides(config: Config) -> dict[int, Config]:
 
 
 def _routed(config: Config, hidden: int) -> tuple[Tensor, ...]:
-    num_experts = config.positive("num_experts")
-    active = config.positive("num_experts_per_tok")
-    if active > num_experts:
-        raise config.invalid("top_k_experts", f"is {active}, more than {num_experts} experts")
+    num_experts, active = num_experts_of(config)
     return (
         *experts(hidden, config.positive("moe_intermediate_size"), num_experts, active, name="experts"),
         *linear("router.proj", num_experts, hidden, "router"),
         Tensor("router.scale", (hidden,), "router"),
         Tensor("router.per_expert_scale", (num_experts,), "router"),
     )
-
-
-def gemma3n_text(config: Config) -> Structure:
-    """Read Gemma 3n's text model: AltUp, LAuReL and per-layer embeddings around shared caches."""
-    shape = shape_of(config, head_dim=256, vocab_size=262_400)
-    hidden = shape.hidden_size
-    kinds = layer_types(config, shape.num_layers)
-    if kinds is None:
-        kinds = tuple(FULL if (index + 1) % 5 == 0 else SLIDING for index in range(shape.num_layers))
-    bias = config.flag("attention_bias", False)
-    num_shared = config.integer("num_kv_shared_layers", 15)
-    window = config.positive("sliding_window", 512)
-    num_inputs = config.positive("altup_num_inputs", 4)
-    rank = config.positive("laurel_rank", 64)
-    each, outside = _per_layer_inputs(config, shape, config.positive("hidden_size_per_layer_input", 256))
-    widths = (
-        config.integers("intermediate_size") if isinstance(config.raw("intermediate_size"), list) else None
-    )
-    if widths is not None and len(widths) < shape.num_layers:
-        raise config.invalid("intermediate_size", f"names {len(widths)} of {shape.num_layers} layers")
-    around = (
-        Tensor("altup.correct_output_scale", (hidden,), "other"),
-        *linear("altup.correction_coefs", num_inputs, num_inputs, "other"),
-        *linear("altup.prediction_coefs", num_inputs * num_inputs, num_inputs, "other"),
-        *linear("altup.modality_router", num_inputs, hidden, "other"),
-        *norm("altup.router_norm", hidden),
-        *linear("laurel.linear_left", rank, hidden, "other"),
-        *linear("laurel.linear_right", hidden, rank, "other"),
-        *norm("laurel.post_laurel_norm", hidden),
-    )
-
-    def make(index: int) -> Layer:
-        shared = index >= shape.num_layers - num_shared
-        kv_heads, head_dim = shape.num_key_value_heads, shape.head_dim
-        width = widths[index] if widths is not None else config.positive("intermediate_size", 16_384)
-        return Layer(
-            (_cache(kinds[index], shape, head_dim, kv_heads, window, shared=shared),),
-            (
-                *_projections(shape, head_dim, kv_heads, has_kv=not shared, has_v=True, bias=bias),
-                *gated_mlp(hidden, width),
-                *_norms(
-                    hidden,
-                    "input_layernorm",
-                    "post_attention_layernorm",
-                    "pre_feedforward_layernorm",
-                    "post_feedforward_layernorm",
-                ),
-                *around,
-                *each,
-            ),
-        )
-
-    projections = tuple(
-        tensor
-        for name in ("model.altup_projections", "model.altup_unembed_projections")
-        for tensor in repeat(linear(name, hidden, hidden, "other"), num_inputs - 1)
-    )
-    return finish(config, shape, by_index(shape.num_layers, make), tied=True, extra=(*outside, *projections))
 
 
 def gemma4(config: Config) -> Structure:
@@ -264,7 +200,7 @@ def _audio(config: Config, text_size: int) -> tuple[Tensor, ...]:
         config.layers(default=12),
         config.positive("num_attention_heads", 8),
         config.positive("conv_kernel_size", 5),
-        _two(config, "subsampling_conv_channels"),
+        two_sizes(config, "subsampling_conv_channels"),
         SPECTRUM_BINS,
     )
     return (
@@ -274,60 +210,12 @@ def _audio(config: Config, text_size: int) -> tuple[Tensor, ...]:
     )
 
 
-def _two(config: Config, key: str) -> tuple[int, int]:
+def two_sizes(config: Config, key: str) -> tuple[int, int]:
+    """Return the two channel counts of the ears' convolutions. Raises InvalidSpec for another number."""
     sizes = config.integers(key) or (128, 32)
     if len(sizes) != 2 or min(sizes) < 1:
         raise config.invalid(key, "is not two sizes")
     return sizes[0], sizes[1]
-
-
-def gemma3n(config: Config) -> Structure:
-    """Read Gemma 3n with its eyes (timm's MobileNetV5) and ears."""
-    text = config.sub("text_config")
-    if text is None:
-        raise config.missing("text_config")
-    tied = config.flag("tie_word_embeddings", True)
-    structure = text_structure(text.override({"tie_word_embeddings": tied}), "gemma3n_text")
-    vision, audio = config.sub("vision_config"), config.sub("audio_config")
-    vision = vision if vision is not None else config.with_only({})
-    audio = audio if audio is not None else config.with_only({})
-    name = vision.text("architecture", "mobilenetv5_300m_enc")
-    if name not in TIMM_PARAMETERS:
-        raise UnsupportedArchitecture(
-            f"{config.origin}: vision tower '{name}' is not known",
-            why="its weights could be any size",
-            hint="plan the text model alone, or report the model",
-        )
-    size, heard = structure.hidden_size, audio.positive("hidden_size", 1536)
-    ear = conformer(
-        heard,
-        audio.layers("conf_num_hidden_layers", 12),
-        audio.positive("conf_num_attention_heads", 8),
-        audio.positive("conf_conv_kernel_size", 5),
-        _two(audio, "sscp_conv_channel_size"),
-        audio.positive("input_feat_size", SPECTRUM_BINS),
-    )
-    return with_tensors(
-        structure,
-        (
-            Tensor(f"vision_tower.{name}", (TIMM_PARAMETERS[name],), "vision"),
-            *_embedder("embed_vision", vision, 2048, size),
-            *ear,
-            *_embedder("embed_audio", audio, 1536, size),
-        ),
-    )
-
-
-def _embedder(name: str, config: Config, default: int, text_size: int) -> tuple[Tensor, ...]:
-    """Return what brings a sense into the text's space: its own words, two norms, one projection."""
-    width = config.positive("hidden_size", default)
-    tensors = (
-        Tensor(f"{name}.embedding.weight", (config.positive("vocab_size", 128), width), "projector"),
-        *norm(f"{name}.hard_embedding_norm", width),
-        *norm(f"{name}.soft_embedding_norm", width),
-        *linear(f"{name}.embedding_projection", text_size, width, "projector"),
-    )
-    return with_role(tensors, "projector")
 
 
 def _vision(config: Config, text_size: int) -> tuple[Tensor, ...]:
@@ -342,9 +230,11 @@ def _vision(config: Config, text_size: int) -> tuple[Tensor, ...]:
         *linear("self_attn.k_proj", rows, hidden, "vision"),
         *linear("self_attn.v_proj", rows, hidden, "vision"),
         *linear("self_attn.o_proj", hidden, heads * head_dim, "vision"),
-        *_norms(head_dim, "self_attn.q_norm", "self_attn.k_norm"),
+        *norms_of(head_dim, "self_attn.q_norm", "self_attn.k_norm"),
         *gated_mlp(hidden, config.positive("intermediate_size", 3072), role="vision"),
-        *_norms(hidden, "input_layernorm", "post_attention_layernorm", "pre_feedforward", "post_feedforward"),
+        *norms_of(
+            hidden, "input_layernorm", "post_attention_layernorm", "pre_feedforward", "post_feedforward"
+        ),
     )
     tower = (
         *linear("patch_embedder.input_proj", hidden, 3 * patch * patch, "vision"),

@@ -6,11 +6,11 @@ Source: transformers 5.23 models/glm4v, models/glm4v_moe, models/glm_ocr.
 from collections.abc import Callable
 from dataclasses import replace
 
+from kvplan.blocks.vision import as_vision
 from kvplan.config import Config
 from kvplan.families.reading import text_structure
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm, repeat
-from kvplan.vision import as_vision
 
 
 def glm4v(config: Config) -> Structure:
@@ -88,9 +88,7 @@ def _tower(config: Config) -> tuple[Tensor, ...]:
 
 def _ocr_tower(config: Config) -> tuple[Tensor, ...]:
     hidden, out = config.positive("hidden_size", 1024), config.positive("out_hidden_size", 1536)
-    heads = config.positive("num_heads", 16)
-    if hidden % heads:
-        raise config.invalid("num_heads", f"is {heads}, which does not divide hidden_size {hidden}")
+    heads = config.heads(hidden, "num_heads", 16)
     patch, merge = config.positive("patch_size", 14), config.positive("spatial_merge_size", 2)
     bias, width = config.flag("attention_bias", True), config.positive("intermediate_size", 4096)
     channels, frames = config.positive("in_channels", 3), config.positive("temporal_patch_size", 2)

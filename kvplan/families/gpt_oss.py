@@ -4,10 +4,10 @@ transformers 5.23 models/gpt_oss: the experts' gate and up projections are one m
 every projection of attention has a bias, and each query head has a learned sink.
 """
 
-from kvplan.attention_pattern import alternating, layer_types, window_of
-from kvplan.blocks import attention, experts, router
+from kvplan.blocks.attention_pattern import alternating, layer_types, window_of
+from kvplan.blocks.decoder import finish, patterned, shape_of
+from kvplan.blocks.transformer import attention, experts, router
 from kvplan.config import Config
-from kvplan.decoder import finish, patterned, shape_of
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, norm
 

@@ -4,7 +4,7 @@ Audio Flamingo 3, Music Flamingo, GLM-ASR, Qwen3-ASR. Source: transformers 5.23
 models/audioflamingo3, musicflamingo, glmasr, qwen3_asr.
 """
 
-from kvplan.audio import spectrum_encoder, whisper_encoder
+from kvplan.blocks.audio import spectrum_encoder, whisper_encoder
 from kvplan.config import Config
 from kvplan.families.reading import joined
 from kvplan.model import Structure

@@ -5,11 +5,11 @@ Source: transformers 5.23 models/janus.
 
 from dataclasses import replace
 
+from kvplan.blocks.vision import as_vision
 from kvplan.config import Config
 from kvplan.families.reading import joined
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm, repeat
-from kvplan.vision import as_vision
 
 
 def janus(config: Config) -> Structure:
@@ -21,9 +21,8 @@ def janus(config: Config) -> Structure:
 
 
 def _tower(config: Config) -> tuple[Tensor, ...]:
-    hidden, heads = config.positive("hidden_size", 1024), config.positive("num_attention_heads", 16)
-    if hidden % heads:
-        raise config.invalid("num_attention_heads", f"is {heads}, which does not divide hidden_size {hidden}")
+    hidden = config.positive("hidden_size", 1024)
+    config.heads(hidden, default=16)
     width = int(hidden * config.number("mlp_ratio", 4.0))
     if width < 1:
         raise config.invalid("mlp_ratio", f"makes an MLP of {width}")

@@ -6,36 +6,17 @@ attention (``mla_use_output_gate``), attention over earlier blocks (``attn_res_b
 transformers 5.23 models/kimi_linear, models/bailing_hybrid; moonshotai/Kimi-K3 modeling_kimi_linear.py.
 """
 
-from kvplan.attention_pattern import unknown_layer_type
-from kvplan.blocks import experts, gated_mlp, latent_attention, router
+from kvplan.blocks.attention_pattern import unknown_layer_type
+from kvplan.blocks.decoder import by_index, finish
+from kvplan.blocks.latent import latent_attention, latent_cache, latent_shape
+from kvplan.blocks.routing import num_experts_of, stated_sparse
+from kvplan.blocks.transformer import experts, gated_mlp, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, by_index, finish
-from kvplan.layers import Cache, KimiDeltaState, LatentAttention, Layer
+from kvplan.layers import Cache, KimiDeltaState, Layer
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, linear, norm
+from kvplan.tensors import Tensor, linear, norm, norms_of
 
 FULL, LINEAR = "full_attention", "linear_attention"
-
-
-def _norms(size: int, *names: str) -> tuple[Tensor, ...]:
-    return tuple(tensor for name in names for tensor in norm(name, size))
-
-
-def _latent(config: Config, hidden: int, heads: int) -> tuple[tuple[Tensor, ...], LatentAttention]:
-    rank, rope = config.positive("kv_lora_rank"), config.positive("qk_rope_head_dim")
-    nope, v_dim = config.positive("qk_nope_head_dim"), config.positive("v_head_dim")
-    tensors = latent_attention(
-        hidden,
-        heads,
-        kv_lora_rank=rank,
-        qk_rope_head_dim=rope,
-        qk_nope_head_dim=nope,
-        v_head_dim=v_dim,
-        # Kimi-Linear's class has no low-rank query even where the file names a rank; Kimi-K3's has.
-        q_lora_rank=config.integer("q_lora_rank", None) if config.has("mla_use_output_gate") else None,
-        bias=config.flag("attention_bias", False),
-    )
-    return tensors, LatentAttention(heads, rank, rope, nope, v_dim)
 
 
 def _kinds(config: Config, num_layers: int) -> tuple[str, ...] | None:
@@ -76,9 +57,7 @@ def _linear_shape(config: Config) -> KimiDeltaState:
 def _feed_forward(config: Config, hidden: int, *, is_sparse: bool) -> tuple[Tensor, ...]:
     if not is_sparse:
         return gated_mlp(hidden, config.positive("intermediate_size"))
-    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
-    if active > num_experts:
-        raise config.invalid("num_experts_per_token", f"is {active}, more than {num_experts} experts")
+    num_experts, active = num_experts_of(config)
     width, latent = config.positive("moe_intermediate_size"), config.integer("routed_expert_hidden_size", 0)
     tensors = (*experts(latent or hidden, width, num_experts, active), *router(hidden, num_experts))
     if latent:
@@ -93,9 +72,9 @@ def _feed_forward(config: Config, hidden: int, *, is_sparse: bool) -> tuple[Tens
 
 
 def _is_sparse(config: Config, num_layers: int) -> tuple[bool, ...]:
-    kinds = config.per_layer("mlp_layer_types", num_layers)
-    if kinds is not None:
-        return tuple(kind == "sparse" for kind in kinds)
+    stated = stated_sparse(config, num_layers)
+    if stated is not None:
+        return stated
     first = config.integer("first_k_dense_replace", 1)
     step = config.positive("moe_layer_freq", 1)
     return tuple(index >= first and index % step == 0 for index in range(num_layers))
@@ -112,10 +91,8 @@ def bailing_hybrid(config: Config) -> Structure:
 
 
 def _kda_model(config: Config, *, low_rank_gates: bool) -> Structure:
-    hidden, heads = config.positive("hidden_size"), config.positive("num_attention_heads")
-    shape = Shape(
-        hidden, config.layers(), heads, heads, max(1, hidden // heads), config.positive("vocab_size")
-    )
+    shape = latent_shape(config)
+    hidden, heads = shape.hidden_size, shape.num_attention_heads
     if low_rank_gates:
         kinds = _kimi_kinds(config, shape.num_layers)
     else:
@@ -126,23 +103,26 @@ def _kda_model(config: Config, *, low_rank_gates: bool) -> Structure:
         )
     cache = _linear_shape(config)
     inner = cache.num_heads * cache.head_dim
-    latent, latent_cache = _latent(config, hidden, heads)
+    mla = latent_cache(config)
+    # Kimi-Linear's class has no low-rank query even where the file names a rank; Kimi-K3's has.
+    rank = config.integer("q_lora_rank", None) if config.has("mla_use_output_gate") else None
+    latent = latent_attention(config, mla, q_lora_rank=rank)
     if not low_rank_gates:
         latent += linear("self_attn.g_proj", heads, hidden, "attention", split="out")
     if config.flag("mla_use_output_gate", False):
-        rows = heads * latent_cache.v_head_dim
+        rows = heads * mla.v_head_dim
         latent += linear("self_attn.g_proj", rows, hidden, "attention", split="out")
     mixer = _kda_mixer(
         hidden, cache, inner, low_rank_gates=low_rank_gates, full_output_gate=_has_full_gate(config)
     )
     sparse = _is_sparse(config, shape.num_layers)
-    norms = _norms(hidden, "input_layernorm", "post_attention_layernorm")
+    norms = norms_of(hidden, "input_layernorm", "post_attention_layernorm")
     residuals = config.has("attn_res_block_size")
     if residuals:
         norms += (*_residual("self_attention_res", hidden), *_residual("mlp_res", hidden))
 
     def make(index: int) -> Layer:
-        own: Cache = latent_cache if kinds[index] == FULL else cache
+        own: Cache = mla if kinds[index] == FULL else cache
         tensors = latent if kinds[index] == FULL else mixer
         return Layer((own,), (*tensors, *_feed_forward(config, hidden, is_sparse=sparse[index]), *norms))
 

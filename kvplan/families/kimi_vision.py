@@ -6,11 +6,11 @@ reproduces; Kimi-VL's tower and projector are the same (vLLM 0.33 models/kimi_vl
 
 from dataclasses import replace
 
+from kvplan.blocks.vision import as_vision
 from kvplan.config import Config
 from kvplan.families.reading import text_structure
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm, repeat
-from kvplan.vision import as_vision
 
 
 def kimi_k25(config: Config) -> Structure:

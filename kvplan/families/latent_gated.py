@@ -5,40 +5,30 @@ hyper-connections, Mistral Large 4 layers without rotary positions, whose latent
 Source: transformers 5.23 models/axk2, hy_v4, mistral_large4.
 """
 
-from kvplan.attention_pattern import unknown_layer_type
-from kvplan.blocks import experts, gated_mlp, latent_attention, router
+from kvplan.blocks.attention_pattern import unknown_layer_type
+from kvplan.blocks.decoder import Shape, by_index, finish
+from kvplan.blocks.latent import latent_attention, latent_cache, latent_shape
+from kvplan.blocks.routing import num_experts_of, stated_sparse
+from kvplan.blocks.transformer import experts, gated_mlp, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, by_index, finish
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.layers import LatentAttention, Layer
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, linear, norm
+from kvplan.tensors import Tensor, linear, norm, norms_of
 
 INDEXED = "indexed_attention"
 
 
-def _norms(size: int, *names: str) -> tuple[Tensor, ...]:
-    return tuple(tensor for name in names for tensor in norm(name, size))
-
-
 def _shape(config: Config) -> Shape:
-    hidden, heads = config.positive("hidden_size"), config.positive("num_attention_heads")
-    layers = config.layers()
-    for kind in config.per_layer("layer_types", layers) or ():
+    for kind in config.per_layer("layer_types", config.layers()) or ():
         if kind != INDEXED:
             raise unknown_layer_type(config, kind)
-    # head_dim in these files is the rotary part and sizes nothing here.
-    return Shape(hidden, layers, heads, heads, max(1, hidden // heads), config.positive("vocab_size"))
+    return latent_shape(config)
 
 
 def _sparse(config: Config, num_layers: int, num_dense: int, step: int = 1) -> tuple[bool, ...]:
-    kinds = config.per_layer("mlp_layer_types", num_layers)
-    if kinds is None:
-        return tuple(index >= num_dense and index % step == 0 for index in range(num_layers))
-    unknown = next((kind for kind in kinds if kind not in ("sparse", "dense")), None)
-    if unknown is not None:
-        raise unknown_layer_type(config, unknown)
-    return tuple(kind == "sparse" for kind in kinds)
+    stated = stated_sparse(config, num_layers)
+    return stated or tuple(index >= num_dense and index % step == 0 for index in range(num_layers))
 
 
 def _indexing(config: Config, num_layers: int, usual: tuple[bool, ...]) -> tuple[bool, ...]:
@@ -55,9 +45,7 @@ def _indexing(config: Config, num_layers: int, usual: tuple[bool, ...]) -> tuple
 def _feed_forward(config: Config, hidden: int, *, is_sparse: bool) -> tuple[Tensor, ...]:
     if not is_sparse:
         return gated_mlp(hidden, config.positive("intermediate_size"))
-    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
-    if active > num_experts:
-        raise config.invalid("num_experts_per_tok", f"is {active}, more than {num_experts} experts")
+    num_experts, active = num_experts_of(config)
     width = config.positive("moe_intermediate_size")
     shared = width * config.positive("n_shared_experts", 1)
     return (
@@ -77,44 +65,18 @@ def _indexer(config: Config, hidden: int, query_width: int) -> tuple[Tensor, ...
     )
 
 
-def _cache(config: Config, *, has_index: bool) -> LatentAttention:
-    return LatentAttention(
-        config.positive("num_attention_heads"),
-        config.positive("kv_lora_rank"),
-        config.positive("qk_rope_head_dim"),
-        config.positive("qk_nope_head_dim"),
-        config.positive("v_head_dim"),
-        config.positive("index_head_dim") if has_index else 0,
-    )
-
-
-def _latent(
-    config: Config, cache: LatentAttention, hidden: int, q_lora_rank: int | None
-) -> tuple[Tensor, ...]:
-    return latent_attention(
-        hidden,
-        cache.num_attention_heads,
-        kv_lora_rank=cache.kv_lora_rank,
-        qk_rope_head_dim=cache.qk_rope_head_dim,
-        qk_nope_head_dim=cache.qk_nope_head_dim,
-        v_head_dim=cache.v_head_dim,
-        q_lora_rank=q_lora_rank,
-        bias=config.flag("attention_bias", False),
-    )
-
-
 def axk2(config: Config) -> Structure:
     """Read A.X K2: queries and the output's gate from one bottleneck, low-rank gates on the norms."""
     shape = _shape(config)
     hidden, rank = shape.hidden_size, config.positive("q_lora_rank")
     gate_rank = config.positive("gated_norm_rank")
-    cache = _cache(config, has_index=True)
+    cache = latent_cache(config, has_index=True)
     heads = cache.num_attention_heads
     rows = heads * (cache.qk_nope_head_dim + cache.qk_rope_head_dim + cache.v_head_dim)
     own = (
         *(
             tensor
-            for tensor in _latent(config, cache, hidden, rank)
+            for tensor in latent_attention(config, cache, q_lora_rank=rank)
             if not tensor.name.startswith("self_attn.q_b_proj")
         ),
         *linear("self_attn.q_gate_proj", rows, 2 * rank, "attention", split="out"),
@@ -153,10 +115,10 @@ def hy4(config: Config) -> Structure:
     heads = shape.num_attention_heads
     v_dim = config.positive("v_head_dim")
     own = (
-        *_latent(config, _cache(config, has_index=False), hidden, rank),
+        *latent_attention(config, latent_cache(config), q_lora_rank=rank),
         Tensor("self_attn.sinks", (heads,), "attention", split="out"),
         *linear("self_attn.gate_proj", heads * v_dim, hidden, "attention", split="out"),
-        *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+        *norms_of(hidden, "input_layernorm", "post_attention_layernorm"),
         *(
             tensor
             for name in ("attn_hc", "ffn_hc")
@@ -171,7 +133,7 @@ def hy4(config: Config) -> Structure:
     def make(index: int) -> Layer:
         more = _indexer(config, hidden, rank) if indexing[index] else ()
         feed_forward = _feed_forward(config, hidden, is_sparse=sparse[index])
-        return Layer((_cache(config, has_index=indexing[index]),), (*own, *more, *feed_forward))
+        return Layer((latent_cache(config, has_index=indexing[index]),), (*own, *more, *feed_forward))
 
     head = (
         Tensor("model.hc_head.hc_fn", (streams, streams * hidden), "other"),
@@ -217,14 +179,14 @@ def mistral_large4_text(config: Config) -> Structure:
     index_heads = config.positive("index_n_heads")
 
     def make(index: int) -> Layer:
-        cache = _cache(config, has_index=indexing[index])
+        cache = latent_cache(config, has_index=indexing[index])
         if not rotary[index]:
             whole = cache.qk_nope_head_dim + cache.qk_rope_head_dim
             cache = LatentAttention(
                 heads, cache.kv_lora_rank, 0, whole, cache.v_head_dim, cache.index_head_dim
             )
         tensors = (
-            *_latent(config, cache, hidden, None),
+            *latent_attention(config, cache, q_lora_rank=None),
             Tensor("self_attn.softmax_scaling.scale", (heads,), "attention"),
             Tensor("self_attn.softmax_scaling.bias", (heads,), "attention"),
         )
@@ -235,7 +197,7 @@ def mistral_large4_text(config: Config) -> Structure:
                 Tensor("self_attn.indexer.softmax_scaling.scale", (index_heads,), "indexer"),
                 Tensor("self_attn.indexer.softmax_scaling.bias", (index_heads,), "indexer"),
             )
-        norms = _norms(hidden, "input_layernorm", "post_attention_layernorm")
+        norms = norms_of(hidden, "input_layernorm", "post_attention_layernorm")
         return Layer((cache,), (*tensors, *_feed_forward(config, hidden, is_sparse=sparse[index]), *norms))
 
     return finish(config, shape, by_index(layers, make), tied=False)

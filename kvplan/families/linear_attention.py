@@ -5,10 +5,11 @@ transformers 5.23 models/qwen3_next, qwen3_5, qwen3_5_moe, kimi_linear, bailing_
 lfm2_moe, olmo_hybrid. Full layers of the Qwen line double the query projection for an output gate.
 """  # noqa: D205
 
-from kvplan.attention_pattern import unknown_layer_type
-from kvplan.blocks import attention, experts, gated_mlp, router
+from kvplan.blocks.attention_pattern import unknown_layer_type
+from kvplan.blocks.decoder import TWO_NORMS, Shape, by_index, finish, shape_of
+from kvplan.blocks.routing import num_experts_of
+from kvplan.blocks.transformer import attention, experts, gated_mlp, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, by_index, finish, shape_of
 from kvplan.layers import (
     Cache,
     FullAttention,
@@ -18,13 +19,9 @@ from kvplan.layers import (
     LightningState,
 )
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, linear, norm
+from kvplan.tensors import Tensor, linear, norm, norms_of
 
 FULL, LINEAR = "full_attention", "linear_attention"
-
-
-def _norms(size: int, *names: str) -> tuple[Tensor, ...]:
-    return tuple(tensor for name in names for tensor in norm(name, size))
 
 
 def _kinds(config: Config, num_layers: int, known: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -76,9 +73,7 @@ def _delta_mixer(hidden: int, cache: GatedDeltaState, *, fused: bool) -> tuple[T
 
 
 def _routed(config: Config, hidden: int) -> tuple[Tensor, ...]:
-    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
-    if active > num_experts:
-        raise config.invalid("num_experts_per_tok", f"is {active}, more than {num_experts} experts")
+    num_experts, active = num_experts_of(config)
     shared = config.positive("shared_expert_intermediate_size", 512)
     return (
         *experts(hidden, config.positive("moe_intermediate_size"), num_experts, active),
@@ -118,13 +113,13 @@ def _qwen_hybrid(config: Config, *, fused: bool, mtp_key: str) -> Structure:
             o_bias=bias,
             gate=True,
         ),
-        *_norms(shape.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
+        *norms_of(shape.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
     )
     dense_layers = set(config.integers("mlp_only_layers") or ())
     step = config.positive("decoder_sparse_step", 1)
     has_experts = config.has("num_experts") and config.integer("num_experts") > 0
     routed = _routed(config, hidden) if has_experts else ()
-    norms = _norms(hidden, "input_layernorm", "post_attention_layernorm")
+    norms = norms_of(hidden, *TWO_NORMS)
     made: dict[tuple[str, bool], Layer] = {}
 
     def make(index: int) -> Layer:
@@ -144,7 +139,7 @@ def _qwen_hybrid(config: Config, *, fused: bool, mtp_key: str) -> Structure:
         feed_forward = routed or gated_mlp(hidden, config.positive("intermediate_size"))
         extra = (
             *linear("fc", hidden, 2 * hidden, "mtp"),
-            *_norms(hidden, "pre_fc_norm_embedding", "pre_fc_norm_hidden", "norm"),
+            *norms_of(hidden, "pre_fc_norm_embedding", "pre_fc_norm_hidden", "norm"),
         )
         mtp = (LayerGroup(Layer((_full(shape),), (*full, *feed_forward, *norms, *extra)), num_mtp),)
     ssm_dtype = config.text("mamba_ssm_dtype", "") or None
@@ -204,9 +199,9 @@ def olmo_hybrid(config: Config) -> Structure:
 
     def make(index: int) -> Layer:
         if kinds[index] == FULL:
-            norms = _norms(hidden, "post_attention_layernorm", "post_feedforward_layernorm")
+            norms = norms_of(hidden, "post_attention_layernorm", "post_feedforward_layernorm")
             return Layer((_full(shape),), (*full, *mlp, *norms))
-        return Layer((cache,), (*mixer, *mlp, *_norms(hidden, "input_layernorm", "post_attention_layernorm")))
+        return Layer((cache,), (*mixer, *mlp, *norms_of(hidden, *TWO_NORMS)))
 
     return finish(config, shape, by_index(shape.num_layers, make), tied=False)
 
@@ -239,7 +234,7 @@ def minimax(config: Config) -> Structure:
             min(num_experts, config.positive("num_experts_per_tok", 2)),
         ),
         *router(hidden, num_experts),
-        *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+        *norms_of(hidden, *TWO_NORMS),
     )
     state = LightningState(shape.num_attention_heads, shape.head_dim)
 

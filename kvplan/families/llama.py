@@ -5,7 +5,7 @@ Source: transformers 5.23 models/* (class defaults come in through families/clas
 families without a class there follow the modeling file of their repository.
 """
 
-from kvplan.attention_pattern import (
+from kvplan.blocks.attention_pattern import (
     FULL,
     SLIDING,
     every_nth_full,
@@ -14,8 +14,8 @@ from kvplan.attention_pattern import (
     switched_window,
     window_of,
 )
+from kvplan.blocks.decoder import Shape, as_stated, block, finish, patterned, shape_of
 from kvplan.config import Config
-from kvplan.decoder import Shape, as_stated, block, finish, patterned, shape_of
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, norm
 

@@ -4,10 +4,10 @@ transformers 5.23 models/llama4. A layer without rotary positions (``no_rope_lay
 everything, the others to a chunk.
 """
 
-from kvplan.attention_pattern import CHUNKED, FULL, layer_types
-from kvplan.blocks import attention, experts, gated_mlp, router
+from kvplan.blocks.attention_pattern import CHUNKED, FULL, layer_types
+from kvplan.blocks.decoder import attention_cache, by_index, finish, shape_of
+from kvplan.blocks.transformer import attention, experts, gated_mlp, router
 from kvplan.config import Config
-from kvplan.decoder import attention_cache, by_index, finish, shape_of
 from kvplan.families.multimodal import with_tensors
 from kvplan.families.reading import text_structure
 from kvplan.layers import Layer

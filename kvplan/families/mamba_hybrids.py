@@ -4,18 +4,14 @@ A state-space mixer caches a convolution and a state, an attention layer keys an
 layers hold both. Source: transformers 5.23 models/jamba, bamba, granitemoehybrid, falcon_h1.
 """
 
-from kvplan.attention_pattern import unknown_layer_type
-from kvplan.blocks import attention, experts, gated_mlp, router
+from kvplan.blocks.attention_pattern import unknown_layer_type
+from kvplan.blocks.decoder import Shape, by_index, finish, shape_of
+from kvplan.blocks.state_space import mamba1_mixer, mamba2_mixer
+from kvplan.blocks.transformer import attention, experts, gated_mlp, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, by_index, finish, shape_of
 from kvplan.layers import Cache, FullAttention, Layer, LayerGroup, Mamba1State, Mamba2State
-from kvplan.mixers import mamba1_mixer, mamba2_mixer
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, linear, norm
-
-
-def _norms(size: int, *names: str) -> tuple[Tensor, ...]:
-    return tuple(tensor for name in names for tensor in norm(name, size))
+from kvplan.tensors import Tensor, linear, norm, norms_of
 
 
 def _attention_of(shape: Shape, bias: bool) -> tuple[Tensor, ...]:
@@ -83,7 +79,7 @@ def jamba(config: Config) -> Structure:
         cache: Cache = _full(shape) if is_attention else Mamba1State(inner, state, kernel)
         tensors = _attention_of(shape, False) if is_attention else mixer
         return Layer(
-            (cache,), (*tensors, *feed_forward, *_norms(hidden, "input_layernorm", "pre_ff_layernorm"))
+            (cache,), (*tensors, *feed_forward, *norms_of(hidden, "input_layernorm", "pre_ff_layernorm"))
         )
 
     return finish(config, shape, by_index(shape.num_layers, make), tied=False)
@@ -122,7 +118,7 @@ def bamba(config: Config) -> Structure:
             bias=config.flag("mlp_bias", False),
             name="feed_forward",
         ),
-        *_norms(hidden, "input_layernorm", "pre_ff_layernorm"),
+        *norms_of(hidden, "input_layernorm", "pre_ff_layernorm"),
     )
     mixer = _mamba2_mixer(config, hidden, cache)
     bias = config.flag("attention_bias", False)
@@ -172,7 +168,7 @@ def granite_hybrid(config: Config) -> Structure:
     common: tuple[Tensor, ...] = (
         *linear("shared_mlp.input_linear", 2 * shared, hidden, "shared_expert", split="out"),
         *linear("shared_mlp.output_linear", hidden, shared, "shared_expert", split="in"),
-        *_norms(hidden, "input_layernorm", "post_attention_layernorm"),
+        *norms_of(hidden, "input_layernorm", "post_attention_layernorm"),
     )
     if num_experts:
         common += (
@@ -215,7 +211,7 @@ def falcon_h1(config: Config) -> Structure:
             bias=config.flag("mlp_bias", False),
             name="feed_forward",
         ),
-        *_norms(hidden, "input_layernorm", "pre_ff_layernorm"),
+        *norms_of(hidden, "input_layernorm", "pre_ff_layernorm"),
     )
     layer = Layer((_full(shape), cache), tensors)
     return finish(config, shape, (LayerGroup(layer, shape.num_layers),), tied=False)

@@ -6,12 +6,12 @@ older ones, whose text model follows from ``version``.
 
 from dataclasses import replace
 
+from kvplan.blocks.vision import as_vision, siglip_encoder
 from kvplan.config import Config
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.families.reading import text_structure
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm
-from kvplan.vision import as_vision, siglip_encoder
 
 
 def minicpmv4_6(config: Config) -> Structure:

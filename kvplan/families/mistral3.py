@@ -5,12 +5,12 @@ Mistral Small 3.1 and 3.2, Devstral Small 2, Ministral 3. Source: transformers 5
 
 from dataclasses import replace
 
+from kvplan.blocks.vision import pixtral
 from kvplan.config import Config
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.families.reading import text_structure
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear
-from kvplan.vision import pixtral
 
 
 def mistral3(config: Config) -> Structure:

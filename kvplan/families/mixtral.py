@@ -5,41 +5,23 @@ are always used. Routers' score corrections are buffers in transformers and do n
 defaults: transformers 5.23 models/*/configuration_*.py.
 """
 
-from kvplan.attention_pattern import FULL, SLIDING, layer_types, switched_window, window_of
-from kvplan.blocks import attention, experts, gated_mlp, router
+from kvplan.blocks.attention_pattern import FULL, SLIDING, layer_types, switched_window, window_of
+from kvplan.blocks.decoder import (
+    TWO_NORMS,
+    Shape,
+    attention_cache,
+    attention_of,
+    by_index,
+    finish,
+    patterned,
+    shape_of,
+    uniform,
+)
+from kvplan.blocks.transformer import experts, gated_mlp, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, attention_cache, by_index, finish, patterned, shape_of, uniform
 from kvplan.layers import Layer, LayerGroup
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, linear, norm
-
-
-def _norms(shape: Shape) -> tuple[Tensor, ...]:
-    return (*norm("input_layernorm", shape.hidden_size), *norm("post_attention_layernorm", shape.hidden_size))
-
-
-def _attention(
-    shape: Shape, *, bias: bool = False, o_bias: bool = False, qk_norm: str = ""
-) -> tuple[Tensor, ...]:
-    norms: tuple[Tensor, ...] = ()
-    if qk_norm == "head":
-        norms = (*norm("self_attn.q_norm", shape.head_dim), *norm("self_attn.k_norm", shape.head_dim))
-    elif qk_norm == "all":
-        norms = (
-            *norm("self_attn.q_norm", shape.num_attention_heads * shape.head_dim),
-            *norm("self_attn.k_norm", shape.num_key_value_heads * shape.head_dim),
-        )
-    return (
-        *attention(
-            shape.hidden_size,
-            shape.num_attention_heads,
-            shape.num_key_value_heads,
-            shape.head_dim,
-            qkv_bias=bias,
-            o_bias=o_bias,
-        ),
-        *norms,
-    )
+from kvplan.tensors import Tensor, linear, norm, norms_of
 
 
 def _routed(
@@ -70,7 +52,7 @@ def mixtral(config: Config) -> Structure:
     num_experts = config.positive("num_experts", 8)
     kinds = ((SLIDING if config.has("sliding_window") else FULL),) * shape.num_layers
     tensors = (
-        *_attention(shape),
+        *attention_of(shape),
         *experts(
             shape.hidden_size,
             config.positive("intermediate_size"),
@@ -78,7 +60,7 @@ def mixtral(config: Config) -> Structure:
             _active(config, num_experts, 2),
         ),
         *router(shape.hidden_size, num_experts),
-        *_norms(shape),
+        *norms_of(shape.hidden_size, *TWO_NORMS),
     )
     return finish(config, shape, patterned(shape, kinds, window_of(config, kinds), tensors), tied=False)
 
@@ -91,13 +73,13 @@ def qwen2_moe(config: Config) -> Structure:
     window = window_of(config, kinds)
     bias = config.flag("qkv_bias", True)
     sparse = (
-        *_attention(shape, bias=bias),
+        *attention_of(shape, qkv_bias=bias),
         *_routed(config, shape),
         *gated_mlp(shape.hidden_size, shared, name="mlp.shared_expert", role="shared_expert"),
         *linear("mlp.shared_expert_gate", 1, shape.hidden_size, "router"),
-        *_norms(shape),
+        *norms_of(shape.hidden_size, *TWO_NORMS),
     )
-    return _sparse_and_dense(config, shape, kinds, window, sparse, _attention(shape, bias=bias))
+    return _sparse_and_dense(config, shape, kinds, window, sparse, attention_of(shape, qkv_bias=bias))
 
 
 def _every_other_window(config: Config, num_layers: int) -> tuple[str, ...]:
@@ -112,8 +94,8 @@ def qwen3_moe(config: Config) -> Structure:
     shape = shape_of(config, head_dim=None if config.has("head_dim") else _hidden_head(config))
     kinds = layer_types(config, shape.num_layers) or switched_window(config, shape.num_layers, 28)
     bias = config.flag("attention_bias", False)
-    attention_tensors = _attention(shape, bias=bias, o_bias=bias, qk_norm="head")
-    sparse = (*attention_tensors, *_routed(config, shape), *_norms(shape))
+    attention_tensors = attention_of(shape, qkv_bias=bias, o_bias=bias, qk_norm="head")
+    sparse = (*attention_tensors, *_routed(config, shape), *norms_of(shape.hidden_size, *TWO_NORMS))
     return _sparse_and_dense(config, shape, kinds, window_of(config, kinds), sparse, attention_tensors)
 
 
@@ -138,7 +120,7 @@ def _sparse_and_dense(
         dense = (
             *attention_tensors,
             *gated_mlp(shape.hidden_size, config.positive("intermediate_size")),
-            *_norms(shape),
+            *norms_of(shape.hidden_size, *TWO_NORMS),
         )
 
     def make(index: int) -> Layer:
@@ -154,7 +136,7 @@ def olmoe(config: Config) -> Structure:
     bias = config.flag("attention_bias", False)
     num_experts = config.positive("num_experts", 64)
     tensors = (
-        *_attention(shape, bias=bias, o_bias=bias, qk_norm="all"),
+        *attention_of(shape, qkv_bias=bias, o_bias=bias, qk_norm="all"),
         *experts(
             shape.hidden_size,
             config.positive("intermediate_size"),
@@ -162,7 +144,7 @@ def olmoe(config: Config) -> Structure:
             _active(config, num_experts, 8),
         ),
         *router(shape.hidden_size, num_experts),
-        *_norms(shape),
+        *norms_of(shape.hidden_size, *TWO_NORMS),
     )
     return finish(config, shape, uniform(shape, tensors), tied=False)
 
@@ -171,9 +153,9 @@ def minimax_m2(config: Config) -> Structure:
     """Read MiniMax-M2: norms over all query and key heads, every MLP routed, MTP beside."""
     shape = shape_of(config)
     tensors = (
-        *_attention(shape, qk_norm="all"),
+        *attention_of(shape, qk_norm="all"),
         *_routed(config, shape, "intermediate_size"),
-        *_norms(shape),
+        *norms_of(shape.hidden_size, *TWO_NORMS),
     )
     num_mtp = config.integer("num_mtp_modules", 0) if config.flag("use_mtp", False) else 0
     return finish(
@@ -189,19 +171,19 @@ def glm4_moe(config: Config) -> Structure:
     """Read GLM-4.5 and 4.6: biased q, k, v, dense first layers, shared experts, an MTP layer."""
     shape = shape_of(config)
     qk_norm = "head" if config.flag("use_qk_norm", False) else ""
-    attention_tensors = _attention(shape, bias=config.flag("attention_bias", False), qk_norm=qk_norm)
+    attention_tensors = attention_of(shape, qkv_bias=config.flag("attention_bias", False), qk_norm=qk_norm)
     expert_size = config.positive("moe_intermediate_size")
     shared = expert_size * config.positive("n_shared_experts", 1)
     sparse = (
         *attention_tensors,
         *_routed(config, shape),
         *gated_mlp(shape.hidden_size, shared, name="mlp.shared_experts", role="shared_expert"),
-        *_norms(shape),
+        *norms_of(shape.hidden_size, *TWO_NORMS),
     )
     dense = (
         *attention_tensors,
         *gated_mlp(shape.hidden_size, config.positive("intermediate_size")),
-        *_norms(shape),
+        *norms_of(shape.hidden_size, *TWO_NORMS),
     )
     num_dense = min(config.integer("first_k_dense_replace", 1), shape.num_layers)
     cache = (attention_cache(shape, FULL, 0),)

@@ -4,13 +4,13 @@ A cross-attention layer caches the keys and values of the image once (``max_num_
 patches and one class token each) and nothing of the text. Source: transformers 5.23 models/mllama.
 """
 
-from kvplan.blocks import attention, gated_mlp
+from kvplan.blocks.decoder import Shape, by_index, shape_of
+from kvplan.blocks.transformer import attention, gated_mlp
+from kvplan.blocks.vision import as_vision
 from kvplan.config import Config
-from kvplan.decoder import Shape, by_index, shape_of
 from kvplan.layers import CrossAttention, FullAttention, Layer
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, embedding, linear, lm_head, norm, repeat
-from kvplan.vision import as_vision
 
 # The embedding has rows for the image's special tokens that the head does not predict.
 NUM_IMAGE_TOKENS = 8

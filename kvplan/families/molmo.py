@@ -5,13 +5,13 @@ Source: allenai/Molmo-7B-D-0924 modeling_molmo.py; its vision config is fixed in
 
 from dataclasses import replace
 
-from kvplan.blocks import attention, gated_mlp
+from kvplan.blocks.decoder import finish, fixed_head_dim, shape_of, uniform
+from kvplan.blocks.transformer import attention, gated_mlp
+from kvplan.blocks.vision import as_vision
 from kvplan.config import Config
-from kvplan.decoder import finish, fixed_head_dim, shape_of, uniform
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm, repeat
-from kvplan.vision import as_vision
 
 # config_molmo.py VisionBackboneConfig: the last of CLIP-L's 24 layers is left out.
 CLIP_HIDDEN, CLIP_WIDTH, CLIP_LAYERS, CLIP_POSITIONS, PATCH_PIXELS = 1024, 4096, 23, 577, 14 * 14 * 3

@@ -5,11 +5,11 @@ transformers 5.23 models/gemma3.
 
 from dataclasses import replace
 
+from kvplan.blocks.vision import siglip
 from kvplan.config import Config
 from kvplan.families.reading import text_structure
 from kvplan.model import Structure
 from kvplan.tensors import Tensor
-from kvplan.vision import siglip
 
 
 def with_tensors(structure: Structure, extra: tuple[Tensor, ...]) -> Structure:

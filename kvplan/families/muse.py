@@ -6,11 +6,11 @@ attention_extras.py.
 
 from dataclasses import replace
 
+from kvplan.blocks.vision import as_vision
 from kvplan.config import Config
 from kvplan.families.reading import joined
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm, repeat, with_role
-from kvplan.vision import as_vision
 
 
 def muse_glimmer(config: Config) -> Structure:

@@ -3,12 +3,13 @@
 M is Mamba-2, * attention, - an MLP, E experts. Source: transformers 5.23 models/nemotron_h.
 """
 
-from kvplan.attention_pattern import unknown_layer_type
-from kvplan.blocks import attention, experts, plain_mlp, router
+from kvplan.blocks.attention_pattern import unknown_layer_type
+from kvplan.blocks.decoder import Shape, by_index, finish
+from kvplan.blocks.routing import num_experts_of
+from kvplan.blocks.state_space import mamba2_mixer
+from kvplan.blocks.transformer import attention, experts, plain_mlp, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, by_index, finish
 from kvplan.layers import FullAttention, Layer, LayerGroup, Mamba2State
-from kvplan.mixers import mamba2_mixer
 from kvplan.model import Structure
 from kvplan.tensors import linear, norm
 
@@ -112,9 +113,7 @@ def _nemotron_layer(config: Config, shape: Shape, cache: Mamba2State, kind: str)
         width = config.positive("intermediate_size")
         mlp = plain_mlp(hidden, width, bias=bias, up="mixer.up_proj", down="mixer.down_proj")
         return Layer((), (*mlp, *one_norm))
-    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
-    if active > num_experts:
-        raise config.invalid("num_experts_per_tok", f"is {active}, more than {num_experts} experts")
+    num_experts, active = num_experts_of(config)
     width = config.positive("moe_intermediate_size")
     shared = config.positive("moe_shared_expert_intermediate_size", 7688)
     latent = config.integer("moe_latent_size", 0)

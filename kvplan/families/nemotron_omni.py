@@ -3,12 +3,12 @@
 Source: transformers 5.23 models/nemotron_h_omni, radio.
 """
 
+from kvplan.blocks.vision import as_vision
 from kvplan.config import Config
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.families.reading import joined
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm, repeat
-from kvplan.vision import as_vision
 
 
 def nemotron_h_omni(config: Config) -> Structure:

@@ -7,15 +7,15 @@ transformers 5.23 models/qwen2_5_omni, models/qwen3_omni_moe.
 
 from dataclasses import replace
 
-from kvplan.audio import spectrum_encoder, whisper_layer
+from kvplan.blocks.audio import spectrum_encoder, whisper_layer
+from kvplan.blocks.decoder import block, shape_of
+from kvplan.blocks.vision import as_vision
 from kvplan.config import Config
-from kvplan.decoder import block, shape_of
 from kvplan.families.omni_voice import vocoder
 from kvplan.families.qwen_vl import qwen2_5_tower, qwen3_tower
 from kvplan.families.reading import text_structure
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, embedding, linear, norm, repeat, with_role
-from kvplan.vision import as_vision
 
 
 def qwen2_5_omni(config: Config) -> Structure:

@@ -5,12 +5,12 @@ Source: transformers 5.23 models/ovis2.
 
 from dataclasses import replace
 
-from kvplan.blocks import gated_mlp
+from kvplan.blocks.transformer import gated_mlp
+from kvplan.blocks.vision import as_vision
 from kvplan.config import Config
 from kvplan.families.reading import joined
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm, repeat
-from kvplan.vision import as_vision
 
 
 def ovis2(config: Config) -> Structure:
@@ -35,9 +35,8 @@ def ovis2(config: Config) -> Structure:
 
 
 def _tower(config: Config) -> tuple[Tensor, ...]:
-    hidden, heads = config.positive("hidden_size", 1024), config.positive("num_attention_heads", 8)
-    if hidden % heads:
-        raise config.invalid("num_attention_heads", f"is {heads}, which does not divide hidden_size {hidden}")
+    hidden = config.positive("hidden_size", 1024)
+    config.heads(hidden, default=8)
     patch = config.positive("patch_size", 14)
     positions = (config.positive("image_size", 224) // patch) ** 2
     bias = config.flag("qkv_bias", False)

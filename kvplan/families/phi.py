@@ -3,9 +3,9 @@
 transformers 5.23 models/phi, models/phi3.
 """
 
-from kvplan.blocks import attention, plain_mlp
+from kvplan.blocks.decoder import as_stated, finish, fixed_head_dim, shape_of
+from kvplan.blocks.transformer import attention, plain_mlp
 from kvplan.config import Config
-from kvplan.decoder import as_stated, finish, fixed_head_dim, shape_of
 from kvplan.model import Structure
 from kvplan.tensors import linear, norm
 

@@ -6,11 +6,11 @@ speech adapters are loaded beside it.
 
 from dataclasses import replace
 
+from kvplan.blocks.vision import as_vision, siglip
 from kvplan.config import Config
 from kvplan.families.reading import text_structure
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm, repeat, with_role
-from kvplan.vision import as_vision, siglip
 
 # Phi4MultimodalVisionConfig and Phi4MultimodalAudioConfig, which files leave out in part.
 VISION: dict[str, object] = {

@@ -5,7 +5,7 @@ Source: transformers 5.23 models/qwen2_audio, models/voxtral.
 
 from dataclasses import replace
 
-from kvplan.audio import whisper_encoder
+from kvplan.blocks.audio import whisper_encoder
 from kvplan.config import Config
 from kvplan.families.reading import text_structure
 from kvplan.model import Structure

@@ -8,11 +8,11 @@ beside ``vision_config``. Towers: transformers 5.23 models/qwen2_vl, qwen2_5_vl,
 from collections.abc import Callable
 from dataclasses import replace
 
+from kvplan.blocks.vision import as_vision
 from kvplan.config import Config
 from kvplan.families.reading import text_structure
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm, repeat
-from kvplan.vision import as_vision
 
 Tower = Callable[[Config, int], tuple[Tensor, ...]]
 

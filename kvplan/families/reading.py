@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
 
+from kvplan.blocks.vision import as_vision
 from kvplan.config import Config
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.families.class_defaults import with_class_defaults
 from kvplan.families.registry import FAMILIES
 from kvplan.model import Structure
 from kvplan.tensors import Tensor
-from kvplan.vision import as_vision
 
 Projector = Callable[[Config, Config, int], tuple[Tensor, ...]]
 """From the outer config, the tower's and the text model's width to what joins the two."""

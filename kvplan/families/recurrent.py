@@ -3,10 +3,10 @@
 Source: transformers 5.23 models/recurrent_gemma, rwkv, xlstm; RWKV modeling_rwkv5.py.
 """
 
-from kvplan.attention_pattern import unknown_layer_type
-from kvplan.blocks import attention, gated_mlp
+from kvplan.blocks.attention_pattern import unknown_layer_type
+from kvplan.blocks.decoder import by_index, finish, shape_of
+from kvplan.blocks.transformer import attention, gated_mlp
 from kvplan.config import Config
-from kvplan.decoder import by_index, finish, shape_of
 from kvplan.layers import Layer, LayerGroup, RgLruState, RwkvState, SlidingWindow, XlstmState
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, embedding, linear, lm_head, norm

@@ -3,10 +3,10 @@
 transformers 5.23 has no class for them; each function names the file whose layout it follows.
 """
 
-from kvplan.attention_pattern import layer_types, switched_window, window_of
-from kvplan.blocks import experts, router
+from kvplan.blocks.attention_pattern import layer_types, switched_window, window_of
+from kvplan.blocks.decoder import as_stated, attention_cache, block, finish, patterned, shape_of
+from kvplan.blocks.transformer import experts, router
 from kvplan.config import Config
-from kvplan.decoder import as_stated, attention_cache, block, finish, patterned, shape_of
 from kvplan.layers import Layer, LayerGroup
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm

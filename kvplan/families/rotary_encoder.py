@@ -4,10 +4,8 @@ They cache nothing, windows or not. Source: transformers 5.23 models/modernbert,
 eurobert; GTE's first files (``model_type: new``) have the same layout.
 """
 
-from kvplan.blocks import attention, gated_mlp
-from kvplan.config import Config
-from kvplan.decoder import Shape, block, by_index, shape_of
-from kvplan.encoder import (
+from kvplan.blocks.decoder import Shape, block, by_index, shape_of
+from kvplan.blocks.encoder import (
     MASKED_LM,
     MODEL,
     QUESTIONS,
@@ -19,6 +17,8 @@ from kvplan.encoder import (
     task_of,
     transform,
 )
+from kvplan.blocks.transformer import attention, gated_mlp
+from kvplan.config import Config
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.layers import Layer, LayerGroup
 from kvplan.model import Structure
@@ -28,9 +28,7 @@ from kvplan.tensors import Tensor, embedding, linear, lm_head, norm
 def modernbert(config: Config) -> Structure:
     """Read ModernBERT: fused qkv and gate, no norm before the first attention, biases by switches."""
     hidden, width = config.positive("hidden_size"), config.positive("intermediate_size")
-    heads, vocab = config.positive("num_attention_heads"), config.positive("vocab_size")
-    if hidden % heads:
-        raise config.invalid("num_attention_heads", f"is {heads}, which does not divide hidden_size {hidden}")
+    heads, vocab = config.heads(hidden), config.positive("vocab_size")
     norm_bias = config.flag("norm_bias", False)
     bias, mlp_bias = config.flag("attention_bias", False), config.flag("mlp_bias", False)
     tied = config.flag("tie_word_embeddings", True)

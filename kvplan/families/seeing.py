@@ -8,11 +8,11 @@ OpenGVLab modeling_internvl_chat.py; microsoft modeling_phi3_v.py.
 
 from dataclasses import replace
 
+from kvplan.blocks.vision import as_vision, clip, encoder_layer, intern_vit, siglip_encoder, tower_of
 from kvplan.config import Config
 from kvplan.families.reading import joined, parts, text_structure
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm, repeat
-from kvplan.vision import as_vision, clip, encoder_layer, intern_vit, siglip_encoder, tower_of
 
 # transformers 5.23 LlamaConfig and LlavaConfig: what LLaVA-1.5's file leaves out.
 LLAMA_DEFAULTS = {

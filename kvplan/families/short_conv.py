@@ -3,19 +3,15 @@
 Source: transformers 5.23 models/lfm2, lfm2_moe, lfm3.
 """
 
-from kvplan.attention_pattern import FULL, SLIDING, layer_types, window_of
-from kvplan.blocks import attention, experts, gated_mlp, router
+from kvplan.blocks.attention_pattern import FULL, SLIDING, layer_types, window_of
+from kvplan.blocks.decoder import attention_cache, by_index, finish, shape_of
+from kvplan.blocks.transformer import attention, experts, gated_mlp, router
 from kvplan.config import Config
-from kvplan.decoder import attention_cache, by_index, finish, shape_of
 from kvplan.layers import Layer, ShortConvState
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, linear, norm
+from kvplan.tensors import Tensor, linear, norms_of
 
 CONV = "conv"
-
-
-def _norms(size: int, *names: str) -> tuple[Tensor, ...]:
-    return tuple(tensor for name in names for tensor in norm(name, size))
 
 
 def _conv(hidden: int, kernel: int, *, bias: bool) -> tuple[Tensor, ...]:
@@ -42,9 +38,9 @@ def lfm2(config: Config) -> Structure:
     conv = _conv(hidden, kernel, bias=bias)
     full = (
         *attention(hidden, shape.num_attention_heads, shape.num_key_value_heads, shape.head_dim),
-        *_norms(shape.head_dim, "self_attn.q_layernorm", "self_attn.k_layernorm"),
+        *norms_of(shape.head_dim, "self_attn.q_layernorm", "self_attn.k_layernorm"),
     )
-    norms = _norms(hidden, "operator_norm", "ffn_norm")
+    norms = norms_of(hidden, "operator_norm", "ffn_norm")
     num_dense = config.integer("num_dense_layers", 0) if config.has("num_experts") else shape.num_layers
     dense = gated_mlp(hidden, _lfm2_width(config), name="feed_forward")
 
@@ -106,7 +102,7 @@ def lfm3(config: Config) -> Structure:
             qkv_bias=bias,
             o_bias=bias,
         ),
-        *_norms(shape.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
+        *norms_of(shape.head_dim, "self_attn.q_norm", "self_attn.k_norm"),
     )
     if config.flag("use_attention_gate", True):
         own += linear("self_attn.g_proj", shape.num_attention_heads, hidden, "attention", split="out")
@@ -115,7 +111,7 @@ def lfm3(config: Config) -> Structure:
         names += ("post_operator_norm", "post_ffn_norm")
     common = (
         *gated_mlp(hidden, config.positive("intermediate_size"), name="feed_forward"),
-        *_norms(hidden, *names),
+        *norms_of(hidden, *names),
     )
 
     def make(index: int) -> Layer:

@@ -8,23 +8,21 @@ flex_olmo, aria.
 
 from collections.abc import Sequence
 
-from kvplan.attention_pattern import (
+from kvplan.blocks.attention_pattern import (
     FULL,
     SLIDING,
     layer_types,
     marked,
-    unknown_layer_type,
     window_of,
     windowed,
 )
-from kvplan.blocks import attention, experts, gated_mlp, router
+from kvplan.blocks.decoder import TWO_NORMS, Shape, attention_cache, attention_of, by_index, finish, shape_of
+from kvplan.blocks.routing import routed_mlp, stated_sparse
+from kvplan.blocks.transformer import experts, gated_mlp, router
 from kvplan.config import Config
-from kvplan.decoder import Shape, attention_cache, by_index, finish, shape_of
 from kvplan.layers import Layer, LayerGroup
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, linear, norm
-
-TWO_NORMS = ("input_layernorm", "post_attention_layernorm")
+from kvplan.tensors import Tensor, linear, norms_of
 
 
 def ernie4_5_moe(config: Config) -> Structure:
@@ -33,7 +31,7 @@ def ernie4_5_moe(config: Config) -> Structure:
     width, num_shared = config.positive("moe_intermediate_size"), config.integer("moe_num_shared_experts", 2)
     num_experts = config.positive("num_experts")
     routed = (
-        *_routed(config, shape, width),
+        *routed_mlp(config, shape.hidden_size, width),
         Tensor("mlp.gate.moe_statics.e_score_correction_bias", (1, num_experts), "router"),
         *_shared(shape, width * num_shared, bias=bias),
     )
@@ -41,7 +39,7 @@ def ernie4_5_moe(config: Config) -> Structure:
     first, last = config.integer("moe_layer_start_index", 1), _last_routed(config, shape)
     step = config.positive("moe_layer_interval", 1)
     sparse = tuple((index + 1) % step == 0 and first <= index <= last for index in range(shape.num_layers))
-    layers = _layers(config, shape, _attention(shape, bias, bias), routed, dense, sparse)
+    layers = _layers(config, shape, attention_of(shape, qkv_bias=bias, o_bias=bias), routed, dense, sparse)
     return finish(config, shape, layers, tied=True, head_bias=bias)
 
 
@@ -55,14 +53,14 @@ def exaone_moe(config: Config) -> Structure:
     shape = shape_of(config)
     width = config.positive("moe_intermediate_size")
     routed = (
-        *_routed(config, shape, width),
+        *routed_mlp(config, shape.hidden_size, width),
         *_shared(shape, width * config.integer("num_shared_experts", 1)),
     )
     dense = gated_mlp(shape.hidden_size, config.positive("intermediate_size"))
     layers = _layers(
         config,
         shape,
-        _attention(shape, False, False, qk_norm="head"),
+        attention_of(shape, qk_norm="head"),
         routed,
         dense,
         _sparse_layers(config, shape.num_layers, 1),
@@ -89,10 +87,13 @@ def dots1(config: Config) -> Structure:
         first = config.integer("max_window_layers", 62) if config.has("sliding_window") else shape.num_layers
         kinds = tuple(SLIDING if index >= first else FULL for index in range(shape.num_layers))
     width = config.positive("moe_intermediate_size", 1408)
-    routed = (*_routed(config, shape, width), *_shared(shape, width * config.integer("n_shared_experts", 0)))
+    routed = (
+        *routed_mlp(config, shape.hidden_size, width),
+        *_shared(shape, width * config.integer("n_shared_experts", 0)),
+    )
     dense = gated_mlp(shape.hidden_size, config.positive("intermediate_size"))
     sparse = tuple(index >= config.integer("first_k_dense_replace", 0) for index in range(shape.num_layers))
-    attending = _attention(shape, bias, bias, qk_norm="head")
+    attending = attention_of(shape, qkv_bias=bias, o_bias=bias, qk_norm="head")
     layers = _layers(config, shape, attending, routed, dense, sparse, kinds=kinds)
     return finish(config, shape, layers, tied=False)
 
@@ -107,7 +108,9 @@ def hunyuan_moe(config: Config) -> Structure:
         *gated_mlp(shape.hidden_size, width, name="mlp.shared_mlp", role="shared_expert"),
     )
     sparse = (True,) * shape.num_layers
-    layers = _layers(config, shape, _attention(shape, bias, bias, qk_norm="head"), routed, (), sparse)
+    layers = _layers(
+        config, shape, attention_of(shape, qkv_bias=bias, o_bias=bias, qk_norm="head"), routed, (), sparse
+    )
     return finish(config, shape, layers, tied=False)
 
 
@@ -127,12 +130,14 @@ def hy3(config: Config) -> Structure:
     mlp_bias = config.flag("mlp_bias", False)
     width = config.positive("moe_intermediate_size")
     routed = (
-        *_routed(config, shape, width),
+        *routed_mlp(config, shape.hidden_size, width),
         *_shared(shape, width * config.integer("num_shared_experts", 1), bias=mlp_bias),
     )
     dense = gated_mlp(shape.hidden_size, config.positive("intermediate_size"), bias=mlp_bias)
     sparse = _sparse_layers(config, shape.num_layers, 1)
-    layers = _layers(config, shape, _attention(shape, bias, bias, qk_norm="head"), routed, dense, sparse)
+    layers = _layers(
+        config, shape, attention_of(shape, qkv_bias=bias, o_bias=bias, qk_norm="head"), routed, dense, sparse
+    )
     return finish(config, shape, layers, tied=False)
 
 
@@ -140,8 +145,13 @@ def solar_open(config: Config) -> Structure:
     """Read Solar Open: every layer routes beside a shared expert; the output projection has no bias."""
     shape, bias = shape_of(config), config.flag("attention_bias", False)
     width = config.positive("moe_intermediate_size")
-    routed = (*_routed(config, shape, width), *_shared(shape, width * config.integer("n_shared_experts", 1)))
-    layers = _layers(config, shape, _attention(shape, bias, False), routed, (), (True,) * shape.num_layers)
+    routed = (
+        *routed_mlp(config, shape.hidden_size, width),
+        *_shared(shape, width * config.integer("n_shared_experts", 1)),
+    )
+    layers = _layers(
+        config, shape, attention_of(shape, qkv_bias=bias), routed, (), (True,) * shape.num_layers
+    )
     return finish(config, shape, layers, tied=False)
 
 
@@ -158,15 +168,19 @@ def granite_moe_swa(config: Config) -> Structure:
 def _granite(config: Config, *, sinks: bool) -> Structure:
     shape, bias = shape_of(config), config.flag("attention_bias", False)
     shared = config.integer("shared_intermediate_size", 0)
-    routed: tuple[Tensor, ...] = _routed(
-        config, shape, config.positive("intermediate_size"), name="block_sparse_moe", gate="router"
+    routed: tuple[Tensor, ...] = routed_mlp(
+        config,
+        shape.hidden_size,
+        config.positive("intermediate_size"),
+        name="block_sparse_moe",
+        gate="router",
     )
     if shared:
         routed += (
             *linear("shared_mlp.input_linear", 2 * shared, shape.hidden_size, "shared_expert", split="out"),
             *linear("shared_mlp.output_linear", shape.hidden_size, shared, "shared_expert", split="in"),
         )
-    attending = _attention(shape, bias, bias)
+    attending = attention_of(shape, qkv_bias=bias, o_bias=bias)
     kinds = layer_types(config, shape.num_layers)
     if sinks:
         attending += (Tensor("self_attn.sinks", (shape.num_attention_heads,), "attention", split="out"),)
@@ -180,10 +194,12 @@ def phimoe(config: Config) -> Structure:
     """Read Phi-3.5-MoE: LayerNorms with biases, every MLP routed."""
     shape, bias = shape_of(config), config.flag("attention_bias", False)
     routed = (
-        *_routed(config, shape, config.positive("intermediate_size"), gate="router"),
+        *routed_mlp(config, shape.hidden_size, config.positive("intermediate_size"), gate="router"),
         *(Tensor(f"{name}.bias", (shape.hidden_size,), "norm") for name in TWO_NORMS),
     )
-    layers = _layers(config, shape, _attention(shape, bias, bias), routed, (), (True,) * shape.num_layers)
+    layers = _layers(
+        config, shape, attention_of(shape, qkv_bias=bias, o_bias=bias), routed, (), (True,) * shape.num_layers
+    )
     head_bias = config.flag("lm_head_bias", False)
     return finish(config, shape, layers, tied=False, norm_bias=True, head_bias=head_bias)
 
@@ -207,7 +223,7 @@ def cohere2_moe(config: Config) -> Structure:
         )
     width = config.positive("intermediate_size")
     routed = (
-        *_routed(config, shape, width),
+        *routed_mlp(config, shape.hidden_size, width),
         *_shared(shape, width * config.integer("num_shared_experts", 0)),
     )
     sparse = _sparse_layers(config, shape.num_layers, 0)
@@ -217,7 +233,7 @@ def cohere2_moe(config: Config) -> Structure:
     layers = _layers(
         config,
         shape,
-        _attention(shape, bias, bias),
+        attention_of(shape, qkv_bias=bias, o_bias=bias),
         routed,
         dense,
         sparse,
@@ -230,11 +246,11 @@ def cohere2_moe(config: Config) -> Structure:
 def flex_olmo(config: Config) -> Structure:
     """Read FlexOlmo: OLMo 2's norms after each block, every MLP routed."""
     shape, bias = shape_of(config), config.flag("attention_bias", False)
-    routed = _routed(config, shape, config.positive("intermediate_size"))
+    routed = routed_mlp(config, shape.hidden_size, config.positive("intermediate_size"))
     layers = _layers(
         config,
         shape,
-        _attention(shape, bias, bias, qk_norm="all"),
+        attention_of(shape, qkv_bias=bias, o_bias=bias, qk_norm="all"),
         routed,
         (),
         (True,) * shape.num_layers,
@@ -248,44 +264,17 @@ def aria_text(config: Config) -> Structure:
     shape, bias = shape_of(config), config.flag("attention_bias", False)
     width = config.positive("intermediate_size")
     routed = (
-        *_routed(config, shape, width, gate="router"),
+        *routed_mlp(config, shape.hidden_size, width, gate="router"),
         *_shared(
             shape,
             width * config.integer("moe_num_shared_experts", 2),
             bias=config.flag("mlp_bias", False),
         ),
     )
-    layers = _layers(config, shape, _attention(shape, bias, bias), routed, (), (True,) * shape.num_layers)
+    layers = _layers(
+        config, shape, attention_of(shape, qkv_bias=bias, o_bias=bias), routed, (), (True,) * shape.num_layers
+    )
     return finish(config, shape, layers, tied=False)
-
-
-def _attention(shape: Shape, bias: bool, o_bias: bool, *, qk_norm: str = "") -> tuple[Tensor, ...]:
-    query, key = shape.head_dim, shape.head_dim
-    if qk_norm == "all":
-        query, key = query * shape.num_attention_heads, key * shape.num_key_value_heads
-    return (
-        *attention(
-            shape.hidden_size,
-            shape.num_attention_heads,
-            shape.num_key_value_heads,
-            shape.head_dim,
-            qkv_bias=bias,
-            o_bias=o_bias,
-        ),
-        *((*norm("self_attn.q_norm", query), *norm("self_attn.k_norm", key)) if qk_norm else ()),
-    )
-
-
-def _routed(
-    config: Config, shape: Shape, width: int, *, name: str = "mlp", gate: str = "gate"
-) -> tuple[Tensor, ...]:
-    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
-    if active > num_experts:
-        raise config.invalid("num_experts_per_tok", f"is {active}, more than {num_experts} experts")
-    return (
-        *experts(shape.hidden_size, width, num_experts, active, name=f"{name}.experts"),
-        *router(shape.hidden_size, num_experts, name=f"{name}.{gate}"),
-    )
 
 
 def _shared(shape: Shape, width: int, *, bias: bool = False) -> tuple[Tensor, ...]:
@@ -296,14 +285,9 @@ def _shared(shape: Shape, width: int, *, bias: bool = False) -> tuple[Tensor, ..
 
 def _sparse_layers(config: Config, num_layers: int, default_dense: int) -> tuple[bool, ...]:
     """Return which layers route: ``mlp_layer_types``, or all after ``first_k_dense_replace``."""
-    kinds = config.per_layer("mlp_layer_types", num_layers)
-    if kinds is None:
-        num_dense = config.integer("first_k_dense_replace", default_dense)
-        return tuple(index >= num_dense for index in range(num_layers))
-    unknown = next((kind for kind in kinds if kind not in ("sparse", "dense")), None)
-    if unknown is not None:
-        raise unknown_layer_type(config, unknown)
-    return tuple(kind == "sparse" for kind in kinds)
+    stated = stated_sparse(config, num_layers)
+    num_dense = config.integer("first_k_dense_replace", default_dense)
+    return stated or tuple(index >= num_dense for index in range(num_layers))
 
 
 def _layers(
@@ -319,7 +303,7 @@ def _layers(
 ) -> tuple[LayerGroup, ...]:
     kinds = kinds or windowed(config, shape.num_layers)
     window = window_of(config, kinds)
-    around = tuple(tensor for name in norms for tensor in norm(name, shape.hidden_size))
+    around = norms_of(shape.hidden_size, *norms)
     with_experts, without = (*attending, *routed, *around), (*attending, *dense, *around)
 
     def make(index: int) -> Layer:

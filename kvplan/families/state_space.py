@@ -4,10 +4,10 @@ Each layer caches a convolution and a state, whatever the context. Source: trans
 models/mamba, falcon_mamba, mamba2.
 """
 
+from kvplan.blocks.decoder import Shape, finish
+from kvplan.blocks.state_space import mamba1_mixer, mamba2_mixer
 from kvplan.config import Config
-from kvplan.decoder import Shape, finish
 from kvplan.layers import Layer, LayerGroup, Mamba1State, Mamba2State
-from kvplan.mixers import mamba1_mixer, mamba2_mixer
 from kvplan.model import Structure
 from kvplan.tensors import norm
 

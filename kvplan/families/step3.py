@@ -6,14 +6,14 @@ still reads: ``attention_other_setting``, ``moe_layers_enum``, ``num_attention_g
 
 from dataclasses import replace
 
-from kvplan.attention_pattern import FULL, SLIDING, layer_types, unknown_layer_type, window_of
-from kvplan.blocks import attention, experts, gated_mlp, router
+from kvplan.blocks.attention_pattern import FULL, SLIDING, layer_types, unknown_layer_type, window_of
+from kvplan.blocks.decoder import Shape, attention_cache, by_index, finish, shape_of
+from kvplan.blocks.transformer import attention, experts, gated_mlp, router
+from kvplan.blocks.vision import as_vision, encoder_layer
 from kvplan.config import Config
-from kvplan.decoder import Shape, attention_cache, by_index, finish, shape_of
 from kvplan.layers import Layer
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm, repeat
-from kvplan.vision import as_vision, encoder_layer
 
 # Step3p7TextConfig: without a list, layers from the fourth on are routed.
 NUM_DENSE = 3

@@ -5,13 +5,13 @@ Source: transformers 5.23 models/idefics2, video_llava, fuyu, hyperclovax_vision
 
 from dataclasses import replace
 
-from kvplan.blocks import attention, gated_mlp
+from kvplan.blocks.transformer import attention, gated_mlp
+from kvplan.blocks.vision import as_vision, clip, siglip_encoder
 from kvplan.config import Config
 from kvplan.families.qwen_vl import qwen2_5_tower
 from kvplan.families.reading import joined, text_structure
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm, repeat
-from kvplan.vision import as_vision, clip, siglip_encoder
 
 IDEFICS2_TOWER: dict[str, object] = {
     "hidden_size": 768,

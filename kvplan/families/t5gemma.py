@@ -3,10 +3,10 @@
 Source: transformers 5.23 models/t5gemma.
 """
 
-from kvplan.attention_pattern import layer_types, window_of
-from kvplan.blocks import attention, gated_mlp
+from kvplan.blocks.attention_pattern import layer_types, window_of
+from kvplan.blocks.decoder import Shape, attention_cache, by_index, shape_of
+from kvplan.blocks.transformer import attention, gated_mlp
 from kvplan.config import Config
-from kvplan.decoder import Shape, attention_cache, by_index, shape_of
 from kvplan.layers import CrossAttention, Layer
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, embedding, linear, lm_head, norm, with_role

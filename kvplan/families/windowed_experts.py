@@ -3,30 +3,28 @@
 Source: transformers 5.23 models/mellum, flint, kolibri1, beam.
 """
 
-from kvplan.attention_pattern import (
+from kvplan.blocks.attention_pattern import (
     FULL,
     SLIDING,
     every_nth_full,
     layer_types,
-    unknown_layer_type,
     window_of,
 )
-from kvplan.blocks import attention, experts, gated_mlp, router
+from kvplan.blocks.decoder import TWO_NORMS, Shape, attention_cache, attention_of, by_index, finish, shape_of
+from kvplan.blocks.routing import routed_mlp, sparse_of, stated_sparse
+from kvplan.blocks.transformer import gated_mlp
 from kvplan.config import Config
-from kvplan.decoder import Shape, attention_cache, by_index, finish, shape_of
 from kvplan.layers import Layer
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, linear, norm
-
-TWO_NORMS = ("input_layernorm", "post_attention_layernorm")
+from kvplan.tensors import Tensor, linear, norms_of
 
 
 def mellum(config: Config) -> Structure:
     """Read Mellum: every MLP routed where ``mlp_layer_types`` says so, windows by ``layer_types``."""
     shape = _shape(config)
-    routed = _routed(config, shape)
+    routed = routed_mlp(config, shape.hidden_size, config.positive("moe_intermediate_size"))
     sparse, usual = _sparse(config, shape, ()), (FULL,) * shape.num_layers
-    return _close(config, shape, usual, _attention(config, shape), routed, sparse, TWO_NORMS)
+    return _close(config, shape, usual, _heads(config, shape), routed, sparse, TWO_NORMS)
 
 
 def flint(config: Config) -> Structure:
@@ -34,11 +32,11 @@ def flint(config: Config) -> Structure:
     shape = _shape(config)
     shared = config.positive("shared_expert_intermediate_size")
     routed = (
-        *_routed(config, shape),
+        *routed_mlp(config, shape.hidden_size, config.positive("moe_intermediate_size")),
         *gated_mlp(shape.hidden_size, shared, name="mlp.shared_expert", role="shared_expert"),
     )
     own = (
-        *_attention(config, shape),
+        *_heads(config, shape),
         Tensor("self_attn.sinks", (shape.num_attention_heads,), "attention", split="out"),
     )
     listed = config.integers("mlp_only_layers")
@@ -56,13 +54,13 @@ def kolibri1(config: Config) -> Structure:
     shape = _shape(config)
     shared = config.positive("shared_expert_intermediate_size")
     routed = (
-        *_routed(config, shape),
+        *routed_mlp(config, shape.hidden_size, config.positive("moe_intermediate_size")),
         *gated_mlp(shape.hidden_size, shared, name="mlp.shared_experts", role="shared_expert"),
     )
     norms = (*TWO_NORMS, "post_self_attn_layernorm", "post_mlp_layernorm")
     usual = every_nth_full(shape.num_layers, 5)
     sparse = (True,) * shape.num_layers
-    return _close(config, shape, usual, _attention(config, shape), routed, sparse, norms)
+    return _close(config, shape, usual, _heads(config, shape), routed, sparse, norms)
 
 
 def beam(config: Config) -> Structure:
@@ -70,53 +68,36 @@ def beam(config: Config) -> Structure:
     shape = _shape(config)
     rows = shape.num_attention_heads * shape.head_dim
     own = (
-        *_attention(config, shape),
+        *_heads(config, shape),
         *linear("self_attn.gate_proj", rows, shape.hidden_size, "attention", split="out"),
         Tensor("self_attn.gate_bias", (shape.num_attention_heads,), "attention", split="out"),
     )
     dense = tuple("dense" if index < 3 else "sparse" for index in range(shape.num_layers))
     norms = (*TWO_NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm")
     usual = (*every_nth_full(shape.num_layers - 1, 6), FULL)
-    return _close(config, shape, usual, own, _routed(config, shape), _sparse(config, shape, dense), norms)
+    return _close(
+        config,
+        shape,
+        usual,
+        own,
+        routed_mlp(config, shape.hidden_size, config.positive("moe_intermediate_size")),
+        _sparse(config, shape, dense),
+        norms,
+    )
 
 
 def _shape(config: Config) -> Shape:
     return shape_of(config, head_dim=None if config.has("head_dim") else 128)
 
 
-def _attention(config: Config, shape: Shape) -> tuple[Tensor, ...]:
+def _heads(config: Config, shape: Shape) -> tuple[Tensor, ...]:
     bias = config.flag("attention_bias", False)
-    return (
-        *attention(
-            shape.hidden_size,
-            shape.num_attention_heads,
-            shape.num_key_value_heads,
-            shape.head_dim,
-            qkv_bias=bias,
-            o_bias=bias,
-        ),
-        *norm("self_attn.q_norm", shape.head_dim),
-        *norm("self_attn.k_norm", shape.head_dim),
-    )
-
-
-def _routed(config: Config, shape: Shape) -> tuple[Tensor, ...]:
-    num_experts, active = config.positive("num_experts"), config.positive("num_experts_per_tok")
-    if active > num_experts:
-        raise config.invalid("num_experts_per_tok", f"is {active}, more than {num_experts} experts")
-    width = config.positive("moe_intermediate_size")
-    return (
-        *experts(shape.hidden_size, width, num_experts, active),
-        *router(shape.hidden_size, num_experts),
-    )
+    return attention_of(shape, qkv_bias=bias, o_bias=bias, qk_norm="head")
 
 
 def _sparse(config: Config, shape: Shape, usual: tuple[str, ...]) -> tuple[bool, ...]:
-    kinds = config.per_layer("mlp_layer_types", shape.num_layers) or usual or ("sparse",) * shape.num_layers
-    unknown = next((kind for kind in kinds if kind not in ("sparse", "dense")), None)
-    if unknown is not None:
-        raise unknown_layer_type(config, unknown)
-    return tuple(kind == "sparse" for kind in kinds)
+    stated = stated_sparse(config, shape.num_layers)
+    return stated or sparse_of(config, usual or ("sparse",) * shape.num_layers)
 
 
 def _close(
@@ -130,7 +111,7 @@ def _close(
 ) -> Structure:
     kinds = layer_types(config, shape.num_layers) or usual
     window = window_of(config, kinds)
-    norms = tuple(tensor for name in norm_names for tensor in norm(name, shape.hidden_size))
+    norms = norms_of(shape.hidden_size, *norm_names)
     dense: tuple[Tensor, ...] = ()
     if not all(sparse):
         dense = gated_mlp(shape.hidden_size, config.positive("intermediate_size"))

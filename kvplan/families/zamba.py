@@ -5,12 +5,12 @@ for each of ``num_mem_blocks``, with a small adapter a layer). Source: transform
 models/zamba, models/zamba2.
 """
 
-from kvplan.attention_pattern import unknown_layer_type
-from kvplan.blocks import gated_mlp
+from kvplan.blocks.attention_pattern import unknown_layer_type
+from kvplan.blocks.decoder import Shape, by_index, finish, shape_of
+from kvplan.blocks.state_space import mamba2_mixer
+from kvplan.blocks.transformer import gated_mlp
 from kvplan.config import Config
-from kvplan.decoder import Shape, by_index, finish, shape_of
 from kvplan.layers import FullAttention, Layer, Mamba1State, Mamba2State
-from kvplan.mixers import mamba2_mixer
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm
 from kvplan.units import ceil_div

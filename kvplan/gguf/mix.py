@@ -311,14 +311,6 @@ def sized_tensors(model: ModelSpec, mix: str) -> tuple[tuple[int, GgufTensor, st
     return tuple((layer, *row) for layer, rows in _layered(model, mix) for row in rows)
 
 
-def types_of(model: ModelSpec, mix: str) -> dict[str, int]:
-    """Return the file's bytes by block type."""
-    counts: Counter[str] = Counter()
-    for _, _, stored, num_bytes in sized_tensors(model, mix):
-        counts[stored] += num_bytes
-    return dict(counts)
-
-
 def mix_tensor_bytes(model: ModelSpec, mix: str) -> tuple[tuple[Tensor, int, int], ...]:
     """Return (tensor, 1, bytes) for every tensor of the file; the sum is the file's tensor bytes."""
     return tuple(_entries(model, mix))

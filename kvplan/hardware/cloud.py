@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from kvplan.device import Device
-from kvplan.errors import InvalidSpec, InvalidValue, UnknownGpu, did_you_mean
+from kvplan.errors import InvalidSpec, InvalidValue, UnknownGpu, did_you_mean, reason_of
 from kvplan.frozen import dataclass
 from kvplan.hardware.catalog import device_named, hidden_from_cuda
 from kvplan.pricing import Machine
@@ -84,7 +84,7 @@ def _read(path: Path) -> tuple[Instance, ...]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidValue(
-            f"cannot read {path}", why=str(error), hint="name a YAML file of instances and prices"
+            f"cannot read {path}", why=reason_of(error), hint="name a YAML file of instances and prices"
         ) from None
     data = load_yaml(text, str(path))
     rows = data.get("instances") if isinstance(data, dict) else None

@@ -21,6 +21,7 @@ MAX_DEVICES = 4096
 
 _COUNTED = re.compile(r"\s*(\d+)\s*[xX×*]\s*(.+)")
 _SIZE = re.compile(r"\d+(\.\d+)?\s*[A-Za-z]*")
+_UNIT = re.compile(r"[kmgt]?i?b?", re.IGNORECASE)
 _MIG = re.compile(r"(?P<gpu>.+):mig-(?P<profile>\d+g\.\d+gb)", re.IGNORECASE)
 
 
@@ -29,6 +30,12 @@ def parse_gpus(texts: Sequence[str]) -> tuple[Device, ...]:
 
     Raises UnknownGpu for a name that is no device, InvalidValue for a size or count that cannot be.
     """
+    if len(texts) > 1 and any(text.strip().casefold() == "none" for text in texts):
+        raise InvalidValue(
+            "--gpu none stands beside another --gpu",
+            why="it means that the CPU does it all",
+            hint="leave out one of them",
+        )
     devices: list[Device] = []
     for text in texts:
         devices += parse_gpu(text)
@@ -44,6 +51,12 @@ def parse_gpus(texts: Sequence[str]) -> tuple[Device, ...]:
 def parse_gpu(text: str) -> tuple[Device, ...]:
     """Read one ``--gpu``: ``h100``, ``2xa100-80gb``, ``48GB``, ``local``, ``none``."""
     counted = _COUNTED.fullmatch(text)
+    if counted is not None and _UNIT.fullmatch(counted.group(2).strip()):
+        raise UnknownGpu(
+            f"'{text}' is neither a size nor a GPU",
+            why=f"'{counted.group(2).strip()}' stands where a device or a size should",
+            hint="write --gpu {0}GB for one card of that size, or --gpu {0}xh100".format(counted.group(1)),
+        )
     if counted is None:
         word = text.strip().casefold()
         if word == "none":
@@ -74,6 +87,19 @@ def _one(text: str) -> Device:
         return _mig(sliced.group("gpu"), sliced.group("profile").casefold())
     if _SIZE.fullmatch(name) and not _is_device(name):
         return _sized(name)
+    if name.casefold() == "all":
+        raise UnknownGpu(
+            "--gpu all is each card of the catalogue, not one of them",
+            why="find and sweep take it, alone",
+            hint="write it like: kvplan find llama-3-8b --gpu all",
+        )
+    parts = [part.strip() for part in name.split(",")]
+    if len(parts) > 1 and all(_is_device(part) for part in parts):
+        raise UnknownGpu(
+            f"'{name}' names {len(parts)} cards",
+            why="commas make a list in sweep and compare; elsewhere each --gpu names one kind of card",
+            hint=f"write {' '.join(f'--gpu {part}' for part in parts)}",
+        )
     return device_named(name)
 
 
@@ -100,7 +126,7 @@ def _sized(text: str) -> Device:
         if card is not None:
             return card
     usable, low, basis = hidden_from_cuda(size.num_bytes)
-    note = f"{text} read as {size.num_bytes // GB} x 10^9 bytes: no NVIDIA card sold as that was read"
+    note = f"{text} read as {size.num_bytes / GB:g} x 10^9 bytes: no NVIDIA card sold as that was read"
     return Device(
         text, size.num_bytes, usable, low, basis, vendor="nvidia", source="the size as given", notes=(note,)
     )
@@ -143,7 +169,7 @@ def _mig(gpu: str, profile: str) -> Device:
         raise UnknownGpu(
             f"{whole.name} has no MIG profile '{profile}'",
             why=f"it has {', '.join(profiles)}" if profiles else "it cannot be partitioned",
-            hint=f"write it like --gpu {whole.name}:mig-{next(iter(profiles), '3g.40gb')}",
+            hint=f"write it like --gpu {whole.name}" + (f":mig-{next(iter(profiles))}" if profiles else ""),
         )
     # A profile's name gives its share of the memory slices; what the driver reports of it was not
     # read, so the figure is assumed and the lower bound leaves 5 percent.

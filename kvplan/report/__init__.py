@@ -56,7 +56,7 @@ def render(answer: Answer, format_name: str, screen: Screen, settings: Sequence[
         raise InvalidValue(
             f"'{format_name}' is not an output format here",
             why=did_you_mean(format_name, known) or f"known are auto, {', '.join(known)}",
-            hint="leave out --format for a table",
+            hint="name one that is known, or leave it out: a table on screen",
         )
     module, function = target.split(":")
     renderer: Callable[[Answer, Screen], str] = getattr(import_module(f"kvplan.report.{module}"), function)

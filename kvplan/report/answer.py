@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 from kvplan.frozen import dataclass
 
 if TYPE_CHECKING:
+    from kvplan.changes.attempt import Price
     from kvplan.engines.base import Plan
     from kvplan.judge import Verdict
     from kvplan.model import ModelSpec
     from kvplan.solve import Limits
     from kvplan.speed import Rate
-    from kvplan.suggest import Price
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from kvplan.capacity.estimate import Estimate, known_traffic, mean_lengths
 from kvplan.capacity.fleet import Fleet
 from kvplan.hardware.cloud import Offer
-from kvplan.report import json_report
+from kvplan.report import json_report, plan_json
 from kvplan.report.answer import Screen
 from kvplan.report.capacity_answer import CapacityAnswer
 from kvplan.report.capacity_tables import PAPER
@@ -37,7 +37,7 @@ def json(answer: CapacityAnswer, screen: Screen) -> str:  # noqa: ARG001 - every
             "paged": _fleet(fleets.paged, answer.paged_offer) if fleets.paged else None,
             "unpaged_sessions": fleets.unpaged_sessions,
             "limits": dict(fleets.limits),
-            "tokens_per_second": json_report.rate(fleets.rate),
+            "tokens_per_second": plan_json.rate(fleets.rate),
             "usd_per_million_tokens": answer.usd_per_million_tokens,
             "traffic": [
                 {"name": name, "mean_live_tokens": tokens, "holds": holds}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from kvplan.deploy.rows import Place, Row, SharedGpu
-from kvplan.report import json_report, sheet
+from kvplan.report import json_report, plan_json, sheet
 from kvplan.report.answer import Screen
 from kvplan.report.check_answer import CheckAnswer
 from kvplan.report.check_wording import (
@@ -78,7 +78,7 @@ def row_as_json(row: Row) -> dict[str, object]:
         "broken_budgets": list(row.broken_budgets),
         "notes": list(row.notes),
         "settings": dict(row.settings),
-        "plan": json_report.whole_plan(row.plan, row.plan.workload.context_source)
+        "plan": plan_json.whole_plan(row.plan, row.plan.workload.context_source)
         if row.plan is not None
         else None,
     }

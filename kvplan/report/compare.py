@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from kvplan.engines.base import Plan
-from kvplan.report import json_report, sheet
+from kvplan.report import json_report, plan_json, sheet
 from kvplan.report.answer import Screen
 from kvplan.report.compare_answer import CompareAnswer, Subject
 from kvplan.report.sheet import Sheet, Table
@@ -55,7 +55,7 @@ def _as_json(subject: Subject) -> Mapping[str, object]:
             if problem
             else None,
         }
-    return head | json_report.planned(
+    return head | plan_json.planned(
         subject.plan, subject.verdict, subject.limits, subject.plan.workload.context_source
     )
 

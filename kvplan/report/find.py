@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from kvplan.pricing import usd_per_million_tokens
-from kvplan.report import json_report, sheet
+from kvplan.report import json_report, plan_json, sheet
 from kvplan.report.answer import Screen
 from kvplan.report.find_answer import FindAnswer, Found
 from kvplan.report.sheet import Sheet, Table
@@ -66,7 +66,7 @@ def _as_json(answer: FindAnswer, found: Found) -> Mapping[str, object]:
     return {
         **_record(found, card=bool(answer.num_cards)),
         **({"usd_per_million_tokens": _per_million(answer, found)} if answer.priced else {}),
-        "tokens_per_second": json_report.rate(candidate.rate),
+        "tokens_per_second": plan_json.rate(candidate.rate),
         "quality": {"tier": loss.tier, "text": loss.text or None, "source": loss.source or None},
         "command": found.command,
     }

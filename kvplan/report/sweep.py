@@ -68,6 +68,12 @@ def json(answer: SweepAnswer, screen: Screen) -> str:  # noqa: ARG001 - every fo
     )
 
 
+def points_text(grid: Grid) -> str:
+    """Return how many points a grid has."""
+    count = len(grid.points)
+    return "1 point" if count == 1 else f"{count:,} points"
+
+
 def placed(grid: Grid) -> Iterator[tuple[tuple[str, ...], Point]]:
     """Yield every point with its values on the axes."""
     yield from zip(product(*(axis.values for axis in grid.axes)), grid.points, strict=True)
@@ -92,7 +98,7 @@ def _records(answer: SweepAnswer) -> Iterator[Mapping[str, object]]:
 
 
 def _sheet(answer: SweepAnswer) -> Sheet:
-    head = f"{answer.model_name}: {len(answer.grid.points):,} points"
+    head = f"{answer.model_name}: {points_text(answer.grid)}"
     if answer.shared:
         head += f", {answer.shared}"
     return Sheet((head,), tuple(matrices(answer.grid)), (LEGEND, *answer.notes), ())

@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape, quoteattr
 from kvplan import __version__
 from kvplan.errors import InvalidValue
 from kvplan.report.answer import Screen
-from kvplan.report.sweep import LEGEND, WORDS, matrices
+from kvplan.report.sweep import LEGEND, WORDS, matrices, points_text
 from kvplan.report.sweep_answer import SweepAnswer
 from kvplan.report.sweep_chart import (
     BOTTOM,
@@ -101,7 +101,7 @@ def html(answer: SweepAnswer, screen: Screen) -> str:  # noqa: ARG001 - every fo
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{escape(title)}</title><style>{PAGE_STYLE}{STYLE}</style></head><body>",
         f"<h1>{escape(title)}</h1>",
-        f"<p>{len(answer.grid.points):,} points{escape(', ' + answer.shared if answer.shared else '')}</p>",
+        f"<p>{points_text(answer.grid)}{escape(', ' + answer.shared if answer.shared else '')}</p>",
         '<svg width="0" height="0" style="position:absolute" aria-hidden="true">',
         f"{patterns()}</svg>",
         "<h2>Memory against context</h2>",

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kvplan.errors import InputError, UnknownModel, did_you_mean
+from kvplan.errors import InputError, UnknownModel, did_you_mean, reason_of
 from kvplan.model import ModelSpec
 from kvplan.sources.config_model import model_from_config
 
@@ -83,7 +83,7 @@ def unknown_model(name: str) -> UnknownModel:
     return UnknownModel(
         f"unknown model '{name}'",
         why=why or "it is no bundled model, no file or folder here, and no org/repo",
-        hint=f"see: kvplan list models {normalise(name).split('-')[0][:12]}",
+        hint=f"see: kvplan list models {normalise(name).split('-')[0][:12]}".rstrip(),
     )
 
 
@@ -135,7 +135,7 @@ def read_spec(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"cannot read {path}", why=str(error), hint="check the path and its permissions"
+            f"cannot read {path}", why=reason_of(error), hint="check the path and its permissions"
         ) from None
     return validate_spec(load_yaml(text, str(path)), str(path)).model_dump(exclude_none=True)
 

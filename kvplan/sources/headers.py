@@ -8,7 +8,7 @@ before anything is allocated.
 from collections.abc import Callable
 from pathlib import Path
 
-from kvplan.errors import InputError, InvalidSpec
+from kvplan.errors import InputError, InvalidSpec, reason_of
 
 ByteSource = Callable[[int, int], bytes]
 """Return up to ``size`` bytes from ``offset``; fewer only where the file ends."""
@@ -77,7 +77,7 @@ def file_source(path: Path) -> ByteSource:
                 return file.read(size)
         except OSError as error:
             raise InputError(
-                f"cannot read {path}", why=str(error), hint="check the path and its permissions"
+                f"cannot read {path}", why=reason_of(error), hint="check the path and its permissions"
             ) from None
 
     return read

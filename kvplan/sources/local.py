@@ -5,7 +5,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from kvplan.errors import InputError, InvalidSpec, InvalidValue, UnknownModel, UnsupportedArchitecture
+from kvplan.errors import (
+    InputError,
+    InvalidSpec,
+    InvalidValue,
+    UnknownModel,
+    UnsupportedArchitecture,
+    reason_of,
+)
 from kvplan.model import ModelSpec, StoredTensor
 from kvplan.sources.checkpoint import with_checkpoint
 from kvplan.sources.config_model import model_from_config
@@ -153,7 +160,7 @@ def read_text(path: Path, at_most: int = MAX_CONFIG_BYTES) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"cannot read {path}", why=str(error), hint="check the path and its permissions"
+            f"cannot read {path}", why=reason_of(error), hint="check the path and its permissions"
         ) from None
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kvplan.capacity.lengths import Lengths
-from kvplan.errors import InputError, InvalidSpec, InvalidValue
+from kvplan.errors import InputError, InvalidSpec, InvalidValue, reason_of
 
 MAX_BYTES = 256 * 10**6
 MAX_REQUESTS = 2_000_000
@@ -54,7 +54,7 @@ def read_trace(path: str) -> Lengths:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"cannot read {path}",
-            why=error.strerror if isinstance(error, OSError) and error.strerror else str(error),
+            why=reason_of(error),
             hint="name a CSV or JSON-lines file of request lengths",
         ) from None
 

@@ -14,7 +14,7 @@ from time import monotonic, sleep, time
 from typing import Any
 
 from kvplan.calibration import CacheMeasurement, Measurement, Measurements
-from kvplan.errors import InvalidSpec, OutputError
+from kvplan.errors import InvalidSpec, OutputError, reason_of
 from kvplan.verify.calibration_file import VARIABLE, path
 from kvplan.whole_file import write_whole
 
@@ -41,7 +41,7 @@ def saved() -> Measurements:
     except OSError as error:
         raise InvalidSpec(
             f"cannot read {file}",
-            why=error.strerror or str(error),
+            why=reason_of(error),
             hint=f"name another file: {VARIABLE}=calibration.json",
         ) from None
     try:
@@ -94,7 +94,7 @@ def save(measurement: Measurement | CacheMeasurement) -> Path:
     except OSError as error:
         raise OutputError(
             f"cannot write {file}",
-            why=error.strerror or str(error),
+            why=reason_of(error),
             hint=f"name another file: {VARIABLE}=calibration.json",
         ) from None
     return file
@@ -135,9 +135,7 @@ def forget() -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise OutputError(
-            f"cannot remove {file}", why=error.strerror or str(error), hint="remove it by hand"
-        ) from None
+        raise OutputError(f"cannot remove {file}", why=reason_of(error), hint="remove it by hand") from None
     return True
 
 

@@ -12,7 +12,12 @@ PROGRAMS: dict[str, re.Pattern[str]] = {
     "vllm": re.compile(r"\bvllm serve\b|vllm\.entrypoints\.\w+\.api_server\b"),
     "sglang": re.compile(r"sglang\.launch_server\b|\bsglang serve\b"),
     "llama.cpp": re.compile(r"\bllama-(?:server|cli|bench|run)(?:\.exe)?\b|\bllama_server\b"),
+    "tensorrt-llm": re.compile(r"\btrtllm-serve(?: serve)?\b"),
+    "lmdeploy": re.compile(r"\blmdeploy serve api_server\b"),
+    "tgi": re.compile(r"\btext-generation-launcher\b|\btext-generation-inference:\S+"),
 }
+# Engines whose command names the model before its flags.
+POSITIONAL = ("vllm", "tensorrt-llm", "lmdeploy")
 # Advice that engines print names flags that were not given.
 _ADVICE = re.compile(
     r"`--|\b(?:try|replace|consider|increas|decreas|suggest|equivalent|recommend|should|please|use)\w*\b",
@@ -33,7 +38,7 @@ def options_in(engine: str, lines: Sequence[Line]) -> tuple[dict[str, object], s
         called = program.search(line.text)
         if called:
             words = _words(line.text[called.end() :])
-            if words and not words[0].startswith("-") and engine == "vllm":
+            if words and not words[0].startswith("-") and engine in POSITIONAL:
                 model = model or words[0]
             groups = list(_groups(words))
         elif "--" in line.text and not _ADVICE.search(line.text):

@@ -9,6 +9,8 @@ from kvplan.quantity import Basis, Quantity
 Unit = Literal["bytes", "tokens", "blocks", "requests"]
 Status = Literal["agrees", "above", "below", "not_planned", "not_measured"]
 Outcome = Literal["agrees", "differs", "not_measured"]
+# How far a loader's count lies from the checkpoint's tensors: 0.5 percent below to 1 above.
+LOADED_PERMILLE = (995, 1010)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,18 @@ def of_quantity(
         rounding,
         decides,
         why,
+    )
+
+
+def as_loaded(weights: Quantity) -> Quantity:
+    """Widen a checkpoint's bytes to what a loader counts: buffers and allocator rounding beside them."""
+    low, high = LOADED_PERMILLE
+    return Quantity(
+        weights.low * low // 1000,
+        weights.expected,
+        weights.high * high // 1000,
+        "calibrated",
+        "loaders count buffers and rounding beside the tensors",
     )
 
 

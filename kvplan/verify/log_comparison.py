@@ -6,7 +6,8 @@ from dataclasses import replace
 from kvplan.engines.base import DevicePlan, Plan
 from kvplan.quantity import Quantity, exact, total
 from kvplan.units import format_gib
-from kvplan.verify.comparison import Comparison, of_quantity
+from kvplan.verify import share_comparison
+from kvplan.verify.comparison import Comparison, as_loaded, of_quantity
 from kvplan.verify.log_question import is_gpu
 from kvplan.verify.readings import MIB, Reading, Readings
 
@@ -20,8 +21,8 @@ COMPONENT_OF = {
     "cuda_graphs": "cuda_graphs",
     "recurrent_state": "recurrent_state",
 }
-# How far a loader's count lies from the checkpoint's tensors: 0.5 percent below to 1 above.
-LOADED_PERMILLE = (995, 1010)
+# Engines whose pool is a share of what is free: the option, its default. What is taken before counts by it.
+SHARES = {"tensorrt-llm": ("free_gpu_memory_fraction", 0.9), "lmdeploy": ("cache_max_entry_count", 0.8)}
 FILE_TYPE_UNKNOWN = "the log does not name the file's type: add --weights"
 
 
@@ -29,6 +30,8 @@ def compare(plan: Plan, readings: Readings, replan: Replan) -> tuple[Comparison,
     """Return every figure that both sides have."""
     if readings.engine in ("llama.cpp", "ollama"):
         return _llama_cpp(plan, readings)
+    if readings.engine in share_comparison.ENGINES:
+        return share_comparison.shares(plan, readings)
     rows = [*_shared(plan, readings)]
     if readings.engine == "vllm":
         rows += _vllm(plan, readings, replan)
@@ -42,8 +45,10 @@ def explain(rows: tuple[Comparison, ...], readings: Readings) -> tuple[str, ...]
     lines: list[str] = []
     pool = next((row for row in rows if row.name == "kv_cache_available"), None)
     if pool is not None and pool.difference is not None and pool.expected is not None:
+        option, usual = SHARES.get(readings.engine, ("", 1.0))
+        share = float(readings.counts.get(option, usual))
         parts = [
-            (-row.difference, row.name)
+            (-row.difference * share, row.name)
             for row in rows
             if row.name in ("weights", "activations", "runtime", "cuda_graphs") and row.difference is not None
         ]
@@ -105,21 +110,9 @@ def _shared(plan: Plan, readings: Readings) -> list[Comparison]:
             if plan.engine_name == "vllm" and draft is not None:
                 # vLLM loads what drafts in the same measured step (v1/worker/gpu_model_runner.py).
                 planned += draft
-            planned = _as_loaded(planned)
+            planned = as_loaded(planned)
         rows.append(_row(name, planned, readings.largest(said)))
     return [row for row in rows if row is not None]
-
-
-def _as_loaded(weights: Quantity) -> Quantity:
-    """Widen a checkpoint's bytes to what a loader counts: buffers and allocator rounding beside them."""
-    low, high = LOADED_PERMILLE
-    return Quantity(
-        weights.low * low // 1000,
-        weights.expected,
-        weights.high * high // 1000,
-        "calibrated",
-        "loaders count buffers and rounding beside the tensors",
-    )
 
 
 def _vllm(plan: Plan, readings: Readings, replan: Replan) -> list[Comparison]:

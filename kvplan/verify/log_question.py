@@ -11,7 +11,7 @@ from kvplan.errors import CannotTell
 from kvplan.verify.readings import Readings
 from kvplan.workload import Workload
 
-# What vLLM's and SGLang's plans read among the options, as their logs spell them.
+# What each engine's plans read among the options, as its log spells them.
 KEPT: dict[str, tuple[str, ...]] = {
     "vllm": (
         "gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "enforce_eager", "block_size",
@@ -28,6 +28,21 @@ KEPT: dict[str, tuple[str, ...]] = {
         "speculative_algorithm", "speculative_num_draft_tokens", "disable_radix_cache",
         "max_mamba_cache_size", "mamba_ssm_dtype", "swa_full_tokens_ratio", "mamba_full_memory_ratio",
     ),
+    "tensorrt-llm": (
+        "backend", "free_gpu_memory_fraction", "max_tokens", "max_gpu_total_bytes", "tokens_per_block",
+        "max_batch_size", "max_num_tokens", "max_beam_width", "enable_attention_dp", "speculative_config",
+        "lora_config", "ep_size",
+    ),
+    "lmdeploy": (
+        "backend", "model_format", "cache_max_entry_count", "num_gpu_blocks", "cache_block_seq_len",
+        "max_batch_size", "max_prefill_token_num", "quant_policy", "prefix_cache_state_budget",
+        "language_model_only", "speculative_algorithm", "speculative_num_draft_tokens",
+    ),
+    "tgi": (
+        "quantize", "speculate", "max_concurrent_requests", "max_input_tokens", "max_input_length",
+        "max_total_tokens", "max_batch_prefill_tokens", "max_batch_total_tokens", "max_batch_size",
+        "cuda_memory_fraction", "enable_prefill_logprobs", "attention", "wiggle_room", "lora_adapters",
+    ),
     "llama.cpp": (
         "n_batch", "n_ubatch", "flash_attn", "n_gpu_layers", "n_cpu_moe", "tensor_split", "kv_unified",
         "swa_full", "no_kv_offload", "cpu_moe",
@@ -35,9 +50,21 @@ KEPT: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 WHOLE_NUMBERS = frozenset(
     ("max_num_seqs", "max_num_batched_tokens", "block_size", "chunked_prefill_size", "max_running_requests",
-     "max_total_tokens", "page_size", "dp_size", "ep_size", "n_batch", "n_ubatch")
+     "page_size", "dp_size", "ep_size", "n_batch", "n_ubatch", "max_batch_size",
+     "max_num_tokens", "tokens_per_block", "max_prefill_token_num", "quant_policy", "cache_block_seq_len",
+     "speculate", "max_concurrent_requests", "max_input_tokens", "max_input_length", "max_total_tokens",
+     "max_batch_prefill_tokens", "max_batch_total_tokens")
 )  # fmt: skip
-CONTEXT = {"vllm": "max_model_len", "sglang": "context_length", "llama.cpp": "n_ctx"}
+CONTEXT = {
+    "vllm": "max_model_len",
+    "sglang": "context_length",
+    "llama.cpp": "n_ctx",
+    "tensorrt-llm": "max_seq_len",
+    "lmdeploy": "session_len",
+    "tgi": "context",
+}
+# What each engine calls its tensor ranks.
+TENSOR_RANKS = ("tensor_parallel_size", "tp_size", "tp", "num_shard")
 # A single device whose size nothing says: large enough that nothing is placed elsewhere.
 UNKNOWN_DEVICE_BYTES = 2**42
 AUTO_SLOTS, AUTO_SINCE = 4, 6924
@@ -55,7 +82,7 @@ def workload_of(readings: Readings, workload: Workload) -> Workload:
         share = _share(readings)
         if share is not None:
             options["gpu_memory_utilization"] = share
-    if workload.context_tokens == 0 and CONTEXT[engine] in readings.counts:
+    if workload.context_tokens == 0 and readings.counts.get(CONTEXT[engine]):
         workload = replace(
             workload, context_tokens=int(readings.counts[CONTEXT[engine]]), context_source="engine"
         )
@@ -67,7 +94,7 @@ def workload_of(readings: Readings, workload: Workload) -> Workload:
     if not workload.tensor_parallel and not workload.pipeline_parallel:
         workload = replace(
             workload,
-            tensor_parallel=_int(said.get("tensor_parallel_size", said.get("tp_size"))),
+            tensor_parallel=_int(next((said[name] for name in TENSOR_RANKS if name in said), 0)),
             pipeline_parallel=_int(said.get("pipeline_parallel_size", said.get("pp_size"))),
         )
     options |= dict(workload.engine_options)

@@ -4,11 +4,22 @@ import re
 from collections.abc import Callable, Sequence
 
 from kvplan.errors import CannotTell
-from kvplan.verify import llama_cpp_log, sglang_log, vllm_log
+from kvplan.verify import (
+    llama_cpp_log,
+    lmdeploy_log,
+    sglang_log,
+    tensorrt_llm_log,
+    tgi_log,
+    vllm_log,
+)
 from kvplan.verify.log_text import Line, lines_of
 from kvplan.verify.readings import Readings
 
+# Where a line has the words of two, the first stands: TensorRT-LLM's, LMDeploy's and TGI's are theirs alone.
 READERS: dict[str, tuple[re.Pattern[str], Callable[[Sequence[Line]], Readings]]] = {
+    "tensorrt-llm": (tensorrt_llm_log.MARKS, tensorrt_llm_log.read),
+    "lmdeploy": (lmdeploy_log.MARKS, lmdeploy_log.read),
+    "tgi": (tgi_log.MARKS, tgi_log.read),
     "vllm": (vllm_log.MARKS, vllm_log.read),
     "sglang": (sglang_log.MARKS, sglang_log.read),
     "llama.cpp": (llama_cpp_log.MARKS, llama_cpp_log.read),

@@ -28,6 +28,10 @@ class Reading:
         rounding = self.rounding_bytes + other.rounding_bytes
         return Reading(self.name, self.num_bytes + other.num_bytes, rounding, self.device)
 
+    def times(self, name: str, count: int) -> "Reading":
+        """Return the amount ``count`` times under another name; the rounding adds up as well."""
+        return Reading(name, self.num_bytes * count, self.rounding_bytes * count, self.device)
+
 
 @dataclass(frozen=True, slots=True)
 class Readings:

@@ -13,8 +13,9 @@ from time import process_time
 
 from kvplan.capacity.lengths import Lengths, drawn
 from kvplan.capacity.simulation import simulate_all
+from kvplan.choices import best_first, choices
 from kvplan.cli import main as kvplan
-from kvplan.find import best_first, best_on, choices, fitting
+from kvplan.find import Search
 from kvplan.hardware.catalog import catalogue
 from kvplan.sources.catalog import entries, model_from_spec
 from kvplan.workload import Workload
@@ -25,8 +26,8 @@ def find_everywhere():
     models = [model_from_spec(spec) for spec in entries()]
     workload = Workload(context_tokens=8192, context_source="flag")
     start = process_time()
-    published = choices(models, published_only=True)
-    found = sum(1 for device in catalogue() for _ in fitting(published, workload, (device,), rates=False))
+    search = Search(choices(models, published_only=True), workload)
+    found = sum(1 for device in catalogue() for _ in search.fitting((device,)))
     return process_time() - start, f"{len(models)} models, {found:,} pairs fit"
 
 
@@ -35,8 +36,8 @@ def best_everywhere():
     models = [model_from_spec(spec) for spec in entries()]
     workload = Workload(context_tokens=8192, context_source="flag")
     start = process_time()
-    published = best_first(choices(models, published_only=True))
-    found = sum(best_on(published, workload, (device,)) is not None for device in catalogue())
+    search = Search(best_first(choices(models, published_only=True)), workload)
+    found = sum(search.best((device,)) is not None for device in catalogue())
     return process_time() - start, f"{len(models)} models, the best on {found} cards"
 
 

@@ -99,6 +99,16 @@ def test_bad_questions_are_refused(kvplan):
     code, _, err = kvplan(*ENGINES, "--", "--max-num-seqs", "8")
     assert code == 2
     assert "more than one --engine" in err
+    for words, text in (
+        (("llama-3-8b", "lama-3-70b", "--gpu", "h100"), "did you mean: llama-3-70b"),
+        (("llama-3-8b", "--gpu", "h100,h1000"), "'h1000' is not a GPU"),
+        (("llama-3-8b", "--gpu", "h100", "--engine", "vllm,vlm"), "'vlm' is not an engine"),
+        (("llama-3-8b", "--gpu", "h100", "--ctx", "8k,32x"), "'32x' is not a context length"),
+        (("llama-3-8b", "--gpu", "h100", "--batch", "1,0"), "'0' is not a number of sequences"),
+    ):
+        code, out, err = kvplan("compare", *words)
+        assert (code, out) == (2, "")
+        assert text in err
     many = [word for length in range(1, 26) for word in ("--ctx", f"{length}k")]
     code, _, err = kvplan("compare", "llama-3-8b", "--gpu", "h100", *many)
     assert code == 2

@@ -194,3 +194,27 @@ def test_main_runs_in_process(capsys):
     assert main(["fit", "llama-3-8b", "--gpu", "h100"]) == 0
     assert "FITS" in capsys.readouterr().out
     assert main([]) in (0, 2)
+
+
+def test_an_engine_s_own_file_of_settings_is_read(answer, tmp_path):
+    path = tmp_path / "options.yaml"
+    path.write_text(
+        "kv_cache_config:\n  free_gpu_memory_fraction: 0.5\n  max_tokens: 10000\n", encoding="utf-8"
+    )
+    words = ("fit", "llama-3.1-8b", "--gpu", "h100", "--ctx", "8k", "--engine")
+    _, said = answer(*words, "tensorrt-llm", "--", "--config", str(path))
+    assert said["engine"]["options"]["free_gpu_memory_fraction"] == 0.5
+    assert said["limits"]["kv_cache_tokens"] == 10_016
+    path.write_text("gpu-memory-utilization: 0.5\n", encoding="utf-8")
+    for name, option in (("vllm", "gpu_memory_utilization"), ("sglang", None)):
+        code, said = answer(*words, name, "--", "--config", str(path))
+        assert code == 0
+        if option:
+            assert said["engine"]["options"][option] == 0.5
+
+
+def test_a_file_of_settings_that_is_not_there_is_an_error(kvplan):
+    words = ("fit", "llama-3.1-8b", "--gpu", "h100", "--ctx", "8k", "--engine", "vllm")
+    code, _, stderr = kvplan(*words, "--", "--config", "no-such.yaml")
+    assert code == 2
+    assert "no-such.yaml" in stderr

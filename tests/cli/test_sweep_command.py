@@ -41,6 +41,40 @@ def test_every_point_is_what_fit_answers(answer):
 
 
 @pytest.mark.parametrize("command", ["sweep", "compare"])
+@pytest.mark.parametrize(
+    "beside",
+    [
+        ("--draft", "llama-3.2-1b"),
+        ("--lora", "4x64"),
+        ("--weights", "q8_0", "--", "-md", "llama-3.2-1b"),
+        ("--", "--tensor-parallel-size", "2"),
+        ("--reserve", "2GiB", "--overhead", "1GiB"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_said_beside_the_model_counts_as_in_fit(answer, command, beside):
+    words = ("llama-3.1-8b", "--gpu", "48GB", "--ctx", "8k", *beside)
+    device = answer("fit", *words)[1]["devices"][0]
+    _, data = answer(command, *words)
+    if command == "sweep":
+        (point,) = data["points"]
+        assert point["headroom_bytes"] == device["headroom_bytes"]
+        assert point["components"] == {
+            part["name"]: part["bytes"]["expected"] for part in device["components"]
+        }
+    else:
+        assert data["subjects"][0]["devices"][0] == device
+
+
+@pytest.mark.parametrize("command", ["fit", "show", "sweep", "compare", "capacity"])
+def test_an_engine_flag_that_nobody_knows_is_said(kvplan, command):
+    words = ("llama-3.1-8b", "--gpu", "48GB", "--ctx", "8k", "--", "--max-model-ln", "4")
+    code, out, _ = kvplan(command, *words)
+    assert code == 0
+    assert "not read: --max-model-ln" in out
+
+
+@pytest.mark.parametrize("command", ["sweep", "compare"])
 def test_memory_of_the_machine_counts_as_in_fit(answer, command):
     words = ("qwen3-30b-a3b", "--gpu", "rtx-3060-12gb", "--weights", "q4_k_m", "--ctx", "8k")
     _, alone = answer("fit", *words, "--cpu-memory", "64GiB")
@@ -108,6 +142,9 @@ def test_other_bad_questions(kvplan):
             "number of sequences",
         ),
         (("sweep", "llama-3-8b", "--gpu", "nope", "--ctx", "4k,8k"), "not a GPU"),
+        (("sweep", "llama-3-8b", "--gpu", "h100,nope", "--ctx", "4k,8k"), "'nope' is not a GPU"),
+        (("sweep", "llama-3-8b", "--gpu", "h100", "--engine", "vllm,vlm"), "did you mean: vllm"),
+        (("sweep", "llama-3-8b", "--gpu", "h100", "--weights", "bf16,q4_k_mm"), "q4_k_m"),
         ((*WORDS, "--engine", "vllm,ideal", "--", "--enforce-eager"), "more than one --engine"),
         (("sweep", "llama-3-8b", "--gpu", "h100", "--ctx", "4k", "--format", "svg"), "several contexts"),
     ):

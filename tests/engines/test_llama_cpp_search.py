@@ -4,7 +4,7 @@ import pytest
 
 from kvplan.engines import engine_named
 from kvplan.engines.llama_cpp.compute import compute_buffers
-from kvplan.engines.llama_cpp.graph import simulate
+from kvplan.engines.llama_cpp.graph import outline, simulate
 from kvplan.hardware.parse import parse_gpus
 from kvplan.judge import spare_bytes
 from kvplan.plan import plan
@@ -48,6 +48,8 @@ def test_a_context_costs_the_same_whichever_was_asked_first(name):
     model, devices, engine = open_model(name), parse_gpus(["h100"]), engine_named("llama.cpp")
 
     def buffers(lengths):
+        simulate._buffers.cache_clear()
+        outline._built.cache_clear()
         simulate._by_length.cache_clear()
         compute_buffers.cache_clear()
         made = {}

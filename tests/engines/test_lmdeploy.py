@@ -211,7 +211,7 @@ def test_other_versions_say_whose_rules_they_are_planned_by():
 
 def test_flags():
     words = "--backend pytorch --session_len 8192 --cache-max-entry-count=0.5 --quant-policy int8 --tp 2"
-    flags = read_flags("lmdeploy", [*words.split(), "--speculative-algorithm", "eagle3", "--ssl"])
+    flags = read_flags("lmdeploy", [*words.split(), "--unheard-of", "1", "--ssl"])
     assert dict(flags.options) == {
         "backend": "pytorch",
         "session_len": 8192,
@@ -219,7 +219,7 @@ def test_flags():
         "quant_policy": 8,
         "tp": 2,
     }
-    assert flags.unknown == ("--speculative-algorithm",)
+    assert flags.unknown == ("--unheard-of",)
     with pytest.raises(InvalidValue, match="--quant-policy"):
         read_flags("lmdeploy", ["--quant-policy", "5"])
 

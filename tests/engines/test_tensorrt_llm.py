@@ -93,6 +93,10 @@ def test_limits_and_formats():
         planned("llama-3.1-8b", engine_options=(("free_gpu_memory_fraction", 1.0),))
     with pytest.raises(InvalidValue, match="not modelled"):
         engine_named("tensorrt-llm@0.9")
+    older = plan(
+        find("llama-3.1-8b"), Workload(context_tokens=8192), parse_gpus(("h100",)), engine_named("trtllm@1.1")
+    )
+    assert [notice.code for notice in older.warnings] == ["version-assumed"]
 
 
 def test_attention_data_parallelism_keeps_whole_heads_and_divides_requests():

@@ -85,11 +85,11 @@ def test_the_launcher_prefills_what_the_card_computes_in_a_second():
     layer = 2 * 128 * 4096 * (3 * 32 + 2 * 8) + 6 * 4096 * 14336
     model = find(LLAMA)
     (h100,), (l4,), (a100,) = (parse_gpus((name,)) for name in ("h100", "l4", "a100-80gb"))
-    assert default_prefill_tokens(model, h100, 1) == 900 * 10**12 // (32 * layer)
-    assert default_prefill_tokens(model, l4, 2) == 2 * 121 * 10**12 // (32 * layer)
-    assert default_prefill_tokens(model, a100, 1) == 4096
-    assert default_prefill_tokens(find("llama-2-7b"), h100, 1) == 4096
-    assert default_prefill_tokens(find("gpt2"), h100, 1) == 1024
+    assert default_prefill_tokens(model, h100, 1, (3, 0)) == 900 * 10**12 // (32 * layer)
+    assert default_prefill_tokens(model, l4, 2, (3, 0)) == 2 * 121 * 10**12 // (32 * layer)
+    assert default_prefill_tokens(model, a100, 1, (3, 0)) == 4096
+    assert default_prefill_tokens(find("llama-2-7b"), h100, 1, (3, 0)) == 4096
+    assert default_prefill_tokens(find("gpt2"), h100, 1, (3, 0)) == 1024
 
 
 def test_defaults_by_version():
@@ -255,3 +255,14 @@ def test_more_memory_never_gives_fewer_tokens_and_more_shards_never_more_weights
             for shards in (1, 2, 4, 8)
         ]
         assert weights == sorted(weights, reverse=True)
+
+
+def test_vision_models_start_as_a_real_3_3_server_did():
+    """gemma-3-27b on two RTX A6000: flashinfer, a prefill of 8,000 tokens."""
+    for version, attention, prefill in (("3.3", "flashinfer", 8000), ("3.0", "flashdecoding", 4096)):
+        result = plan(
+            find("gemma-3-27b"), Workload(context_tokens=8000), parse_gpus(("2xrtx-a6000",)),
+            engine_named(f"tgi@{version}"),
+        )  # fmt: skip
+        options = dict(result.engine_options)
+        assert (options["attention"], options["max_batch_prefill_tokens"]) == (attention, prefill)

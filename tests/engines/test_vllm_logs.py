@@ -7,7 +7,6 @@ from statistics import median
 import pytest
 from vllm_logs import available, failed, judged, logs, planned, tokens_of, weights_of
 
-from kvplan.engines.vllm.activations import has_towers
 from kvplan.units import GIB
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "calibration"))
@@ -17,10 +16,9 @@ import fit_vllm_budget
 
 ROWS = logs()
 WITH_CARD = [row for row in ROWS if row.get("card")]
-# The log names no version; or its experts are quantized in a way that its line does not say.
-TOKENS_NOT_KNOWN = {"log-066", "log-074", "log-079", "log-081"}
-# vLLM loads fewer experts on a rank than the row's layout gives; the others differ by 1.3 %.
-WEIGHTS_APART = {"log-066", "log-020", "log-021", "log-035"}
+# The memory is of one worker and the tokens of the poorest (two machines; an excerpt of several lines);
+# a build of DeepSeek-V4 that names no version; vLLM's Ascend fork, whose blocks hold 128 tokens.
+TOKENS_NOT_KNOWN = {"log-081", "log-066", "log-074", "log-079"}
 
 
 def ids(rows):
@@ -51,9 +49,8 @@ def test_weights_are_what_the_server_loaded(row):
     result = planned(row)
     amount = weights_of(result)
     logged = row["weights_gib"] * GIB
-    assert row["id"] == "log-066" or amount.low - GIB / 200 <= logged <= amount.high + GIB / 200
-    if not has_towers(result.model) and row["id"] not in WEIGHTS_APART:
-        assert abs(amount.expected / logged - 1) <= 0.01
+    assert amount.low - GIB / 200 <= logged <= amount.high + GIB / 200
+    assert abs(amount.expected / logged - 1) <= 0.006
 
 
 def test_what_is_left_for_the_cache():
@@ -71,11 +68,12 @@ def test_what_is_left_for_the_cache():
     assert sum(inside) / len(inside) >= 0.95
 
 
-def test_what_is_left_for_the_cache_of_a_model_that_the_fit_never_saw():
-    found = list(cross_validate_vllm.held_out())
+@pytest.mark.parametrize("left_out", ["spec", "card", "release"])
+def test_what_is_left_for_the_cache_where_the_fit_never_saw_its_like(left_out):
+    found = list(cross_validate_vllm.held_out(left_out))
     assert len(found) >= 55
     for _, part in cross_validate_vllm.groups(found):
-        assert median(abs(error) for _, error, _, _ in part) <= 0.02
+        assert median(abs(error) for _, error, _, _ in part) <= 0.01
         assert sum(inside for _, _, inside, _ in part) / len(part) >= 0.9
 
 

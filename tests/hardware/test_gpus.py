@@ -86,6 +86,29 @@ def test_names_refused_with_the_closest(text, close):
     assert close in f"{error.value.why} {error.value.hint}"
 
 
+@pytest.mark.parametrize(
+    ("text", "next_word"),
+    [
+        ("24XB", "--gpu 24GB"),
+        ("24xgb", "--gpu 24GB"),
+        ("24XiB", "--gpu 24GB"),
+        ("24 x G", "--gpu 24GB"),
+        ("h100,a100", "--gpu h100 --gpu a100"),
+        ("all", "kvplan find"),
+        ("rtx-4090:mig-1g.10gb", "--gpu rtx-4090"),
+    ],
+)
+def test_near_misses_are_refused_with_what_to_type(text, next_word):
+    with pytest.raises(UnknownGpu) as error:
+        parse_gpus([text])
+    assert error.value.hint.endswith(next_word) or f"{next_word} " in error.value.hint
+
+
+def test_a_unit_that_is_none_is_named():
+    with pytest.raises(InvalidValue, match="'gbb' is not a unit"):
+        parse_gpus(["24gbb"])
+
+
 @given(st.text(max_size=16))
 def test_any_text_is_devices_or_an_error(text):
     try:

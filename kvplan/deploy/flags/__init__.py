@@ -81,7 +81,7 @@ def read_flags(engine: str, words: Sequence[str]) -> EngineFlags:
             value = words[index + 1] if index + 1 < len(words) else ""
         raise InvalidValue(
             f"{engine}: {spelling} cannot be read",
-            why=f"its value is '{value}'" if value else "its value is nothing",
+            why=f"its value is '{value}'" if value else "no value follows it",
             hint=f"see {engine}'s own help for {spelling}",
         )
     unread = sorted((*found.unknown, *found.positional))

@@ -1,6 +1,6 @@
 """LMDeploy's flags that touch memory. Source: LMDeploy 0.18 cli/serve.py and cli/utils.py (api_server)."""
 
-from kvplan.deploy.flags.readers import Flag, share, whole, word
+from kvplan.deploy.flags.readers import Flag, mapping, share, whole, wholes, word, words
 
 # cli/utils.py quant_policy: names of messages.py's QuantPolicy, or its numbers.
 QUANT_POLICIES: dict[str, int] = {
@@ -37,4 +37,19 @@ FLAGS: tuple[Flag, ...] = (
     (("--prefix-cache-state-budget",), "prefix_cache_state_budget", whole),
     (("--max-prefill-token-num",), "max_prefill_token_num", whole),
     (("--tp",), "tp", whole),
+    (("--dp",), "dp", whole),
+    (("--ep",), "ep", whole),
+    (("--cp",), "cp", whole),
+    (("--adapters",), "adapters", words),
+    (("--speculative-algorithm",), "speculative_algorithm", word),
+    (("--speculative-draft-model",), "speculative_draft_model", word),
+    (("--speculative-num-draft-tokens",), "speculative_num_draft_tokens", whole),
+    (("--speculative-dflash-block-size",), "speculative_dflash_block_size", whole),
+    (("--hf-overrides",), "hf_overrides", mapping),
+    (("--kv-transfer-config",), "kv_transfer_config", mapping),
+    (("--kernel-block-size",), "kernel_block_size", whole),
+    (("--dllm-block-length",), "dllm_block_length", whole),
+    (("--cudagraph-capture-batch-sizes",), "cudagraph_capture_batch_sizes", wholes),
+    (("--piecewise-cudagraph-max-tokens",), "piecewise_cudagraph_max_tokens", whole),
+    (("--role",), "role", word),
 )

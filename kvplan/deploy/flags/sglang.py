@@ -4,6 +4,7 @@ import re
 from decimal import Decimal
 
 from kvplan.deploy.flags.readers import Flag, mapping, share, whole, word
+from kvplan.deploy.flags.sglang_rest import UNPLANNED
 
 SCALES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
@@ -99,4 +100,5 @@ FLAGS: tuple[Flag, ...] = (
         "disaggregation_decode_enable_radix_cache",
         None,
     ),
+    *UNPLANNED,
 )

@@ -1,11 +1,12 @@
 """TensorRT-LLM's flags and the keys of its options file.
 
 Source: TensorRT-LLM main of 2026 commands/serve.py (click options, underscores) and
-llmapi/llm_args.py (KvCacheConfig). ``--config`` (or ``--extra_llm_api_options``) names a YAML file
-whose keys overrule the flags; ``YAML_OPTIONS`` says which option each key sets.
+llmapi/llm_args.py (KvCacheConfig, LoraConfig, PeftCacheConfig, the decoding configs). ``--config`` (or
+``--extra_llm_api_options``) names a YAML file whose keys overrule the flags; ``YAML_OPTIONS`` says which
+option each key sets.
 """
 
-from kvplan.deploy.flags.readers import Flag, share, whole, word
+from kvplan.deploy.flags.readers import Flag, mapping, share, whole, word
 
 FLAGS: tuple[Flag, ...] = (
     (("--backend",), "backend", word),
@@ -27,9 +28,18 @@ FLAGS: tuple[Flag, ...] = (
         share,
     ),
     (("--kv_cache_dtype", "--kv_cache_config.dtype"), "kv_cache_dtype", word),
-    (("--kv_cache_config.max_tokens",), "max_tokens", whole),
-    (("--kv_cache_config.tokens_per_block",), "tokens_per_block", whole),
-    (("--kv_cache_config.host_cache_size",), "host_cache_size", whole),
+    (("--max_tokens", "--kv_cache_config.max_tokens"), "max_tokens", whole),
+    (("--tokens_per_block", "--kv_cache_config.tokens_per_block"), "tokens_per_block", whole),
+    (("--host_cache_size", "--kv_cache_config.host_cache_size"), "host_cache_size", whole),
+    (
+        ("--max_gpu_total_bytes", "--kv_cache_config.max_gpu_total_bytes"),
+        "max_gpu_total_bytes",
+        whole,
+    ),
+    (("--speculative_config",), "speculative_config", mapping),
+    (("--lora_config",), "lora_config", mapping),
+    (("--peft_cache_config",), "peft_cache_config", mapping),
+    (("--enable_lora",), "enable_lora", None),
     (("--enable_attention_dp",), "enable_attention_dp", None),
     (("--enable_chunked_prefill",), "enable_chunked_prefill", None),
     (("--config", "--extra_llm_api_options"), "extra_llm_api_options", word),
@@ -40,6 +50,7 @@ YAML_OPTIONS: dict[str, str] = {
     "kv_cache_config.free_gpu_memory_fraction": "free_gpu_memory_fraction",
     "kv_cache_config.max_tokens": "max_tokens",
     "kv_cache_config.dtype": "kv_cache_dtype",
+    "kv_cache_config.max_gpu_total_bytes": "max_gpu_total_bytes",
     "kv_cache_config.tokens_per_block": "tokens_per_block",
     "kv_cache_config.host_cache_size": "host_cache_size",
     "kv_cache_config.enable_block_reuse": "enable_block_reuse",
@@ -47,6 +58,12 @@ YAML_OPTIONS: dict[str, str] = {
     "max_batch_size": "max_batch_size",
     "max_num_tokens": "max_num_tokens",
     "max_beam_width": "max_beam_width",
+    "backend": "backend",
+    "speculative_config": "speculative_config",
+    "lora_config": "lora_config",
+    "peft_cache_config": "peft_cache_config",
+    "enable_lora": "enable_lora",
+    "context_parallel_size": "cp_size",
     "tensor_parallel_size": "tp_size",
     "pipeline_parallel_size": "pp_size",
     "moe_expert_parallel_size": "ep_size",

@@ -6,6 +6,8 @@ llama.cpp common/arg.cpp, TensorRT-LLM commands/serve.py, LMDeploy 0.18 cli/serv
 launcher/src/main.rs.
 """
 
+from kvplan.deploy.flags.sglang_rest import MANY_VALUES, ONE_VALUE, SWITCHES
+
 Harmless = dict[str, int]
 
 
@@ -81,7 +83,7 @@ WITHOUT_EFFECT: dict[str, Harmless] = {
         "--disable-custom-all-reduce --enable-torch-compile --enable-p2p-check --show-time-cost "
         "--enable-cache-report --decode-log-interval-json --enable-multimodal --enable-mixed-chunk "
         "--disable-overlap-schedule --prefill-round-robin-balance --allow-auto-truncate "
-        "--disable-fast-image-processor --enable-metrics-for-all-schedulers",
+        f"--disable-fast-image-processor --enable-metrics-for-all-schedulers {SWITCHES}",
         "--host --port --nccl-port --api-key --tokenizer-path --tokenizer-mode --served-model-name "
         "--revision --load-format --chat-template --completion-template --tool-call-parser "
         "--reasoning-parser --log-level --log-level-http --dist-init-addr --nnodes --node-rank "
@@ -90,10 +92,10 @@ WITHOUT_EFFECT: dict[str, Harmless] = {
         "--disaggregation-bootstrap-port --disaggregation-transfer-backend --disaggregation-ib-device "
         "--load-balance-method --stream-interval --torch-compile-max-bs "
         "--constrained-json-whitespace-pattern "
-        "--model-loader-extra-config --decode-log-interval --deepep-mode --enable-request-time-stats-logging "
-        "--bucket-time-to-first-token --warmups --max-queued-requests --crash-dump-folder --weight-version "
-        "--preferred-sampling-params --file-storage-path --kv-events-config --metrics-http-port",
-        "--lora-paths",
+        "--model-loader-extra-config --decode-log-interval --deepep-mode "
+        "--warmups --max-queued-requests --crash-dump-folder --weight-version "
+        f"--preferred-sampling-params --file-storage-path --kv-events-config --metrics-http-port {ONE_VALUE}",
+        MANY_VALUES,
     ),
     "llama.cpp": _flags(
         "--jinja --no-jinja --verbose -v --no-warmup --metrics --slots --no-slots --props --embedding "
@@ -125,34 +127,36 @@ WITHOUT_EFFECT: dict[str, Harmless] = {
     ),
     "tensorrt-llm": _flags(
         "--trust_remote_code --trust-remote-code --fail_fast_on_attention_window_too_large "
-        "--enable_chunked_prefill "
-        "--disable_fast_image_processor",
+        "--disable_fast_image_processor --grpc",
         "--host --port --backend --tokenizer --log_level --reasoning_parser --tool_parser "
         "--metadata_server_config_file "
-        "--server_role --cluster_size --num_postprocess_workers --served_model_name --chat_template "
-        "--custom_tokenizer",
+        "--server_role --cluster_size --moe_cluster_parallel_size --num_postprocess_workers "
+        "--served_model_name --chat_template --custom_tokenizer --custom_module_dirs --gpus_per_node "
+        "--revision --otlp_traces_endpoint --disagg_cluster_uri --media_io_kwargs --video_pruning_rate",
     ),
     "lmdeploy": _flags(
         "--allow-credentials --ssl --disable-fastapi-docs --allow-terminate-by-client "
         "--enable-abort-handling --trust-remote-code --empty-init --enable-return-routed-experts "
-        "--enable-microbatch --enable-eplb --disable-metrics --enable-prefix-caching --eager-mode",
+        "--enable-microbatch --enable-eplb --disable-metrics --enable-prefix-caching --eager-mode "
+        "--dummy-prefill",
         "--server-name --server-port --proxy-url --max-concurrent-requests --log-level --model-name "
         "--max-log-len --chat-template --tool-call-parser --reasoning-parser --revision --download-dir "
         "--generation-config --device --logprobs-mode --distributed-executor-backend "
         "--prefix-cache-decode-state-interval --migration-backend --node-rank --nnodes --dist-init-addr "
         "--rope-scaling-factor --num-tokens-per-iter --max-prefill-iters --async --communicator "
         "--moe-a2a-backend --vision-max-batch-size --dllm-unmasking-strategy --dllm-denoising-steps "
-        "--dllm-confidence-threshold --dtype",
+        "--dllm-confidence-threshold --dtype --dp-rank",
         "--allow-origins --allow-methods --allow-headers --allowed-media-domains --api-keys",
     ),
     "tgi": _flags(
         "--trust-remote-code --disable-custom-kernels --json-output --ngrok --env -e "
-        "--disable-grammar-support",
+        "--disable-grammar-support --disable-usage-stats --disable-crash-reports",
         "--revision --validation-workers --max-best-of --max-stop-sequences --max-top-n-tokens "
         "--waiting-served-ratio --max-waiting-tokens --hostname --port -p --shard-uds-path --master-addr "
         "--master-port --huggingface-hub-cache --weights-cache-override --rope-scaling --rope-factor "
         "--otlp-endpoint --otlp-service-name --cors-allow-origin --api-key --watermark-gamma "
         "--watermark-delta --ngrok-authtoken --ngrok-edge --tokenizer-config-path --max-client-batch-size "
-        "--usage-stats --payload-limit --prometheus-port --dtype --cuda-graphs",
+        "--usage-stats --payload-limit --prometheus-port --dtype --cuda-graphs "
+        "--graceful-termination-timeout",
     ),
 }

@@ -8,7 +8,7 @@ alone; where they lie depends on their sizes (``packing.py``).
 
 from collections.abc import Sequence
 
-from kvplan.engines.ggml.tensor import IN_PLACE, Tensor
+from kvplan.engines.ggml.tensor import IN_PLACE, Matrix, Tensor
 from kvplan.frozen import dataclass
 
 
@@ -17,19 +17,34 @@ class Lifetimes:
     """When places are taken and given back, in order.
 
     ``events`` has the number of a place; the second time it appears it is given back. Place ``i`` is
-    in the buffer of backend ``backends[i]`` and ``sizes[i]`` bytes large.
+    in the buffer of backend ``backends[i]`` and ``sizes[i]`` bytes large; where it holds a matrix of a
+    layer, ``matrices[i]`` is which. ``starts`` are the events before which each layer starts.
     """
 
     events: tuple[int, ...]
     backends: tuple[int, ...]
     sizes: tuple[int, ...]
+    starts: tuple[int, ...] = ()
+    matrices: tuple[Matrix | None, ...] = ()
+
+    def bytes_of(self, place: int, num_layers: int) -> int | Matrix:
+        """Return a place's size, or the matrix it holds, counted as one ``num_layers`` further on."""
+        matrix = self.matrices[place]
+        return self.sizes[place] if matrix is None else (matrix[0] + num_layers, matrix[1])
 
 
-def lifetimes(nodes: Sequence[tuple[Tensor, int]], leaves: Sequence[tuple[Tensor, int]]) -> Lifetimes:
-    """Return when each tensor that needs a place has one; nodes and leaves name their backend."""
+def lifetimes(
+    nodes: Sequence[tuple[Tensor, int]], leaves: Sequence[tuple[Tensor, int]], starts: Sequence[int] = ()
+) -> Lifetimes:
+    """Return when each tensor that needs a place has one; nodes and leaves name their backend.
+
+    ``starts`` are the nodes with which layers start.
+    """
     events: list[int] = []
     backends: list[int] = []
     sizes: list[int] = []
+    matrices: list[Matrix | None] = []
+    num_events: list[int] = []
 
     def place(tensor: Tensor, backend: int) -> None:
         if tensor.view_src is not None or tensor.buffer is not None:
@@ -52,6 +67,7 @@ def lifetimes(nodes: Sequence[tuple[Tensor, int]], leaves: Sequence[tuple[Tensor
         events.append(tensor.slot)
         backends.append(backend)
         sizes.append(tensor.num_bytes + tensor.scratch_bytes)
+        matrices.append(tensor.matrix)
 
     def release(tensor: Tensor) -> None:
         if tensor.slot is not None and tensor.slot >= 0 and not tensor.is_output:
@@ -71,6 +87,7 @@ def lifetimes(nodes: Sequence[tuple[Tensor, int]], leaves: Sequence[tuple[Tensor
             if operand.is_input and operand.slot is None:
                 place(operand, backend)
     for node, backend in nodes:
+        num_events.append(len(events))
         for operand in node.src:
             if operand.slot is None:
                 place(operand, backend)
@@ -87,7 +104,8 @@ def lifetimes(nodes: Sequence[tuple[Tensor, int]], leaves: Sequence[tuple[Tensor
             root.num_views -= 1
             if not root.num_views and not root.num_readers:
                 release(root)
-    return Lifetimes(tuple(events), tuple(backends), tuple(sizes))
+    begun = tuple(num_events[start] for start in starts)
+    return Lifetimes(tuple(events), tuple(backends), tuple(sizes), begun, tuple(matrices))
 
 
 # A place that another tensor took over, or that was given back.

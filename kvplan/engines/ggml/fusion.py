@@ -4,6 +4,7 @@ ggml/src/ggml-cuda/ggml-cuda.cu ggml_backend_cuda_graph_optimize: choosing exper
 adding their weighted results up.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 from kvplan.engines.ggml.tensor import Tensor
@@ -11,38 +12,37 @@ from kvplan.engines.ggml.tensor import Tensor
 MAX_WEIGHTED_EXPERTS = 15
 # topk-moe.cu: expert counts with a kernel, besides powers of two up to 512.
 ODD_EXPERT_COUNTS = (288, 576)
+STARTS_OF_A_CHOICE = frozenset(("unary", "soft_max"))
 
 
-def kept_until(nodes: Sequence[Tensor]) -> dict[int, list[Tensor]]:
-    """Return by the identity of a node the tensors that must outlive it, for one split's nodes."""
-    kept: dict[int, list[Tensor]] = {}
+def kept_until(nodes: Sequence[Tensor]) -> dict[Tensor, list[Tensor]]:
+    """Return by node the tensors that must outlive it, for one split's nodes."""
+    kept: dict[Tensor, list[Tensor]] = {}
     index = 0
     while index < len(nodes):
-        reduction = _weighted_reduction(nodes, index)
-        if reduction is not None:
-            held, length = reduction
-            _keep(kept, nodes[index + length - 1], held)
-            index += length - 1
-        if nodes[index].op in ("unary", "soft_max"):
+        if nodes[index].op == "mul":
+            reduction = _weighted_reduction(nodes, index)
+            if reduction is not None:
+                held, length = reduction
+                _keep(kept, nodes[index + length - 1], held)
+                index += length - 1
+        if nodes[index].op in STARTS_OF_A_CHOICE:
             length = _choice_of_experts(nodes, index)
             if length and index + length < len(nodes):
-                for node in nodes[index : index + length]:
-                    _keep(kept, nodes[index + length], (node, *node.src))
+                group = nodes[index : index + length]
+                _keep(kept, nodes[index + length], [each for node in group for each in (node, *node.src)])
                 index += length - 1
         index += 1
     return kept
 
 
-def _keep(kept: dict[int, list[Tensor]], until: Tensor, held: Sequence[Tensor]) -> None:
-    keep = kept.setdefault(id(until), [])
-    keep += [tensor for tensor in dict.fromkeys(held) if not any(tensor is other for other in keep)]
+def _keep(kept: dict[Tensor, list[Tensor]], until: Tensor, held: Sequence[Tensor]) -> None:
+    kept[until] = list(dict.fromkeys((*kept.get(until, ()), *held)))
 
 
 def _weighted_reduction(nodes: Sequence[Tensor], index: int) -> tuple[tuple[Tensor, ...], int] | None:
     """Match experts x weights, a view of each expert's rows, and the chain of sums."""
     product = nodes[index]
-    if product.op != "mul":
-        return None
     experts, weights = product.src
     num_used = product.ne[1]
     if (
@@ -113,10 +113,7 @@ def _choice_of_experts(nodes: Sequence[Tensor], index: int) -> int:
 def _inside(nodes: Sequence[Tensor], index: int, length: int, ids: int) -> bool:
     """Tell whether no node outside reads the group's inner results (ggml_can_fuse_subgraph)."""
     group = nodes[index : index + length]
-    for offset, node in enumerate(group):
-        if offset in (ids, length - 1):
-            continue
-        within = sum(operand is node for later in group[offset + 1 :] for operand in later.src)
-        if within != node.num_uses:
-            return False
-    return True
+    within = Counter(operand for node in group for operand in node.src)
+    return all(
+        within[node] == node.num_uses for offset, node in enumerate(group) if offset not in (ids, length - 1)
+    )

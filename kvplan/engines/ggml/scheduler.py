@@ -21,6 +21,8 @@ NUM_PIPELINE_COPIES = 4
 MAX_OPERANDS = 10
 # ggml-cuda.cu ggml_backend_cuda_buffer_type_get_alloc_size: the last quantized row is padded to this.
 CARD_ROW_ELEMENTS = 512
+# Operations that do not follow a weight among their operands.
+WEIGHTLESS = frozenset(("rope", "flash_attn"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ def scheduled(graph: Graph, backends: Backends) -> Lifetimes:
     copies = NUM_PIPELINE_COPIES if backends.pipeline else 1
     splits, copied = _split(graph, copies, backends.num_cards)
     nodes: list[tuple[Tensor, int]] = []
+    positions: list[int] = []
     for split in splits:
         for source in split.inputs:
             # The source stays until it was copied.
@@ -68,15 +71,16 @@ def scheduled(graph: Graph, backends: Backends) -> Lifetimes:
             if on_card and node.op == "flash_attn":
                 # The CPU's kernels read quantized caches as they are.
                 node.scratch_bytes = half_precision_bytes(node)
+            positions.append(len(nodes))
             nodes.append((node, _backend_of(node)))
-            held = kept.get(id(node), ())
+            held = kept.get(node, ())
             for start in range(0, len(held), MAX_OPERANDS):
                 part = held[start : start + MAX_OPERANDS]
                 nodes.append((Tensor("none", part[0].ne, part, view_src=part[0]), split.backend))
     leaves = [(leaf, leaf.backend) for leaf in graph.leaves if leaf.backend is not None]
     if copies > 1:
         leaves = [*_pipeline_leaves(graph, splits, copied, copies), *leaves]
-    return lifetimes(nodes, leaves)
+    return lifetimes(nodes, leaves, [positions[start] for start in graph.starts])
 
 
 def _backend_of(tensor: Tensor) -> int:
@@ -102,7 +106,7 @@ def _pipeline_leaves(
 
 def _copy_of(tensor: Tensor, backend: int, *, stays: bool, on_card: bool = False) -> Tensor:
     copy = Tensor("none", tensor.ne, type=tensor.type, nb=tensor.nb)
-    copy.num_bytes = tensor.num_bytes
+    copy.num_bytes, copy.matrix = tensor.num_bytes, tensor.matrix
     block = GGML_TYPES.get(tensor.type)
     if on_card and block is not None and block.block_size > 1 and tensor.ne[0] % CARD_ROW_ELEMENTS:
         copy.num_bytes += block.row_bytes(CARD_ROW_ELEMENTS - tensor.ne[0] % CARD_ROW_ELEMENTS)
@@ -137,12 +141,13 @@ def _assign(graph: Graph, backends: Backends) -> None:
 
 
 def _from_what_it_has(tensor: Tensor, backends: Backends) -> int | None:
-    if tensor.place is not None:
-        return tensor.place
+    held = tensor.buffer if tensor.view_src is None else tensor.view_src.buffer
+    if held is not None:
+        return held
     cpu = backends.num_cards
     if tensor.is_input:
         return cpu
-    if tensor.op in ("rope", "flash_attn"):
+    if tensor.op in WEIGHTLESS:
         return None
     for operand in tensor.src:
         if operand.is_weight and operand.buffer is not None:
@@ -200,19 +205,16 @@ def _split(graph: Graph, copies: int, num_cards: int) -> tuple[list[_Split], _Co
             split.nodes.append(node)
             continue
         backend = _backend_of(node)
+        far = [index for index, operand in enumerate(node.src) if operand.backend != backend]
         # A weight from elsewhere begins a split of its own, so that the last one's copy can be freed.
-        far_weight = (
-            backend == split.backend
-            and split.inputs
-            and any(operand.is_weight and operand.backend != backend for operand in node.src)
-        )
-        if backend != split.backend or far_weight:
+        if backend != split.backend or (
+            far and split.inputs and any(node.src[index].is_weight for index in far)
+        ):
             split = _Split(backend)
             splits.append(split)
         split.nodes.append(node)
-        for index, operand in enumerate(node.src):
-            if operand.backend == backend:
-                continue
+        for index in far:
+            operand = node.src[index]
             key = (id(operand), backend)
             if key not in copied:
                 on_card = backend < num_cards

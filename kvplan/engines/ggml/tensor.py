@@ -8,6 +8,8 @@ everything else is a place to allocate. Dimensions and strides count the innermo
 from collections.abc import Sequence
 
 Dims = tuple[int, int, int, int]
+# A layer's number and the name of one of its matrices.
+Matrix = tuple[int, str]
 
 # Types by name: elements a block and bytes a block. Others are registered by ``row_bytes`` callers.
 F32, F16, I32, I64 = "f32", "f16", "i32", "i64"
@@ -26,8 +28,9 @@ class Tensor:
 
     ``buffer`` is the backend that already holds it (a weight, a cache), None where it is computed;
     ``backend`` the one it was pinned to, or that the scheduler gave it. ``num_bytes`` is what it
-    occupies on its own, ``scratch_bytes`` what CUDA allocates behind it. ``num_uses`` counts the nodes
-    of its graph that read it; ``num_readers``, ``num_views`` and ``slot`` are the allocator's.
+    occupies on its own, ``scratch_bytes`` what CUDA allocates behind it; ``matrix`` is the layer's matrix
+    that it is or copies, whose bytes differ from layer to layer. ``num_uses`` counts the nodes of its
+    graph that read it; ``num_readers``, ``num_views`` and ``slot`` are the allocator's.
     """
 
     __slots__ = (
@@ -36,6 +39,7 @@ class Tensor:
         "is_input",
         "is_output",
         "is_weight",
+        "matrix",
         "nb",
         "ne",
         "num_bytes",
@@ -80,6 +84,7 @@ class Tensor:
         self.buffer: int | None = None
         self.backend: int | None = None
         self.slot: int | None = None
+        self.matrix: Matrix | None = None
         self.is_weight = self.is_input = self.is_output = self.seen = False
         self.scratch_bytes = self.num_uses = self.num_readers = self.num_views = 0
 
@@ -118,11 +123,15 @@ def _occupied(ne: Dims, nb: Dims, size: int) -> int:
 
 
 class Graph:
-    """Nodes and leaves in ggml's order: operands before results, from the first operand to the last."""
+    """Nodes and leaves in ggml's order: operands before results, from the first operand to the last.
+
+    ``starts`` are the numbers of nodes that were there when each layer was begun.
+    """
 
     def __init__(self) -> None:
         self.nodes: list[Tensor] = []
         self.leaves: list[Tensor] = []
+        self.starts: list[int] = []
 
     def expand(self, tensor: Tensor) -> Tensor:
         """Add a tensor and what it needs (ggml.c ggml_visit_parents)."""

@@ -4,70 +4,71 @@ The order of llama.cpp's own ``--fit`` (common/fit.cpp): experts leave the devic
 reads few of them; only when all of them are out do whole layers follow, the first ones first.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import replace
+from functools import cache
+from itertools import cycle
 
 from kvplan.engines.llama_cpp.settings import ALL_LAYERS, Settings
+from kvplan.frozen import replace
+
+# The bytes that settings leave free; negative where they are short.
+Room = Callable[[Settings], int]
 
 
 def least_spilled(
-    settings: Settings,
-    num_layers: int,
-    *,
-    has_experts: bool,
-    may_fit: Callable[[Settings], bool],
-    fits: Callable[[Settings], bool],
+    settings: Settings, num_layers: int, *, has_experts: bool, room: Room, most_room: Room
 ) -> Settings | None:
     """Return the settings that leave the least in system memory and fit; None where none do.
 
-    ``fits`` must hold for every larger ``n_cpu_moe`` and every smaller ``n_gpu_layers`` once it holds;
-    ``may_fit``, the cheaper test that is asked first, wherever ``fits`` does.
+    ``settings`` do not. ``room`` must grow with ``n_cpu_moe`` and shrink with ``n_gpu_layers``;
+    ``most_room`` is never less, and costs little.
     """
+    left_out = most_room(settings) - room(settings)
     start = settings
     if has_experts:
-        everything = replace(settings, n_cpu_moe=ALL_LAYERS)
-        if may_fit(everything) and fits(everything):
 
-            def out_of_the_way(count: int) -> Settings:
-                return replace(settings, n_cpu_moe=count)
+        def out_of_the_way(count: int) -> Settings:
+            return replace(settings, n_cpu_moe=count)
 
-            return out_of_the_way(_smallest(num_layers, out_of_the_way, may_fit, fits))
-        start = everything
+        found = _smallest(num_layers, out_of_the_way, room, most_room, left_out)
+        if found:
+            return out_of_the_way(found)
+        start = out_of_the_way(ALL_LAYERS)
 
-    def left_out(count: int) -> Settings:
+    def without(count: int) -> Settings:
         return replace(start, n_gpu_layers=num_layers + 1 - count)
 
-    nothing = left_out(num_layers + 1)
-    if not (may_fit(nothing) and fits(nothing)):
-        return None
-    return left_out(_smallest(num_layers + 1, left_out, may_fit, fits))
+    found = _smallest(num_layers + 1, without, room, most_room, left_out)
+    return without(found) if found else None
 
 
 def _smallest(
-    most: int,
-    settings_of: Callable[[int], Settings],
-    may_fit: Callable[[Settings], bool],
-    fits: Callable[[Settings], bool],
+    most: int, settings_of: Callable[[int], Settings], room: Room, most_room: Room, left_out: int
 ) -> int:
-    """Return the smallest count in 1..most that fits, given that ``most`` does.
+    """Return the smallest count in 1..most that fits, 0 where not even ``most`` does.
 
-    The cheap test finds the first count worth a real one; from there steps double, since what it leaves
-    out of account is seldom larger than a few layers.
+    What ``most_room`` leaves out of account is nearly the same for all counts, so where it was worked
+    out last says which count to try next; halving now and then bounds the search where it does not.
+    ``left_out`` is the first estimate.
     """
-    low = _last_without(lambda count: may_fit(settings_of(count)), 0, most)
-    step, high = 1, min(low + 1, most)
-    while high < most and not fits(settings_of(high)):
-        low, step = high, 2 * step
-        high = min(high + step, most)
-    return _last_without(lambda count: fits(settings_of(count)), low, high) + 1
 
+    @cache
+    def bound(count: int) -> int:
+        return most_room(settings_of(count))
 
-def _last_without(holds: Callable[[int], bool], low: int, high: int) -> int:
-    """Return the largest count for which a test does not hold, which at ``high`` does and at ``low`` not."""
+    low, high = 0, most + 1
+    turns = cycle(("guess", "guess", "guess", "half"))
     while high - low > 1:
-        middle = (low + high) // 2
-        if holds(middle):
-            high = middle
+        tried = (low + high) // 2
+        if next(turns) == "guess":
+            tried = low + 1 + bisect_left(range(low + 1, high - 1), left_out, key=bound)
+        spare = bound(tried)
+        if spare >= 0:
+            spare = room(settings_of(tried))
+            left_out = bound(tried) - spare
+        if spare >= 0:
+            high = tried
         else:
-            low = middle
-    return low
+            low = tried
+    return high if high <= most else 0

@@ -8,10 +8,13 @@ not fit can be left in system memory with ``--n-cpu-moe`` or ``-ngl``, which is 
 
 from collections.abc import Sequence
 from copy import copy
+from typing import Self
 
 from kvplan.device import Device
 from kvplan.engines.base import (
+    CacheUse,
     Component,
+    DevicePlan,
     Engine,
     Notice,
     Parallel,
@@ -39,7 +42,7 @@ from kvplan.engines.llama_cpp.settings import (
 )
 from kvplan.engines.llama_cpp.use import cache_use, cells_for
 from kvplan.errors import InvalidValue
-from kvplan.frozen import replace
+from kvplan.frozen import dataclass, replace
 from kvplan.gguf.mix import mix_bytes
 from kvplan.model import ModelSpec, num_layers
 from kvplan.quantity import exact
@@ -48,6 +51,16 @@ from kvplan.weights import format_name_of, weight_bytes
 from kvplan.workload import Workload
 
 VERSIONS = ("b10488",)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What each device and system memory hold, and the placement and cache that it comes from."""
+
+    devices: tuple[DevicePlan, ...]
+    host: tuple[Component, ...]
+    placed: Placed
+    cache: CacheUse
 
 
 class LlamaCppEngine(Engine):
@@ -65,7 +78,7 @@ class LlamaCppEngine(Engine):
     def __init__(self, version: str = VERSIONS[-1]) -> None:
         self.version = version
 
-    def searching(self) -> Engine:
+    def searching(self) -> Self:
         """Return the same with a wide lower bound for compute buffers over several cards."""
         wide = copy(self)
         wide._is_narrow = False
@@ -91,26 +104,27 @@ class LlamaCppEngine(Engine):
         if settings.placement_is_given or plan.refusals or not plan.devices:
             return None
         has_experts = any(mix_bytes(model, plan.weights_format).expert_bytes)
+        searching, on_gpu = self.searching(), _gpus(devices)
 
-        def may_fit(tried: Settings) -> bool:
-            return self._spare_bytes(model, workload, devices, tried, plan.weights_format) >= 0
+        def most_room(tried: Settings) -> int:
+            return self._spare_bytes(model, workload, devices, tried, plan.weights_format)
 
         for strict in (True, False):
 
-            def fits(tried: Settings, *, strict: bool = strict) -> bool:
-                result = self._priced(model, workload, devices, tried, ())
-                checks = [check for device in result.devices for check in device.checks]
-                return all(
-                    (check.required.high if strict else check.required.expected) <= check.limit_bytes
-                    for check in checks
+            def room(tried: Settings, *, strict: bool = strict) -> int:
+                held = searching._held(model, workload, on_gpu, tried)
+                return min(
+                    check.limit_bytes - (check.required.high if strict else check.required.expected)
+                    for device in held.devices
+                    for check in device.checks
                 )
 
             found = least_spilled(
                 settings,
                 num_layers(model.structure),
                 has_experts=has_experts,
-                may_fit=may_fit,
-                fits=fits,
+                room=room,
+                most_room=most_room,
             )
             if found is not None:
                 kept = tuple(notice for notice in plan.warnings if notice.code != "windows-spills")
@@ -118,15 +132,25 @@ class LlamaCppEngine(Engine):
                 return replace(result, on_devices=plan)
         return None
 
-    def most_spare_bytes(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> int | None:
-        """Return what weights and caches leave of the fullest card: compute buffers are simulated."""
+    def most_spare_bytes(
+        self, model: ModelSpec, workload: Workload, devices: Sequence[Device], *, spilling: bool = False
+    ) -> int | None:
+        """Return what weights and caches leave: compute buffers are simulated."""
         on_gpu = _gpus(devices)
-        if not on_gpu:
+        if not on_gpu or (spilling and workload.cpu_memory_bytes is None):
             return None
         model = as_converted(model)
         workload, settings, _ = self._settled(model, workload, devices)
+        if spilling:
+            # In one place nothing is stored twice or padded for a card.
+            settings = replace(settings, n_gpu_layers=0, n_cpu_moe=0, overrides=())
         placed = self._laid_out(model, settings, on_gpu, _format_of(model, workload))
-        return None if placed.unmodelled else self._spare_on(placed, workload, on_gpu)
+        if placed.unmodelled:
+            return None
+        if not spilling:
+            return self._spare_on(placed, workload, on_gpu)
+        num_bytes = workload.cpu_memory_bytes or 0
+        return num_bytes + sum(self.budget_bytes(each, workload) for each in on_gpu) - placed.host.num_bytes
 
     def _spare_bytes(
         self,
@@ -237,13 +261,43 @@ class LlamaCppEngine(Engine):
         notices: tuple[Notice, ...],
     ) -> Plan:
         asked, format_name = format_name_of(model, workload.weights_format), _format_of(model, workload)
-        context_tokens, _ = context_or_limit(model, workload)
-        options = dict(workload.engine_options)
         on_gpu = _gpus(devices)
+        held = self._held(model, workload, on_gpu, settings)
+        plans, placed = held.devices, held.placed
+        return Plan(
+            model=model,
+            workload=workload,
+            engine_name=self.name,
+            engine_version=self.version,
+            engine_options=self.options(settings),
+            parallel=Parallel(pipeline=max(1, len(on_gpu))),
+            weights_format=format_name,
+            weights=weight_bytes(model, format_name),
+            kv_dtype_k=settings.type_k,
+            kv_dtype_v=settings.type_v,
+            context_tokens=context_or_limit(model, workload)[0],
+            num_sequences=workload.num_sequences,
+            devices=plans,
+            cache=held.cache,
+            host=held.host,
+            offloaded=placed.spilled and bool(on_gpu),
+            host_reads=placed.host.reads,
+            refusals=refusals(
+                model, settings, on_gpu[0].vendor if on_gpu else "", is_older=_is_older(self.version)
+            ),
+            warnings=(*notices, *notices_of(model, asked, format_name, workload, settings, placed, plans)),
+            startup_lines=startup_lines(plans, placed, dict(workload.engine_options)),
+            command_lines=self.commands(model, format_name, settings, workload, len(on_gpu)),
+        )
+
+    def _held(
+        self, model: ModelSpec, workload: Workload, on_gpu: tuple[Device, ...], settings: Settings
+    ) -> _Held:
+        format_name = _format_of(model, workload)
         layout = layout_of(on_gpu[0]) if on_gpu else "cpu"
         shares = shares_of(settings, on_gpu)
         placed = place(model, format_name, settings, shares, layout)
-        cache = cache_use(model, workload, settings, context_tokens)
+        cache = cache_use(model, workload, settings, context_or_limit(model, workload)[0])
         if not placed.unmodelled:
             # Rows of quantized caches are padded on cards only.
             held = sum(each.cache_bytes + each.state_bytes for each in (*placed.devices, placed.host))
@@ -288,31 +342,7 @@ class LlamaCppEngine(Engine):
             )
             for index, device in enumerate(on_gpu)
         )
-        return Plan(
-            model=model,
-            workload=workload,
-            engine_name=self.name,
-            engine_version=self.version,
-            engine_options=self.options(settings),
-            parallel=Parallel(pipeline=max(1, len(on_gpu))),
-            weights_format=format_name,
-            weights=weight_bytes(model, format_name),
-            kv_dtype_k=settings.type_k,
-            kv_dtype_v=settings.type_v,
-            context_tokens=context_tokens,
-            num_sequences=workload.num_sequences,
-            devices=plans,
-            cache=cache,
-            host=tuple(host),
-            offloaded=placed.spilled and bool(on_gpu),
-            host_reads=placed.host.reads,
-            refusals=refusals(
-                model, settings, on_gpu[0].vendor if on_gpu else "", is_older=_is_older(self.version)
-            ),
-            warnings=(*notices, *notices_of(model, asked, format_name, workload, settings, placed, plans)),
-            startup_lines=startup_lines(plans, placed, options),
-            command_lines=self.commands(model, format_name, settings, workload, len(on_gpu)),
-        )
+        return _Held(plans, tuple(host), placed, cache)
 
     def budget_bytes(self, device: Device, workload: Workload) -> int:
         """Return what may be used of a device."""

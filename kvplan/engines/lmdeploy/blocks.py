@@ -103,8 +103,10 @@ def turbomind_block_bytes(cache: Cache, tokens: int, ranks: int, quant_policy: i
     return heads * sides * tokens * (data + (2 * WIDTH if quant_policy else 0))
 
 
-def slot_bytes(states: Iterable[tuple[Cache, int]], ranks: int) -> int:
+def slot_bytes(states: Iterable[tuple[Cache, int]], ranks: int, num_draft_tokens: int = 0) -> int:
     """Return one sequence's recurrent states on one rank.
+
+    Drafting keeps a matrix for each token that may be taken back, and as many columns more.
 
     pytorch/configurations/qwen3_next.py: all layers' convolutions are one tensor, all recurrent
     matrices another, both 16-bit (matrices too, unless LMDEPLOY_FP32_MAMBA_SSM_DTYPE), the
@@ -115,8 +117,9 @@ def slot_bytes(states: Iterable[tuple[Cache, int]], ranks: int) -> int:
         if isinstance(cache, GatedDeltaState):
             key_heads, value_heads = cache.num_k_heads // ranks, cache.num_v_heads // ranks
             channels = 2 * key_heads * cache.head_k_dim + value_heads * cache.head_v_dim
-            convolutions += count * channels * cache.conv_kernel * WIDTH
-            matrices += count * value_heads * cache.head_v_dim * cache.head_k_dim * WIDTH
+            convolutions += count * channels * (cache.conv_kernel + num_draft_tokens) * WIDTH
+            matrix = value_heads * cache.head_v_dim * cache.head_k_dim * WIDTH
+            matrices += count * matrix * (1 + num_draft_tokens)
         elif isinstance(cache, RECURRENT_STATES):
             others += count * ceil_div(state_bytes(cache, "bfloat16"), ranks)
     return round_up(convolutions, ALIGNMENT) + round_up(matrices, ALIGNMENT) + others

@@ -16,6 +16,7 @@ from kvplan.engines.lmdeploy.blocks import (
     turbomind_block_bytes,
 )
 from kvplan.engines.lmdeploy.settings import Settings
+from kvplan.engines.lmdeploy.speculation import draft_of
 from kvplan.frozen import dataclass
 from kvplan.layers import RECURRENT_STATES, Cache, ChunkedAttention, SlidingWindow
 from kvplan.model import ModelSpec, cache_kinds
@@ -38,7 +39,7 @@ STATES_WHY = "live states lie in the same region as the blocks; their padding wa
 class Demand:
     """One rank's needs.
 
-    ``block_bytes`` is a block of all layers, ``num_blocks`` what the load takes of them,
+    ``block_bytes`` is a block of all layers, a draft's too, ``num_blocks`` what the load takes of them,
     ``kv`` those in bytes (TurboMind: with live states), ``states`` what is set aside for states
     whatever runs, ``slot_bytes`` one sequence's.
     """
@@ -61,8 +62,11 @@ def rank_demand(
     block = sum(
         block_bytes(cache, settings, length, ranks, model.model_type) * count for cache, count in kinds
     )
-    slot = slot_bytes([row for row in kinds if isinstance(row[0], RECURRENT_STATES)], ranks)
-    whole = num_sequences * ceil_div(context_tokens, length)
+    states = [row for row in kinds if isinstance(row[0], RECURRENT_STATES)]
+    slot = slot_bytes(states, ranks, settings.num_draft_tokens)
+    whole = num_sequences * ceil_div(context_tokens + settings.num_draft_tokens, length)
+    drafted = draft_block(model, settings, length, ranks)
+    block += drafted.expected
     if settings.backend == "turbomind":
         kv = exact(whole * block)
         if slot:
@@ -81,6 +85,12 @@ def rank_demand(
             max(least, num_sequences * each + RESERVED_BLOCKS) * block for each in (fewest, likely)
         )
         kv = Quantity(min(low, kv.high), min(expected, kv.high), kv.high, "assumed", WINDOW_WHY)
+    kv += Quantity(
+        needed * (drafted.low - drafted.expected),
+        0,
+        needed * (drafted.high - drafted.expected),
+        drafted.basis,
+    )
     slots = settings.max_batch_size + SPARE_SLOTS + settings.state_budget
     return Demand(
         length,
@@ -89,6 +99,20 @@ def rank_demand(
         kv + _not_rows(model, context_tokens, num_sequences),
         exact(slot * slots),
         slot,
+    )
+
+
+def draft_block(model: ModelSpec, settings: Settings, length: int, ranks: int) -> Quantity:
+    """Return what the layers that draft add to a block of ``length`` tokens on one of ``ranks``."""
+    draft = draft_of(model, settings, model.weights_format, ranks)
+    rows = sum(
+        block_bytes(cache, settings, length, ranks, model.model_type) * group.count
+        for group in draft.layers
+        for cache in group.layer.caches
+    )
+    unread = draft.token_bytes
+    return Quantity(
+        rows + unread.low * length, rows + unread.expected * length, rows + unread.high * length, unread.basis
     )
 
 

@@ -20,8 +20,8 @@ from kvplan.engines.base import (
     not_loaded,
 )
 from kvplan.engines.lmdeploy.backends import backend_of, not_served
-from kvplan.engines.lmdeploy.blocks import has_rows
-from kvplan.engines.lmdeploy.demand import WINDOW_OFF, block_bytes, rank_demand
+from kvplan.engines.lmdeploy.blocks import has_rows, slot_bytes
+from kvplan.engines.lmdeploy.demand import WINDOW_OFF, block_bytes, draft_block, rank_demand
 from kvplan.engines.lmdeploy.rank_plan import Rank, rank_plan
 from kvplan.engines.lmdeploy.settings import (
     LAST_WITH_TOTAL_SHARE,
@@ -29,6 +29,8 @@ from kvplan.engines.lmdeploy.settings import (
     kv_dtype_name,
     settings_of,
 )
+from kvplan.engines.lmdeploy.speculation import beside_notices, draft_of
+from kvplan.engines.lmdeploy.unplanned import not_planned
 from kvplan.engines.ranks import tensor_only
 from kvplan.engines.releases import release_numbers
 from kvplan.errors import InvalidValue
@@ -44,11 +46,12 @@ NEWEST = "0.18"
 # Until 0.2.1 the share was of the whole card; before 0.2.0 it was a count of another kind.
 VERSIONS = ("0.2.1", NEWEST)
 OLDEST = (0, 2, 0)
-OBJECT_CACHE = (0, 18)
+OBJECT_CACHE = (0, 17)
 KV_NAMES = ("auto", "int4", "int8", "fp8", "fp8_e4m3", "fp8_e5m2", "turbo_quant", "bf16", "fp16")
 FP8_POLICIES, TURBO_QUANT = (16, 17), 42
 LOADED = ("plain", "fp8", "int8", "int4", "fp4")
 TAKEN = "16-bit, fp8, AWQ, GPTQ, compressed-tensors 4-bit, MXFP4 and SmoothQuant"
+STATES_DETAIL = "16 bits, matrices too"
 
 
 class LmdeployEngine(Engine):
@@ -114,7 +117,12 @@ class LmdeployEngine(Engine):
             max_concurrency=None if tokens is None else tokens / context_tokens,
             refusals=(*refusals, *self._refusals(model, settings, format_name)),
             warnings=self._notices(model, workload, settings, asked, num_sequences),
-            startup_lines=_startup_lines(settings, ranks, self._numbers),
+            startup_lines=_startup_lines(settings, ranks, demand.block_bytes, self._numbers),
+            details=(
+                ("pools", tuple(rank.pool for rank in ranks)),
+                ("block_bytes", tuple(exact(demand.block_bytes) for _ in ranks)),
+                ("left_free", tuple(rank.left_free_bytes for rank in ranks)),
+            ),
         )
 
     def _refusals(self, model: ModelSpec, settings: Settings, format_name: str) -> tuple[Refusal, ...]:
@@ -140,13 +148,13 @@ class LmdeployEngine(Engine):
     def _notices(
         self, model: ModelSpec, workload: Workload, settings: Settings, asked: str, num_sequences: int
     ) -> tuple[Notice, ...]:
-        notices: list[Notice] = []
+        notices = [*beside_notices(model, workload, settings), *not_planned(workload)]
         if num_sequences < workload.num_sequences:
             notices.append(capped_notice(workload.num_sequences, num_sequences, "max_batch_size"))
         if settings.backend != asked and not not_served(model, settings.backend, self._numbers):
             text = f"{model.architecture} is not TurboMind's: LMDeploy falls back to its PyTorch backend"
             notices.append(Notice("backend-fallback", text))
-        if self._numbers > LAST_WITH_TOTAL_SHARE and self._numbers[:2] != OBJECT_CACHE:
+        if self._numbers > LAST_WITH_TOTAL_SHARE and self._numbers[:2] != release_numbers(NEWEST, 2):
             text = f"LMDeploy {self.version} is planned by {NEWEST}'s rules"
             notices.append(Notice("version-assumed", text))
         unsure = _unsure(model, settings)
@@ -221,15 +229,20 @@ def _cache_use(model: ModelSpec, settings: Settings, context_tokens: int, num_se
     """Return what the load takes of the whole model, heads counted once."""
     one = rank_demand(model, settings, 1, context_tokens, 1)
     length = one.block_length
-    num_blocks = ceil_div(context_tokens, length)
+    num_blocks = ceil_div(context_tokens + settings.num_draft_tokens, length)
     groups = []
     for cache, count in cache_kinds(model):
         block = block_bytes(cache, settings, length, 1, model.model_type) * count
-        kept = 0 if isinstance(cache, RECURRENT_STATES) else num_blocks * block
-        windowed = isinstance(cache, SlidingWindow | ChunkedAttention)
-        groups.append(
-            CacheGroup(kind_name(cache), count, block // length, kept, "kept in full" if windowed else "")
-        )
+        kept, detail = num_blocks * block, ""
+        if isinstance(cache, RECURRENT_STATES):
+            kept, detail = slot_bytes([(cache, count)], 1, settings.num_draft_tokens), STATES_DETAIL
+        elif isinstance(cache, SlidingWindow | ChunkedAttention):
+            detail = "kept in full"
+        groups.append(CacheGroup(kind_name(cache), count, block // length, kept, detail))
+    drafted = draft_block(model, settings, length, 1).expected
+    if drafted:
+        layers = sum(group.count for group in draft_of(model, settings, model.weights_format, 1).layers)
+        groups.append(CacheGroup("draft", layers, drafted // length, num_blocks * drafted))
     each = num_blocks * one.block_bytes
     every = rank_demand(model, settings, 1, context_tokens, num_sequences).kv
     if every.basis == "exact":
@@ -246,15 +259,23 @@ def _cache_use(model: ModelSpec, settings: Settings, context_tokens: int, num_se
     )
 
 
-def _startup_lines(settings: Settings, ranks: Sequence[Rank], version: tuple[int, ...]) -> tuple[str, ...]:
-    """Return what TurboMind logs of its cache at INFO (engine.cc; BlockManager.cc before 0.18)."""
+def _startup_lines(
+    settings: Settings, ranks: Sequence[Rank], block: int, version: tuple[int, ...]
+) -> tuple[str, ...]:
+    """Return what TurboMind logs of its cache at INFO: engine.cc since 0.17, BlockManager.cc before."""
     if not ranks or settings.backend != "turbomind" or settings.fixed_blocks or settings.share_of_total:
         return ()
     plan = ranks[0].plan
     held = sum(part.bytes.expected for part in plan.components if part.name != "kv_cache")
     free = plan.budget_bytes - held
     share = settings.cache_max_entry_count
-    if version < OBJECT_CACHE or free <= 0:
+    if free <= 0:
         return ()
+    if version < OBJECT_CACHE:
+        size = f"{block / MIB:.3f} MB"
+        return (
+            f"[BlockManager] block_size = {size}",
+            f"[BlockManager] max_block_count = {free // max(1, block)}",
+        )
     budget, all_free = f"{free / MIB:.2f} MB", f"{free / share / MIB:.2f} MB"
     return (f"Object cache budget: {budget} from free {all_free} and ratio {share:.3f}",)

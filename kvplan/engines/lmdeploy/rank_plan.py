@@ -11,6 +11,7 @@ from kvplan.engines.base import Check, Component, DevicePlan, Parallel
 from kvplan.engines.free_share import activation_peak, left_over, runtime_bytes, share_check
 from kvplan.engines.lmdeploy.demand import Demand
 from kvplan.engines.lmdeploy.settings import Settings
+from kvplan.engines.lmdeploy.speculation import adapter_bytes, draft_of
 from kvplan.frozen import dataclass
 from kvplan.layers import LatentAttention
 from kvplan.model import ModelSpec, cache_kinds
@@ -38,10 +39,15 @@ POOL_NOTE = "the asked load exceeds the blocks set aside"
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """A planned rank, and the tokens its pool holds (None where that is not worked out)."""
+    """A planned rank: what the pool gets, and the tokens it holds (None where that is not worked out).
+
+    ``left_free_bytes`` is the share of free memory that nothing takes.
+    """
 
     plan: DevicePlan
+    pool: Quantity
     pool_tokens: int | None
+    left_free_bytes: int
 
 
 def rank_plan(
@@ -62,7 +68,9 @@ def rank_plan(
         runtime += EXECUTOR
     others = exact(workload.reserve_bytes + device.used_bytes)
     usable = device.usable_bytes
-    loaded = total((weights, runtime, others, demand.states))
+    draft = draft_of(model, settings, format_name, parallel.tensor)
+    adapters = adapter_bytes(model, workload, settings, parallel.tensor)
+    loaded = total((weights, draft.weights, adapters, runtime, others, demand.states))
     reserve = _reserve(model, settings, parallel, loaded, usable, demand)
     taken = loaded + reserve
     set_aside = _set_aside(settings, demand, usable)
@@ -85,9 +93,21 @@ def rank_plan(
     ]
     if demand.states.high:
         parts.append(Component("recurrent_state", demand.states, "slots for max_batch_size + 2 sequences"))
+    if draft.note:
+        parts.append(Component("draft_model", draft.weights, draft.note))
+    if adapters.high:
+        parts.append(Component("adapters", adapters))
     if others.expected:
         parts.append(Component("other_processes", others))
-    return Rank(DevicePlan(device, usable, tuple(parts), tuple(checks)), _tokens(settings, demand, pool))
+    given = exact(pool)
+    if set_aside is None:
+        low, expected, high = (
+            max(0, usable - amount) - left_over(amount, usable, settings.cache_max_entry_count)
+            for amount in (taken.high, taken.expected, taken.low)
+        )
+        given = Quantity(low, expected, high, taken.basis)
+    planned = DevicePlan(device, usable, tuple(parts), tuple(checks))
+    return Rank(planned, given, _tokens(settings, demand, pool), held)
 
 
 def _set_aside(settings: Settings, demand: Demand, usable_bytes: int) -> int | None:

@@ -35,6 +35,7 @@ class Settings:
 
     ``cache_max_entry_count`` is a share of free memory (of the card's where ``share_of_total``) or,
     from 1 on, a number of blocks; ``num_gpu_blocks`` fixes the PyTorch backend's blocks, 0 for none.
+    ``speculative_algorithm`` is empty where nothing drafts.
     """
 
     backend: Backend
@@ -47,6 +48,8 @@ class Settings:
     state_budget: int
     quant_policy: int
     text_only: bool
+    speculative_algorithm: str = ""
+    num_draft_tokens: int = 0
 
     @property
     def fixed_blocks(self) -> int:
@@ -71,6 +74,7 @@ def settings_of(
             why=f"LMDeploy's {backend} backend takes {takes}",
             hint=f"leave it out for {default:g}",
         )
+    algorithm = workload.option("speculative_algorithm") if backend == "pytorch" else None
     return Settings(
         backend=backend,
         cache_max_entry_count=share,
@@ -82,6 +86,8 @@ def settings_of(
         state_budget=max(0, _whole(workload, "prefix_cache_state_budget", 0)),
         quant_policy=_quant_policy(workload),
         text_only=bool(workload.option("language_model_only")),
+        speculative_algorithm=str(algorithm or ""),
+        num_draft_tokens=max(1, _draft_tokens(workload)) if algorithm else 0,
     )
 
 
@@ -115,6 +121,12 @@ def _quant_policy(workload: Workload) -> int:
             hint="name one of them, or the engine that has it: kvplan list engines",
         )
     return POLICIES[asked]
+
+
+def _draft_tokens(workload: Workload) -> int:
+    """Return the tokens drafted a step; DFlash's block names them, its first token is the model's."""
+    block = _whole(workload, "speculative_dflash_block_size", 0)
+    return _whole(workload, "speculative_num_draft_tokens", max(1, block - 1))
 
 
 def _whole(workload: Workload, name: str, default: int) -> int:

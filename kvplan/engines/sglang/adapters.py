@@ -20,9 +20,9 @@ WHY = "LoRA slots: attention and MLP projections, split over the ranks or not"
 
 
 def adapters_of(model: ModelSpec, workload: Workload, tensor: int) -> Quantity:
-    """Return the bytes of a rank's LoRA slots; 0 without --enable-lora or a rank."""
+    """Return the bytes of a rank's LoRA slots; 0 without --enable-lora, --lora-paths or a rank."""
     rank = whole_or_none(workload.option("max_lora_rank"))
-    if rank is None and not workload.option("enable_lora"):
+    if rank is None and not (workload.option("enable_lora") or workload.option("lora_paths")):
         return exact(0)
     slots = whole_or_none(workload.option("max_loras_per_batch")) or SLOTS
     low, usual, high = (rank, rank, rank) if rank else COMMON_RANKS

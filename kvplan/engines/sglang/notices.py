@@ -5,6 +5,7 @@ from kvplan.engines.sglang._classes import CLASSES
 from kvplan.engines.sglang.cells import state_bytes
 from kvplan.engines.sglang.kernels import GENERIC, kv_name
 from kvplan.engines.sglang.settings import Settings
+from kvplan.engines.sglang.unplanned import not_planned
 from kvplan.kv_formats import KV_FORMATS
 from kvplan.layers import RECURRENT_STATES, kind_name
 from kvplan.model import ModelSpec, cache_kinds
@@ -43,7 +44,7 @@ def notices_of(model: ModelSpec, workload: Workload, version: str) -> tuple[Noti
         notices += (
             Notice("layer-not-modelled", "SGLang's pools for encoder-decoder models are not modelled yet"),
         )
-    return notices
+    return notices + not_planned(workload)
 
 
 def unmodelled(model: ModelSpec, settings: Settings, context_tokens: int) -> Quantity:

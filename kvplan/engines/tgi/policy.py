@@ -10,11 +10,12 @@ from kvplan.device import Device
 from kvplan.engines.base import CacheGroup, CacheUse, Engine, Notice, Plan, Refusal, capped_notice, not_loaded
 from kvplan.engines.ranks import tensor_only
 from kvplan.engines.releases import release_numbers
+from kvplan.engines.tgi.beside import beside_notices
 from kvplan.engines.tgi.rank_plan import Rank, rank_plan
 from kvplan.engines.tgi.rows import OWN_CODE, load_bytes, row_bytes, token_bytes
 from kvplan.engines.tgi.settings import INFERS_LENGTH, KV_DTYPE_SINCE, Settings, settings_of
 from kvplan.errors import InvalidValue
-from kvplan.layers import ChunkedAttention, SlidingWindow, kind_name
+from kvplan.layers import RECURRENT_STATES, SlidingWindow, kind_name
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.textbook import state_bytes
 from kvplan.weight_formats import weight_format
@@ -36,6 +37,12 @@ QUANTIZED_WHILE_LOADING: dict[str, str] = {
     "awq": "awq",
     "gptq": "gptq-int4",
     "marlin": "gptq-int4",
+}
+# What a kind of layer keeps, where that is not its own rows alone.
+DETAILS: dict[str, str] = {
+    "sliding_window": "kept in full",
+    "chunked_attention": "kept in full",
+    "latent_attention": "decompressed heads of keys and values",
 }
 
 
@@ -108,6 +115,11 @@ class TgiEngine(Engine):
             ),
             warnings=_notices(model, workload, settings, num_sequences),
             startup_lines=_startup_lines(settings, ranks),
+            details=(
+                ("pools", tuple(rank.pool for rank in ranks)),
+                ("block_bytes", tuple(rank.block for rank in ranks)),
+                ("left_free", tuple(rank.left_free_bytes for rank in ranks)),
+            ),
         )
 
     def _refusals(
@@ -190,7 +202,7 @@ def _not_served(model: ModelSpec, format_name: str) -> tuple[Refusal, ...]:
 def _notices(
     model: ModelSpec, workload: Workload, settings: Settings, num_sequences: int
 ) -> tuple[Notice, ...]:
-    notices: list[Notice] = []
+    notices: list[Notice] = list(beside_notices(settings))
     if num_sequences < workload.num_sequences:
         notices.append(capped_notice(workload.num_sequences, num_sequences))
     if settings.max_batch_total_tokens:
@@ -211,10 +223,10 @@ def _cache_use(model: ModelSpec, settings: Settings, num_sequences: int, context
     groups = []
     for cache, count in cache_kinds(model):
         row = row_bytes(cache, settings, 1) * count
-        windowed = isinstance(cache, SlidingWindow | ChunkedAttention)
-        groups.append(
-            CacheGroup(kind_name(cache), count, row, row * held, "kept in full" if windowed else "")
-        )
+        kept, detail = row * held, DETAILS.get(kind_name(cache), "")
+        if isinstance(cache, RECURRENT_STATES):
+            kept = state_bytes(cache, "bfloat16") * count
+        groups.append(CacheGroup(kind_name(cache), count, row, kept, detail))
     every = load_bytes(model, settings, 1, num_sequences, context_tokens)
     row = token_bytes(model, settings, 1)
     states = sum(state_bytes(cache, "bfloat16") * count for cache, count in cache_kinds(model))

@@ -3,22 +3,28 @@
 TGI 3.0 launcher/src/main.rs (compute_optimal, Config::flop, ComputeType::f16_flop): as many tokens as
 the cards compute in a second, where the launcher knows the card by its name and the answer is above
 100; else 4,096; never more than the model's positions. Before 3.0: the longest input and 50 more.
-Versions since 3.1 also cap it by an estimate of the memory, which was not read.
+Versions since 3.1 also cap it by an estimate of the memory, which was not read; one public start-up of
+3.3 (gemma-3-27b on two RTX A6000) shows 8,000 for a model with a vision tower.
 """
 
 from kvplan.device import Device
 from kvplan.model import ModelSpec
 
 DEFAULT_PREFILL_TOKENS = 4096
+VISION_PREFILL_TOKENS, VISION_SINCE = 8000, (3, 3)
 MIN_OPTIMAL = 100
 ALIGNMENT_EDGE = 50
 # Part of the card's name -> 16-bit operations a second, for names that nvidia-smi spells as the launcher.
 CARDS = (("h100-sxm", 900 * 10**12), ("l4", 121 * 10**12), ("a10g", 125 * 10**12))
 
 
-def default_prefill_tokens(model: ModelSpec, device: Device | None, shards: int) -> int:
+def default_prefill_tokens(
+    model: ModelSpec, device: Device | None, shards: int, version: tuple[int, ...]
+) -> int:
     """Return ``max_batch_prefill_tokens`` since 3.0."""
-    tokens = _optimal(model, device, shards) or DEFAULT_PREFILL_TOKENS
+    sees = (model.config or {}).get("vision_config") is not None
+    usual = VISION_PREFILL_TOKENS if sees and version >= VISION_SINCE else DEFAULT_PREFILL_TOKENS
+    tokens = _optimal(model, device, shards) or usual
     limit = model.context_limit_tokens
     return min(tokens, limit) if limit else tokens
 

@@ -9,6 +9,7 @@ is kept free (read in the 3.x server's copy for Gaudi, which has CUDA's arithmet
 from kvplan.device import Device
 from kvplan.engines.base import Check, Component, DevicePlan, Parallel
 from kvplan.engines.free_share import activation_peak, left_over, runtime_bytes, share_check
+from kvplan.engines.tgi.beside import adapter_bytes
 from kvplan.engines.tgi.rows import load_bytes, token_bytes
 from kvplan.engines.tgi.settings import Settings
 from kvplan.frozen import dataclass
@@ -25,10 +26,16 @@ LOGIT_BYTES = (2, 6, 10)
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """A planned rank and the blocks its pool has."""
+    """A planned rank: what its pool gets, a block of it, and how many blocks that is.
+
+    ``left_free_bytes`` is the share of free memory that nothing takes, where it counts as taken.
+    """
 
     plan: DevicePlan
+    pool: Quantity
+    block: Quantity
     num_blocks: int
+    left_free_bytes: int
 
 
 def rank_plan(
@@ -48,7 +55,8 @@ def rank_plan(
         runtime = exact(workload.overhead_bytes, "--overhead")
     others = exact(workload.reserve_bytes + device.used_bytes)
     peak = _peak(model, settings, parallel)
-    taken = total((weights, runtime, others, peak))
+    adapters = adapter_bytes(model, workload, parallel.tensor)
+    taken = total((weights, adapters, runtime, others, peak))
     load = load_bytes(model, settings, parallel.tensor, num_sequences, context_tokens)
     usable = device.usable_bytes
     allowed = int(usable * settings.cuda_memory_fraction)
@@ -84,10 +92,27 @@ def rank_plan(
             "with the share of free memory that is left free" if held else "",
         ),
     ]
+    if adapters.high:
+        parts.append(Component("adapters", adapters))
     if others.expected:
         parts.append(Component("other_processes", others))
     num_blocks = settings.warmup_blocks() + (max(0, free) // block_bytes if block_bytes else 0)
-    return Rank(DevicePlan(device, budget, tuple(parts), tuple(checks)), num_blocks)
+    planned = DevicePlan(device, budget, tuple(parts), tuple(checks))
+    pool = _pool(settings, usable, taken, warmup)
+    return Rank(planned, pool, exact(block_bytes), num_blocks, held)
+
+
+def _pool(settings: Settings, usable_bytes: int, taken: Quantity, warmup_bytes: int) -> Quantity:
+    """Return what the pool gets: the warm-up's blocks, and the allowed part of what is free then."""
+    allowed = int(usable_bytes * settings.cuda_memory_fraction)
+
+    def given(taken_bytes: int) -> int:
+        if settings.room_of_total:
+            room = int(usable_bytes * settings.cuda_memory_fraction * settings.room)
+            return max(warmup_bytes, room - taken_bytes)
+        return warmup_bytes + int(max(0, allowed - taken_bytes - warmup_bytes) * settings.room)
+
+    return Quantity(given(taken.high), given(taken.expected), given(taken.low), taken.basis)
 
 
 def _beyond(load: Quantity, warmup_bytes: int) -> Quantity:

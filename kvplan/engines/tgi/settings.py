@@ -103,7 +103,7 @@ def settings_of(
     return Settings(
         max_total_tokens=total,
         max_input_tokens=given,
-        max_batch_prefill_tokens=prefill or default_prefill_tokens(model, device, shards),
+        max_batch_prefill_tokens=prefill or default_prefill_tokens(model, device, shards, version),
         max_batch_total_tokens=_whole(workload, "max_batch_total_tokens"),
         max_batch_size=batch,
         max_concurrent_requests=_whole(workload, "max_concurrent_requests") or MAX_CONCURRENT_REQUESTS,

@@ -1,10 +1,12 @@
 """vLLM: the activation peak of the profile run on one rank.
 
 vLLM 0.33 v1/worker/gpu_model_runner.py: a forward pass over ``max_num_batched_tokens`` dummy tokens,
-then the sampler over ``max_num_seqs`` rows of logits on the last pipeline stage; the larger counts.
-Fused experts keep their workspace through both (layers/fused_moe, ``workspace_shapes``), sparse latent
-attention its prefill buffer (v1/attention/backends/mla/indexer.py). Multimodal models also encode their
-largest item. How many copies are alive is fitted: see ``_vllm_calibration``.
+then the sampler over ``max_num_seqs`` rows of logits on the last pipeline stage (see ``sampler``); the
+larger counts. Beside the sampler's lie the pass's last hidden states, the rows sampled from, picked and
+made up (``_dummy_sampler_run``), and cuBLAS's workspace. Fused experts keep their workspace through both
+(layers/fused_moe, ``workspace_shapes``), sparse latent attention its prefill buffer
+(v1/attention/backends/mla/indexer.py). Multimodal models also encode their largest item. Nothing of it
+is fitted; how far logs lie from it: see ``_vllm_calibration``.
 """
 
 from functools import lru_cache
@@ -12,10 +14,11 @@ from functools import lru_cache
 from kvplan.dtypes import DTYPE_BYTES
 from kvplan.engines import _vllm_calibration as fit
 from kvplan.engines.vllm.pages import indexer_bytes
+from kvplan.engines.vllm.sampler import COUNTS_PER_MASK, Held, workspace_bytes
 from kvplan.frozen import dataclass
 from kvplan.layers import CompressedAttention, LatentAttention
 from kvplan.model import ModelSpec, cache_kinds
-from kvplan.quantity import Basis, Quantity
+from kvplan.quantity import Quantity
 from kvplan.units import GIB
 from kvplan.weight_formats import weight_format
 
@@ -24,6 +27,7 @@ PREFILL_ROWS_PER_TOKEN = 40
 FORWARD_WIDTHS, FORWARD_HIDDENS = 3, 4
 # Formats whose expert kernels bring no workspace of their own (trtllm and Triton MXFP4 and NVFP4).
 WITHOUT_WORKSPACE = ("mxfp4", "nvfp4")
+SAMPLED_ROWS = 2
 MULTIMODAL_HIDDENS = 2
 # Formats that quantize activations to 8 bits keep that copy beside the 16-bit one.
 EIGHT_BIT_FAMILIES = ("fp8", "int8")
@@ -33,13 +37,16 @@ EIGHT_BIT_FAMILIES = ("fp8", "int8")
 class Terms:
     """The sizes that the peak is made of, in bytes.
 
-    ``logits`` are fp32 rows of the vocabulary, ``own_logits`` the same in the model's type,
-    ``hidden`` one row of the hidden size a batched token, ``forward`` the widest layer's pass,
-    ``experts`` the fused experts' workspace, ``prefill`` the sparse attention's buffer.
+    ``logits`` are fp32 rows of the vocabulary, one a sequence, ``row`` is one of them, ``own_logits``
+    the same in the model's type, ``sampled`` the hidden states they come from, ``hidden`` one row of
+    the hidden size a batched token, ``forward`` the widest layer's pass, ``experts`` the fused experts'
+    workspace, ``prefill`` the sparse attention's buffer.
     """
 
     logits: int
+    row: int
     own_logits: int
+    sampled: int
     hidden: int
     forward: int
     experts: int
@@ -66,7 +73,9 @@ def terms_of(
         forward += tokens * (inner + hidden)
     return Terms(
         logits=rows * 4,
+        row=structure.vocab_size * 4,
         own_logits=rows * width,
+        sampled=SAMPLED_ROWS * max_num_seqs * hidden * width,
         hidden=tokens * hidden * width,
         forward=forward,
         experts=_expert_workspace(model, format_name, tokens, tensor, width, expert_ranks),
@@ -78,27 +87,30 @@ def activations(
     terms: Terms,
     model: ModelSpec,
     context_tokens: int,
-    version: tuple[int, int],
+    held: Held,
+    kernels: str,
     *,
     samples: bool,
     sees: bool = True,
 ) -> Quantity:
-    """Return the peak: expected by the fitted copies, between the residuals of the logs.
+    """Return the peak, between the residuals of the logs.
 
-    ``samples`` is false on pipeline stages before the last, whose peak is the forward pass alone;
-    ``sees`` where images or sound are encoded.
+    ``held`` is what the sampler holds and ``kernels`` the class of card; ``samples`` is false on
+    pipeline stages before the last, whose peak is the forward pass alone; ``sees`` where images or
+    sound are encoded.
     """
-    low_copies, copies, high_copies, basis = _copies(version)
     kept = terms.experts + terms.prefill * context_tokens
+    if held.counts_are_kept and samples:
+        kept += terms.logits + terms.logits // COUNTS_PER_MASK
     forward = terms.forward + kept
-    own = terms.own_logits if version >= fit.LOGITS_KEPT_SINCE else 0
-    beside = terms.hidden + fit.BASE_BYTES + own + kept
+    beside = terms.hidden + workspace_bytes(kernels) + terms.sampled + terms.own_logits + kept
     least, expected, worst = (
-        max(alive * terms.logits // 1000 + beside if samples else 0, forward)
-        for alive in (low_copies, copies, high_copies)
+        max(alive * terms.logits // 1000 + rows * terms.row + beside if samples else 0, forward)
+        for alive, rows in zip((held.low, held.expected, held.high), held.rows, strict=True)
     )
     low = least - max(fit.LOW_BYTES, least * fit.LOW_PER_MILLE // 1000)
     high = worst + max(fit.HIGH_BYTES, worst * fit.HIGH_PER_MILLE // 1000)
+    basis = held.basis
     if sees and has_towers(model):
         expected += MULTIMODAL_HIDDENS * terms.hidden
         high += MULTIMODAL_HIDDENS * terms.hidden + _tower_high_bytes(model)
@@ -106,15 +118,6 @@ def activations(
         high += fit.COMPRESSED_HIGH_BYTES
         basis = "assumed"
     return Quantity(max(0, low), expected, max(high, expected), basis, fit.ACTIVATION_WHY)
-
-
-def _copies(version: tuple[int, int]) -> tuple[int, int, int, Basis]:
-    """Return thousandths of fp32 logits alive at the peak: least, expected, most; and how well known."""
-    for since, low, expected, high, is_calibrated in fit.SAMPLER_COPIES:
-        if version >= since:
-            return low, expected, high, "calibrated" if is_calibrated else "assumed"
-    _, low, expected, high, _ = fit.SAMPLER_COPIES[-1]
-    return low, expected, high, "assumed"
 
 
 @lru_cache(maxsize=1024)

@@ -11,7 +11,7 @@ from kvplan.engines.vllm.states import StateDtypes, state_bytes
 from kvplan.frozen import dataclass, replace
 from kvplan.layers import Cache, kind_name
 from kvplan.model import cache_kinds
-from kvplan.quantity import Quantity, exact
+from kvplan.quantity import Basis, Quantity, exact
 
 
 def cache_use(server: Server, context_tokens: int, num_sequences: int, num_blocks: int | None) -> CacheUse:
@@ -37,6 +37,11 @@ def cache_use(server: Server, context_tokens: int, num_sequences: int, num_block
         page_size_bytes=pool.groups[0].page_size_bytes if pool.groups else None,
         num_blocks=num_blocks,
     )
+
+
+def cache_basis(server: Server) -> Basis:
+    """Return how well the cache of the whole model is known."""
+    return "exact" if server.whole.is_modelled else "assumed"
 
 
 @lru_cache(maxsize=512)

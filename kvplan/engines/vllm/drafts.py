@@ -24,7 +24,9 @@ ATTENTION_INPUTS = ("q_proj", "k_proj", "v_proj")
 UNKNOWN = Quantity(100 * MIB, 2 * GIB, 16 * GIB, "assumed", "the draft model was not read")
 
 
-def draft_bytes(model: ModelSpec, speculation: Speculation, tensor: int, expert: int) -> Quantity | None:
+def draft_bytes(
+    model: ModelSpec, speculation: Speculation, tensor: int, expert: int, version: tuple[int, int]
+) -> Quantity | None:
     """Return a rank's bytes of the separate draft; None where none drafts.
 
     Raises UnknownFormat for a draft in a format that vLLM does not load.
@@ -39,7 +41,7 @@ def draft_bytes(model: ModelSpec, speculation: Speculation, tensor: int, expert:
         return None
     format_name = weights_format_of(draft, Workload())
     check_weights(format_name)
-    whole = loaded_weights(draft, format_name, tensor, 1, expert, 0, NONE)
+    whole = loaded_weights(draft, format_name, tensor, 1, expert, 0, NONE, version=version)
     if speculation.method == "draft_model":
         return Quantity(whole.low, whole.expected, whole.high, whole.basis, f"{draft.name} in {format_name}")
     return _head_bytes(model, draft, speculation, format_name, whole, tensor)

@@ -65,7 +65,8 @@ def _activation(share: Share, context_tokens: int) -> Quantity:
         share.terms,
         share.server.model,
         context_tokens,
-        share.server.rules.version,
+        share.held,
+        share.kernels,
         samples=share.samples,
         sees=share.server.settings.sees,
     )

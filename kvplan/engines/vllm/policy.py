@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from kvplan.device import Device
-from kvplan.engines.base import Engine, Plan, capped_notice, context_or_limit
-from kvplan.engines.vllm.cache_use import cache_use
+from kvplan.engines.base import Engine, Plan, Trial, capped_notice, context_or_limit
+from kvplan.engines.vllm.cache_use import cache_basis, cache_use
 from kvplan.engines.vllm.formats import KV_NAMES, WEIGHT_FAMILIES
+from kvplan.engines.vllm.kinds import kind_of
 from kvplan.engines.vllm.loads import available_bytes, loaded_plans
 from kvplan.engines.vllm.offload import host_components
 from kvplan.engines.vllm.ranks import Rank, ranks_of
@@ -90,6 +91,37 @@ class VllmEngine(Engine):
             details=start.details,
         )
 
+    def kind_of(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> object | None:
+        """Return the kind of card; None under flags, which may fix a pool or a share of any size."""
+        return None if workload.engine_options else kind_of(model, self._version, devices)
+
+    def trial(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Trial | None:
+        """Put the load on the ranks alone; None where the start decides the length."""
+        if _length_is_open(workload):
+            return None
+        context_tokens, _ = context_or_limit(model, workload)
+        devices = tuple(devices)
+        server = server_of(self._version, model, workload, devices, context_tokens)
+        weights = weight_bytes(model, server.format_name)
+        host = host_components(workload, weights.expected, len(devices) or 1)
+        num_sequences = min(workload.num_sequences, server.settings.max_num_seqs * server.parallel.data)
+        return Trial(
+            model,
+            workload,
+            self.name,
+            loaded_plans(
+                server,
+                ranks_of(server, devices),
+                server.demand.blocks(context_tokens),
+                context_tokens,
+                num_sequences,
+            ),
+            cache_basis(server),
+            host,
+            bool(host) and bool(workload.option("cpu_offload_gb")),
+            server.refusals,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Start:
@@ -122,9 +154,13 @@ def _started(server: Server, devices: tuple[Device, ...], context_tokens: int) -
 
 def _shorter(workload: Workload, startup: Startup | None, context_tokens: int) -> int:
     """Return the shorter context that vLLM takes by itself (``--max-model-len -1``), 0 where it does not."""
-    if startup is None or workload.context_tokens or workload.option("max_model_len") != AUTO_MAX_MODEL_LEN:
+    if startup is None or not _length_is_open(workload):
         return 0
     return startup.estimated_max_model_len if startup.estimated_max_model_len < context_tokens else 0
+
+
+def _length_is_open(workload: Workload) -> bool:
+    return not workload.context_tokens and workload.option("max_model_len") == AUTO_MAX_MODEL_LEN
 
 
 def _way_out(model: ModelSpec, startup: Startup | None) -> tuple[str, ...]:

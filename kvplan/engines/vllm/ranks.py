@@ -20,6 +20,7 @@ from kvplan.engines.vllm.budget import (
 )
 from kvplan.engines.vllm.drafts import draft_bytes
 from kvplan.engines.vllm.offload import ipc_bytes, on_device
+from kvplan.engines.vllm.sampler import Held, held_by_sampler, runs_v2
 from kvplan.engines.vllm.server import Server
 from kvplan.engines.vllm.settings import Settings
 from kvplan.engines.vllm.speculative import draft_layers
@@ -28,9 +29,11 @@ from kvplan.engines.vllm.versions import Behaviour
 from kvplan.engines.vllm.weights import loaded_weights, without_towers
 from kvplan.frozen import dataclass
 from kvplan.quantity import ZERO, Quantity, exact, total
+from kvplan.weights import format_name_of
 from kvplan.workload import Workload
 
 ESTIMATES_SINCE = (0, 18)
+MISTRAL_FILES_FIRST = (0, 12)
 WARM_UP_COPIES = 3
 WARM_UP_WHY = "the sampler's warm-up over max_num_seqs rows of logits"
 
@@ -42,7 +45,8 @@ class Share:
     ``weights`` and ``after`` are the components around the cache, ``fixed`` their sum without the
     activations, which a long context may widen; ``taken`` is what is gone before vLLM looks,
     ``outside`` what else lies beside the pool's share. ``overhead_is_given`` says that ``--overhead``
-    stands for activations and graphs too. Compared by identity, to look up by it cheaply.
+    stands for activations and graphs too; ``held`` is what the sampler holds on cards of the class
+    ``kernels``. Compared by identity, to look up by it cheaply.
     """
 
     server: Server
@@ -56,6 +60,8 @@ class Share:
     samples: bool
     activation: Quantity
     overhead_is_given: bool
+    held: Held
+    kernels: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,8 +93,9 @@ def ranks_of(server: Server, devices: tuple[Device, ...]) -> tuple[Rank, ...]:
 
 
 def _rank(server: Server, device: Device, stage: int) -> Rank:
-    is_alone = server.parallel.tensor * server.parallel.pipeline == 1
-    share = _share(server, stage, surroundings_of(device, is_alone=is_alone))
+    tensor, pipeline = server.parallel.tensor, server.parallel.pipeline
+    beside = surroundings_of(device, tensor, pipeline, by_kernels=server.format_name == "mxfp4")
+    share = _share(server, stage, beside)
     usable = device.usable_bytes
     budget = server.settings.requested_bytes(usable)
     others = server.asked.reserve_bytes + device.used_bytes
@@ -129,7 +136,9 @@ def _share(server: Server, stage: int, beside: Surroundings) -> Share:
         parallel.expert,
         stage,
         settings.speculation,
-        whole_towers=whole_towers(server.asked),
+        version=rules.version,
+        kernels=beside.kernels,
+        whole_towers=whole_towers(server),
     )
     if not settings.sees:
         loaded = without_towers(loaded, model, format_name, tensor, stage)
@@ -143,13 +152,26 @@ def _share(server: Server, stage: int, beside: Surroundings) -> Share:
         parallel.expert,
     )
     samples = stage == pipeline - 1
+    held = held_by_sampler(model, format_name, rules.version, beside.kernels, settings.max_num_seqs)
+    inside = graphs_inside(server.asked, rules)
     graphs = NO_GRAPHS
     if not settings.enforce_eager:
         drafted = sum(group.count for group in draft_layers(model, settings.speculation)) if samples else 0
-        graphs = cuda_graphs(model, settings.largest_capture, beside.architecture, rules.version, drafted)
+        # No log shows the V2 runner's graphs: its range is that of other cards.
+        is_v2 = runs_v2(model, format_name, rules.version)
+        graphs = cuda_graphs(
+            model,
+            settings.largest_capture,
+            "" if is_v2 else beside.architecture,
+            rules.version,
+            drafted,
+            estimated=inside and not is_v2,
+        )
     overhead = server.asked.overhead_bytes
     after: list[Component] = []
-    draft = draft_bytes(model, settings.speculation, tensor, parallel.expert) if samples else None
+    draft = None
+    if samples:
+        draft = draft_bytes(model, settings.speculation, tensor, parallel.expert, rules.version)
     if draft is not None:
         after.append(Component("draft_model", draft, "weights; its cache is in the pool"))
     frames = ipc_bytes(server.asked) if stage == 0 and settings.sees and has_towers(model) else 0
@@ -159,7 +181,7 @@ def _share(server: Server, stage: int, beside: Surroundings) -> Share:
         from kvplan.engines.vllm.adapters import adapter_bytes
 
         after.append(Component("adapters", adapter_bytes(model, server.asked, tensor, pipeline, stage)))
-    if graphs_inside(server.asked, rules) and graphs.high and overhead is None:
+    if inside and graphs.high and overhead is None:
         after.append(Component("cuda_graphs", graphs))
     if overhead is None:
         runtime = non_torch(num_ranks, beside, loaded.expected, rules.version)
@@ -178,23 +200,33 @@ def _share(server: Server, stage: int, beside: Surroundings) -> Share:
         after=tuple(after),
         fixed=total((weights.bytes, *(part.bytes for part in after))),
         taken=before_snapshot(num_ranks, beside),
-        outside=warm_up if graphs_inside(server.asked, rules) else warm_up + graphs,
+        outside=warm_up if inside else warm_up + graphs,
         terms=terms,
         samples=samples,
         activation=ZERO
         if overhead is not None
-        else activations(terms, model, 0, rules.version, samples=samples, sees=settings.sees),
+        else activations(terms, model, 0, held, beside.kernels, samples=samples, sees=settings.sees),
         overhead_is_given=overhead is not None,
+        held=held,
+        kernels=beside.kernels,
     )
 
 
-def whole_towers(workload: Workload) -> bool:
+def whole_towers(server: Server) -> bool:
     """Tell whether every rank has all of a tower: asked for, or Mistral's own format.
 
-    vLLM 0.19 models/pixtral.py: the tower that Mistral's own files load into is not split.
+    vLLM 0.19 models/pixtral.py: the tower that Mistral's own files load into is not split;
+    transformers_utils/config.py: since 0.12 those files go first where a repository has them, as
+    Mistral's own do.
     """
-    formats = (workload.option("load_format"), workload.option("config_format"))
-    return workload.option("mm_encoder_tp_mode") == "data" or "mistral" in formats
+    if server.asked.option("mm_encoder_tp_mode") == "data":
+        return True
+    formats = (server.asked.option("load_format"), server.asked.option("config_format"))
+    if "mistral" in formats or "hf" in formats:
+        return "mistral" in formats
+    is_published = server.format_name == format_name_of(server.model, None)
+    owner = (server.model.repo or "").partition("/")[0]
+    return server.rules.version >= MISTRAL_FILES_FIRST and is_published and owner == "mistralai"
 
 
 def graphs_inside(workload: Workload, rules: Behaviour) -> bool:

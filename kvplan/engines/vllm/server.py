@@ -61,8 +61,7 @@ def server_of(
 
     Raises UnknownFormat for formats vLLM does not take, InvalidValue and OptionClash for flags.
     """
-    by_generation = version < V1_ONLY_SINCE or follows_generation(model)
-    card = card_of(devices[0] if devices else None, version, by_generation=by_generation)
+    card = card_of(devices[0] if devices else None, version, by_generation=by_generation(model, version))
     length = _resolving_length(model, workload, version, card.generation, context_tokens)
     asked = (
         workload.weights_format,
@@ -79,6 +78,11 @@ def server_of(
     except TypeError:
         # A flag's JSON value cannot be hashed.
         return _resolved(version, model, asked, len(devices), card, length)
+
+
+def by_generation(model: ModelSpec, version: tuple[int, int]) -> bool:
+    """Tell whether a server resolves itself differently from one generation of cards to the next."""
+    return version < V1_ONLY_SINCE or follows_generation(model)
 
 
 def _resolving_length(

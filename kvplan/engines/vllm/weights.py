@@ -2,22 +2,25 @@
 
 The rank's share of the checkpoint, and what loading makes of it, each a rule of vLLM or torch:
 
-* MXFP4 experts padded for their kernels (fused_moe/oracle/mxfp4.py: hidden to 256, width to 128)
-* rotary tables (model_executor/layers/rotary_embedding: positions x rotary dim, one table a rope)
-* MLA's up-projection kept a second time for the absorbed decode (attention/mla_attention.py, W_UK
-  and W_UV)
+* MXFP4 experts, and rows on AMD cards, as their kernels keep them (see ``kernels``)
+* rotary tables (model_executor/layers/rotary_embedding: positions x rotary dim, one table a rope; in
+  fp32 for gpt-oss, models/gpt_oss.py)
+* a quantized MLA up-projection kept a second time in 16 bits (attention/mla_attention.py, W_UK and
+  W_UV; from a 16-bit one they are views)
+* the workspace that importing FlashInfer's MLA backend takes (v1/attention/backends/mla/
+  flashinfer_mla.py, ``g_fi_workspace``), which 0.12 to 0.24 import for every latent model
 * torch's caching allocator rounding a tensor of 10 MiB or more up to 2 MiB, where less than 1 MiB
   would remain over (c10/cuda/CUDACachingAllocator)
 * the MTP layers of a server that drafts with them
 """
 
-from collections.abc import Mapping
 from functools import lru_cache
 from math import prod
 
-from kvplan.dtypes import DTYPE_BYTES
+from kvplan.engines.vllm.kernels import amd_row_padding, expert_layouts, is_biased, mxfp4_experts
+from kvplan.engines.vllm.rotary import rotary_bytes
 from kvplan.engines.vllm.speculative import Speculation, separate_draft
-from kvplan.layers import LatentAttention, SlidingWindow
+from kvplan.layers import LatentAttention
 from kvplan.model import ModelSpec, cache_kinds, num_layers
 from kvplan.quantity import Quantity
 from kvplan.sharding import (
@@ -28,14 +31,13 @@ from kvplan.sharding import (
     stage_weight_bytes,
 )
 from kvplan.tensors import Tensor
-from kvplan.units import round_up
 from kvplan.weight_formats import weight_format
 from kvplan.weights import span_bytes, tensor_bytes
 
 MIB = 2**20
 LARGE_ALLOCATION_BYTES, ROUNDING_BYTES, REUSABLE_BYTES = 10 * MIB, 2 * MIB, MIB
-MXFP4_HIDDEN, MXFP4_WIDTH = 256, 128
-MROPE_POSITIONS = 4
+# What importing FlashInfer's MLA backend takes, and the versions that import it for every latent model.
+FLASHINFER_MLA_BYTES, FLASHINFER_MLA_IMPORTED = 128 * MIB, ((0, 12), (0, 25))
 # Checkpoint projections that vLLM keeps as one tensor.
 FUSED: tuple[tuple[str, str], ...] = (
     ("q_proj", "qkv"),
@@ -44,11 +46,12 @@ FUSED: tuple[tuple[str, str], ...] = (
     ("gate_proj", "gate_up"),
     ("up_proj", "gate_up"),
 )
-NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 WHY = "the checkpoint's share, rotary tables, absorbed latents, kernel padding, allocator rounding"
 # Residuals of the logs: formats repacked for their kernels may come out narrower than padded here.
 LOW_PER_MILLE, LOW_PER_MILLE_REPACKED, HIGH_PER_MILLE = 6, 20, 3
 HIGH_BYTES = 100 * MIB
+# What else a recipe that nothing states may leave in the model's own type.
+UNSTATED_PER_MILLE = 20
 
 
 @lru_cache(maxsize=2048)
@@ -61,20 +64,31 @@ def loaded_weights(
     stage: int,
     speculation: Speculation,
     *,
+    version: tuple[int, int],
+    kernels: str = "",
     whole_towers: bool = False,
 ) -> Quantity:
     """Return what a rank of ``stage`` holds after loading.
 
+    ``kernels`` is the card's class (``kernels_of``; empty where it changes nothing or is unknown);
     ``whole_towers`` is ``--mm-encoder-tp-mode data``: every rank has all of a tower.
     """
     share = stage_weight_bytes(model, format_name, tensor, pipeline, expert, stage)
     if weight_format(format_name).family == "gguf":
         return Quantity(share, share, share + share // 100, "calibrated", WHY)
     held = stage_tensors(model, format_name, tensor, pipeline, expert, stage)
-    expected = share + rotary_bytes(model) + _absorbed_bytes(model, tensor, pipeline, stage)
+    expected = share + rotary_bytes(model) + _absorbed_bytes(model, held, tensor)
     expected += _rounding_bytes(held, format_name)
+    if FLASHINFER_MLA_IMPORTED[0] <= version < FLASHINFER_MLA_IMPORTED[1] and kernels != "amd":
+        expected += FLASHINFER_MLA_BYTES if _has_latents(model) else 0
+    narrower, wider = 0, 0
     if format_name == "mxfp4":
-        expected += _mxfp4_padding(model, tensor, pipeline, expert, stage)
+        added = _mxfp4_bytes(model, held, (tensor, pipeline, expert, stage), kernels, version)
+        expected += added[0]
+        narrower, wider = added[0] - min(added), max(added) - added[0]
+    elif kernels == "amd":
+        narrower = amd_row_padding(held, weight_format(format_name).family, tensor, version)
+        expected += narrower
     if stage == pipeline - 1:
         expected += _draft_bytes(model, tensor, expert, speculation)
     split, whole = _tower_bytes(model, format_name, tensor) if stage == 0 else (0, 0)
@@ -83,12 +97,14 @@ def loaded_weights(
     elif not _tower_is_split(model):
         # vLLM splits towers like the text (--mm-encoder-tp-mode weights); a few loaders keep them whole.
         expected -= whole - split
-    is_repacked = weight_format(format_name).family == "fp4"
-    per_mille = LOW_PER_MILLE_REPACKED if is_repacked else LOW_PER_MILLE
-    low = expected - expected * per_mille // 1000
-    high = expected + expected * HIGH_PER_MILLE // 1000 + HIGH_BYTES + (whole - split)
+    per_mille = LOW_PER_MILLE_REPACKED if format_name == "nvfp4" else LOW_PER_MILLE
+    low = expected - expected * per_mille // 1000 - narrower
+    high = expected + expected * HIGH_PER_MILLE // 1000 + HIGH_BYTES + (whole - split) + wider
     if format_name == "nvfp4" and not _states_format(model, format_name):
-        high += _wide_attention_bytes(model, held, tensor, expert)
+        wide = _wide_attention_bytes(model, held, tensor, expert)
+        high += wide + expected * UNSTATED_PER_MILLE // 1000
+        # Recipes for latent attention leave it alone: its projections are small beside the experts.
+        expected += wide if _has_latents(model) else 0
     return Quantity(max(0, low), expected, high, "calibrated", WHY)
 
 
@@ -102,7 +118,8 @@ def _wide_attention_bytes(
 ) -> int:
     """Return what attention in the model's own type adds: NVFP4 recipes quantize it or leave it out.
 
-    A GLM-5.2-NVFP4 log under 0.26 has 106.69 GiB a rank where 99.5 would be all modules quantized.
+    A GLM-5.2-NVFP4 log under 0.26 has 106.69 GiB a rank where 99.5 would be all modules quantized and
+    105.1 all but attention.
     """
     own = weight_format("bf16")
     return sum(
@@ -141,67 +158,20 @@ def without_towers(loaded: Quantity, model: ModelSpec, format_name: str, tensor:
     )
 
 
-def _text_config(model: ModelSpec) -> Mapping[str, object]:
-    config = model.config or {}
-    for key in NESTED:
-        inner = config.get(key)
-        if isinstance(inner, Mapping):
-            return inner
-    return config
+def _has_latents(model: ModelSpec) -> bool:
+    return any(isinstance(cache, LatentAttention) for cache, _ in cache_kinds(model))
 
 
-@lru_cache(maxsize=512)
-def rotary_bytes(model: ModelSpec) -> int:
-    """Return the rotary tables that every rank keeps: cosine and sine of each position.
-
-    A table has as many positions as the config's limit, times a linear, YaRN or multimodal rope's
-    factor; windows with a rope of their own have a second table.
-    """
-    positions = model.context_limit_tokens
-    dim = _rotary_dim(model)
-    if not positions or not dim:
+def _absorbed_bytes(model: ModelSpec, held: tuple[tuple[Tensor, int, int], ...], tensor: int) -> int:
+    """Return MLA's W_UK and W_UV in 16 bits, a second copy where the projection itself is quantized."""
+    if not _has_latents(model):
         return 0
-    config = _text_config(model)
-    scaling = config.get("rope_scaling")
-    scaled = positions
-    if isinstance(scaling, Mapping):
-        kind = str(scaling.get("rope_type", scaling.get("type", "")))
-        factor, original = scaling.get("factor"), scaling.get("original_max_position_embeddings")
-        if kind == "linear" and isinstance(factor, int | float):
-            scaled = int(positions * factor)
-        elif "yarn" in kind and isinstance(factor, int | float) and isinstance(original, int):
-            scaled = int(original * factor)
-        elif "mrope_section" in scaling:
-            scaled = positions * MROPE_POSITIONS
-    tables = scaled
-    has_windows = any(isinstance(cache, SlidingWindow) for cache, _ in cache_kinds(model))
-    if has_windows and scaled != positions:
-        tables += positions
-    return tables * dim * DTYPE_BYTES.get(model.dtype, 2)
-
-
-def _rotary_dim(model: ModelSpec) -> int:
-    """Return the rotary part of a head; 0 where the model has no rotary positions."""
-    share = _text_config(model).get("partial_rotary_factor")
-    for cache, _ in cache_kinds(model):
-        if isinstance(cache, LatentAttention):
-            return cache.qk_rope_head_dim
-        head_dim = getattr(cache, "head_dim", 0)
-        if head_dim and hasattr(cache, "num_key_value_heads"):
-            return int(head_dim * share) if isinstance(share, float) else int(head_dim)
-    return 0
-
-
-def _absorbed_bytes(model: ModelSpec, tensor: int, pipeline: int, stage: int) -> int:
-    """Return MLA's W_UK and W_UV, kept in 16 bits beside the projection they come from."""
-    sizes = pipeline_split(num_layers(model.structure), pipeline)
+    own = weight_format("bf16")
     amount = 0
-    for group in stage_groups(model.layers, sum(sizes[:stage]), sizes[stage]):
-        for cache in group.layer.caches:
-            if isinstance(cache, LatentAttention):
-                heads = max(1, cache.num_attention_heads // tensor)
-                width = cache.qk_nope_head_dim + cache.v_head_dim
-                amount += group.count * heads * width * cache.kv_lora_rank * 2
+    for part, each, times in held:
+        if "kv_b_proj.weight" in part.name:
+            wide = rank_share(part, tensor_bytes(part, own, model.dtype), tensor, 1)
+            amount += wide * times if each < wide else 0
     return amount
 
 
@@ -223,27 +193,38 @@ def _rounding_bytes(held: tuple[tuple[Tensor, int, int], ...], format_name: str)
         key = (name, times if name != tensor.name else -index)
         so_far = fused.get(key, (0, times))[0]
         fused[key] = (so_far + each, times)
-    amount = 0
-    for size, times in fused.values():
-        rest = -size % ROUNDING_BYTES
-        if size >= LARGE_ALLOCATION_BYTES and rest <= REUSABLE_BYTES:
-            amount += rest * times
-    return amount
+    return sum(_left_over(size) * times for size, times in fused.values())
 
 
-def _mxfp4_padding(model: ModelSpec, tensor: int, pipeline: int, expert: int, stage: int) -> int:
-    """Return what padding the experts' matrices for the MXFP4 kernels adds on a rank."""
-    amount = 0
-    for part, each, times in stage_tensors(model, "mxfp4", tensor, pipeline, expert, stage):
-        if part.role != "expert" or len(part.shape) != 2:
-            continue
-        split = 1 if expert > 1 else tensor
-        rows, columns = part.shape
-        width, hidden = (rows, columns) if part.split == "out" else (columns, rows)
-        own = width // split or 1
-        padded = round_up(own, MXFP4_WIDTH) * round_up(hidden, MXFP4_HIDDEN)
-        amount += each * times * (padded - own * hidden) // (own * hidden)
-    return amount
+def _left_over(size: int) -> int:
+    """Return what stays unused behind one allocation of ``size`` bytes."""
+    rest = -size % ROUNDING_BYTES
+    return rest if size >= LARGE_ALLOCATION_BYTES and rest <= REUSABLE_BYTES else 0
+
+
+def _mxfp4_bytes(
+    model: ModelSpec,
+    held: tuple[tuple[Tensor, int, int], ...],
+    place: tuple[int, int, int, int],
+    kernels: str,
+    version: tuple[int, int],
+) -> list[int]:
+    """Return what a rank's experts take beyond the checkpoint's bytes, in each layout they may have.
+
+    ``place`` is (tensor, pipeline and expert ranks, stage).
+    """
+    tensor, pipeline, expert, stage = place
+    sizes = pipeline_split(num_layers(model.structure), pipeline)
+    groups = stage_groups(model.layers, sum(sizes[:stage]), sizes[stage])
+    stored = sum(each * times for part, each, times in held if part.role == "expert")
+    biased = any(is_biased(group.layer.tensors) for group in groups)
+    return [
+        sum(
+            (size + _left_over(size)) * times for size, times in mxfp4_experts(groups, tensor, expert, layout)
+        )
+        - stored
+        for layout in expert_layouts(kernels, version, biased=biased)
+    ]
 
 
 def _draft_bytes(model: ModelSpec, tensor: int, expert: int, speculation: Speculation) -> int:

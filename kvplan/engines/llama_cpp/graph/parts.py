@@ -3,7 +3,6 @@
 src/llama-graph.cpp: build_inp_embd, build_norm, build_inp_out_ids.
 """
 
-from collections.abc import Mapping
 from math import prod
 
 from kvplan.engines.ggml.tensor import (
@@ -25,6 +24,9 @@ SECTIONED_ROPE_ARCHS = frozenset(
     ("qwen2vl", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "hunyuan_vl", "paddleocr")
 )
 NUM_ROPE_SECTIONS = 4
+
+# Bytes of matrices by name.
+Matrices = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Places:
     head: int
     caches_follow: bool
     pinned: bool
-    host_bytes: tuple[Mapping[str, int], ...]
+    host_bytes: tuple[Matrices, ...]
     output_bytes: int | None
 
 
@@ -78,8 +80,9 @@ class GraphParts:
         self.shape = shape
         self.batch = batch
         self.places = places
+        self.host_bytes = tuple(dict(matrices) for matrices in places.host_bytes)
         self.graph = Graph()
-        self.layer = 0
+        self._layer = 0
         self.masks: dict[bool, Tensor] = {}
         self.rotations: dict[tuple[bool, bool], Tensor | None] = {}
         self.indices: dict[tuple[bool, bool], Tensor] = {}
@@ -97,15 +100,27 @@ class GraphParts:
                 self.key_dims[part.windowed].add(part.head_dim)
                 self.value_width = max(self.value_width, part.num_kv_heads * part.v_head_dim)
 
+    @property
+    def layer(self) -> int:
+        """The layer that is being built."""
+        return self._layer
+
+    @layer.setter
+    def layer(self, index: int) -> None:
+        self._layer = index
+        if index == len(self.graph.starts):
+            self.graph.starts.append(len(self.graph.nodes))
+
     def weight(self, *ne: int, name: str = "") -> Tensor:
         """Return a weight of the current layer."""
-        on = (self.places.experts if name.endswith("_exps") else self.places.layers)[self.layer]
-        num_bytes = None
-        if name:
-            # Small matrices on the host that no rule names are kept in 16 bits.
-            usual = 2 * prod(ne) if on == self.places.cpu else None
-            num_bytes = self.places.host_bytes[self.layer].get(name, usual)
-        return weight(ne, on, num_bytes)
+        on = (self.places.experts if name.endswith("_exps") else self.places.layers)[self._layer]
+        num_bytes = self.host_bytes[self._layer].get(name)
+        if num_bytes is not None:
+            made = weight(ne, on, num_bytes)
+            made.matrix = (self._layer, name)
+            return made
+        # Small matrices on the host that no rule names are kept in 16 bits.
+        return weight(ne, on, 2 * prod(ne) if name and on == self.places.cpu else None)
 
     def scale_weight(self, *ne: int) -> Tensor:
         """Return a small fp32 weight of the current layer: a norm's, a bias."""

@@ -6,7 +6,7 @@ clip, pixtral, internvl; InternViT from its own repository (modeling_intern_vit.
 
 from collections.abc import Callable
 
-from kvplan.blocks import attention, gated_mlp
+from kvplan.blocks.transformer import attention, gated_mlp
 from kvplan.config import Config
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.tensors import Role, Tensor, linear, norm, repeat, with_role
@@ -117,9 +117,7 @@ def pixtral(config: Config) -> tuple[Tensor, ...]:
     """
     hidden, width = config.positive("hidden_size", 1024), config.positive("intermediate_size", 4096)
     patch = config.positive("patch_size", 16)
-    heads = config.positive("num_attention_heads", 16)
-    if hidden % heads:
-        raise config.invalid("num_attention_heads", f"is {heads}, which does not divide hidden_size {hidden}")
+    heads = config.heads(hidden, default=16)
     layer = (
         *attention(hidden, heads, heads, hidden // heads, name="attention"),
         *gated_mlp(hidden, width, name="feed_forward"),

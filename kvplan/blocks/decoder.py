@@ -5,8 +5,8 @@ Families read a Shape, build the layers that differ, and close the model with ``
 
 from collections.abc import Callable, Sequence
 
-from kvplan.attention_pattern import CHUNKED, FULL, SLIDING, window_of, windowed
-from kvplan.blocks import attention, gated_mlp
+from kvplan.blocks.attention_pattern import CHUNKED, FULL, SLIDING, window_of, windowed
+from kvplan.blocks.transformer import attention, gated_mlp
 from kvplan.config import Config
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.frozen import dataclass
@@ -20,10 +20,13 @@ from kvplan.layers import (
     run_lengths,
 )
 from kvplan.model import Structure
-from kvplan.tensors import Tensor, embedding, linear, lm_head, norm
+from kvplan.tensors import Tensor, embedding, linear, lm_head, norm, norms_of
 
 # Classes whose name ends in Model and that have the language model's head all the same.
 MODELS_WITH_HEAD = ("LMHeadModel", "ChatModel", "ChatGLMModel", "MTModel", "DoubleHeadsModel")
+
+# The two norms of a layer in Llama's shape.
+TWO_NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +81,10 @@ def attention_cache(shape: Shape, kind: str, window: int) -> Cache:
     return FullAttention(heads, kv_heads, head_dim, head_dim)
 
 
-def block(
-    config: Config,
-    shape: Shape,
-    *,
-    qkv_bias: bool = False,
-    o_bias: bool = False,
-    mlp_bias: bool = False,
-    qk_norm: str = "",
-    norms: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm"),
+def attention_of(
+    shape: Shape, *, qkv_bias: bool = False, o_bias: bool = False, qk_norm: str = ""
 ) -> tuple[Tensor, ...]:
-    """Return the tensors of a layer in Llama's shape: q, k, v, o, a gated MLP and ``norms``.
+    """Return q, k, v and o of a layer in Llama's shape, and the norms of its queries and keys.
 
     ``qk_norm`` is ``head`` (a query and a key norm of one head's size) or ``all`` (over all heads).
     """
@@ -105,8 +101,24 @@ def block(
             o_bias=o_bias,
         ),
         *((*norm("self_attn.q_norm", query), *norm("self_attn.k_norm", key)) if qk_norm else ()),
+    )
+
+
+def block(
+    config: Config,
+    shape: Shape,
+    *,
+    qkv_bias: bool = False,
+    o_bias: bool = False,
+    mlp_bias: bool = False,
+    qk_norm: str = "",
+    norms: tuple[str, ...] = TWO_NORMS,
+) -> tuple[Tensor, ...]:
+    """Return the tensors of a layer in Llama's shape: attention, a gated MLP and ``norms``."""
+    return (
+        *attention_of(shape, qkv_bias=qkv_bias, o_bias=o_bias, qk_norm=qk_norm),
         *gated_mlp(shape.hidden_size, config.positive("intermediate_size"), bias=mlp_bias),
-        *(tensor for name in norms for tensor in norm(name, shape.hidden_size)),
+        *norms_of(shape.hidden_size, *norms),
     )
 
 

@@ -7,6 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvplan.changes.attempt import Situation
+from kvplan.changes.suggestions import suggestions
+from kvplan.changes.upgrades import upgrades
 from kvplan.engines import engine_named
 from kvplan.hardware.parse import parse_gpus
 from kvplan.judge import Rules, judge, succeeds
@@ -14,8 +17,6 @@ from kvplan.plan import default_engine, plan
 from kvplan.quality import KV, kv_loss, weight_loss
 from kvplan.solve import limits
 from kvplan.sources import open_model
-from kvplan.suggest import Situation, suggestions
-from kvplan.upgrades import upgrades
 from kvplan.workload import Workload
 
 MODELS = ("llama-3-8b", "qwen3-32b", "gemma-3-27b", "gpt-oss-20b", "qwen3-30b-a3b", "deepseek-v2-lite")

@@ -1,23 +1,10 @@
-"""How fast it decodes: a roofline over what one step must read, and from where.
+"""Tokens a second: how long a step's reads and its arithmetic take, place by place."""
 
-A decode step reads every active weight and every cached token once. Its time is, place by place,
-``bytes / (share x bandwidth) + layers x launch time``: layers split over devices take turns, tensor
-parallel ranks work at once, what lies in system memory is computed there (llama.cpp) or crosses the
-bus (vLLM, SGLang, transformers). A mixture of experts reads the experts that some sequence's router
-picks: ``E x (1 - (1 - k / E) ** sequences)`` of E, with k a token. Where a device's compute is known
-the arithmetic of many sequences may take longer than the reading.
-
-Shares of the vendor's bandwidth and launch times come from published runs: llama.cpp's of May 2024
-and December 2023 on 22 devices (XiongjieDai/GPU-Benchmarks-on-LLM-Inference@00dd2bd README, the rows
-of tests/oracles/decode_rates.jsonl), 0.8 and 3 microseconds an operation for NVIDIA and 0.5 for Intel
-Arc (ai-dynamo/aiconfigurator@095f58a), PCIe 5.0 x16 measured at 55 GB/s of 63
-(stas00/ml-engineering@744d01e network/README.md). System memory is taken as two channels, DDR4-3200
-to DDR5-6400; a server with eight is faster than the upper bound.
-"""
-
-from functools import lru_cache
-
-from kvplan.efficiency import (
+from kvplan.engines.base import DevicePlan, Plan, Reads
+from kvplan.frozen import dataclass
+from kvplan.model import num_layers
+from kvplan.quantity import Basis, worse_basis
+from kvplan.speed.efficiency import (
     HOST_BANDWIDTH,
     HOST_LAYER_SECONDS,
     Spread,
@@ -25,15 +12,17 @@ from kvplan.efficiency import (
     decode_efficiency,
     prefill_efficiency,
 )
-from kvplan.engines.base import DevicePlan, Plan, Reads
-from kvplan.frozen import dataclass
-from kvplan.model import ModelSpec, layer_kinds, num_layers, tensors_of
-from kvplan.quantity import Basis, worse_basis
-from kvplan.weights import tensor_table
+from kvplan.speed.reads import (
+    cache_share,
+    computes_on_host,
+    crossing_bytes,
+    device_reads,
+    expert_share,
+    flops_per_token,
+    host_reads,
+    read_bytes,
+)
 
-# Kinds of cache that stop growing; the others are read at every length.
-WINDOWED = ("sliding_window", "chunked_attention")
-COMPUTES_ON_HOST = ("llama.cpp", "ollama")
 MEASURED_ENGINES = ("llama.cpp", "ollama")
 
 
@@ -68,12 +57,12 @@ def decode_rate(
     sequences = plan.num_sequences if num_sequences is None else num_sequences
     if not plan.devices and not plan.host:
         return None
-    held = _cache_share(plan, context) * sequences / max(1, plan.num_sequences)
+    held = cache_share(plan, context) * sequences / max(1, plan.num_sequences)
     share = expert_share(plan.model, sequences)
-    flops = sequences * _flops_per_token(plan.model, context, 1.0)
+    flops = sequences * flops_per_token(plan.model, context, 1.0)
     times = []
     for index, device in enumerate(plan.devices):
-        seconds = _device_seconds(plan, device, _device_reads(plan, index), share, held)
+        seconds = _device_seconds(plan, device, device_reads(plan, index), share, held)
         if seconds is None:
             return None
         times.append(_at_least(seconds, _compute_seconds(plan, device, flops / len(plan.devices))))
@@ -103,7 +92,7 @@ def prefill_rate(plan: Plan) -> Rate | None:
     """
     if not plan.devices or any(not item.device.bf16_flops for item in plan.devices):
         return None
-    flops = _flops_per_token(plan.model, plan.context_tokens, 0.5)
+    flops = flops_per_token(plan.model, plan.context_tokens, 0.5)
     each = [
         prefill_efficiency(plan.engine_name, item.device).scaled(item.device.bf16_flops)
         for item in plan.devices
@@ -121,7 +110,7 @@ def prefill_rate(plan: Plan) -> Rate | None:
         slowest = min(each, key=lambda one: one.expected)
         compute = Spread(slowest.low, slowest.expected, slowest.high * count)
     seconds = Spread(flops / compute.high, flops / compute.expected, flops / compute.low)
-    crossing = _crossing_bytes(plan)
+    crossing = crossing_bytes(plan)
     if crossing:
         option = dict(plan.engine_options).get("n_ubatch")
         batch = option if isinstance(option, int) and option > 0 else 512
@@ -140,67 +129,6 @@ def prefill_rate(plan: Plan) -> Rate | None:
     return Rate(1 / seconds.high, 1 / seconds.expected, 1 / seconds.low, basis, why)
 
 
-@lru_cache(maxsize=1024)
-def expert_share(model: ModelSpec, num_sequences: int) -> float:
-    """Return the part of the routed experts that a step with ``num_sequences`` tokens reads."""
-    for layer, _ in layer_kinds(model):
-        for tensor in layer.tensors:
-            if tensor.role == "expert" and tensor.count > 1 and tensor.num_active:
-                return float(1 - (1 - tensor.num_active / tensor.count) ** num_sequences)
-    return 1.0
-
-
-@lru_cache(maxsize=1024)
-def model_reads(model: ModelSpec, format_name: str) -> tuple[int, int, int]:
-    """Return (dense, expert, looked-up) weight bytes of the whole model in a format.
-
-    The looked-up part is the token embedding of an untied model and other tables by position.
-    """
-    dense = expert = looked_up = 0
-    tied = model.structure.tie_word_embeddings
-    for tensor, times, num_bytes in tensor_table(model, format_name):
-        if tensor.role == "expert":
-            expert += times * num_bytes
-        elif tensor.role == "position_embedding" or (tensor.role == "embedding" and not tied):
-            looked_up += times * num_bytes
-        elif tensor.role not in ("vision", "audio", "encoder", "projector", "mtp"):
-            dense += times * num_bytes
-    return dense, expert, looked_up
-
-
-def _device_reads(plan: Plan, index: int) -> Reads:
-    """Return what a step reads on one device: the engine's own figures, or an even share."""
-    device = plan.devices[index]
-    if device.reads is not None:
-        return device.reads
-    dense, expert, _ = model_reads(plan.model, plan.weights_format)
-    stages = max(1, plan.parallel.pipeline)
-    ranks = max(1, len(plan.devices) // stages)
-    held = sum(part.bytes.expected for part in device.components if part.name == "weights")
-    # What lies in system memory is not read here.
-    whole = max(1, plan.weights.expected)
-    stays = min(1.0, held * len(plan.devices) / whole) if plan.offloaded else 1.0
-    return Reads(
-        dense_bytes=int(dense * stays) // len(plan.devices),
-        expert_bytes=int(expert * stays) // len(plan.devices),
-        cache_bytes=plan.cache.total.expected // (ranks * stages),
-        num_layers=num_layers(plan.model.structure) // stages,
-    )
-
-
-def _host_reads(plan: Plan) -> Reads:
-    if plan.host_reads is not None:
-        return plan.host_reads
-    if plan.devices and not plan.offloaded:
-        return Reads(0, 0, 0, 0)
-    dense, expert, _ = model_reads(plan.model, plan.weights_format)
-    weights = sum(part.bytes.expected for part in plan.host if part.name == "weights")
-    cache = sum(part.bytes.expected for part in plan.host if part.name in ("kv_cache", "recurrent_state"))
-    share = min(1.0, weights / max(1, plan.weights.expected))
-    layers = 0 if plan.devices else num_layers(plan.model.structure)
-    return Reads(int(dense * share), int(expert * share), cache, layers)
-
-
 def _device_seconds(plan: Plan, item: DevicePlan, reads: Reads, share: float, held: float) -> Spread | None:
     device = item.device
     bandwidth = device.bandwidth_bytes_per_second
@@ -209,7 +137,7 @@ def _device_seconds(plan: Plan, item: DevicePlan, reads: Reads, share: float, he
     if not bandwidth:
         return None
     found = decode_efficiency(plan.engine_name, device)
-    num_bytes = _bytes(reads, share, held)
+    num_bytes = read_bytes(reads, share, held)
     return Spread(
         num_bytes / (found.share.high * bandwidth) + reads.num_layers * found.layer_seconds.low,
         num_bytes / (found.share.expected * bandwidth) + reads.num_layers * found.layer_seconds.expected,
@@ -232,14 +160,14 @@ def _at_least(seconds: Spread, floor: Spread) -> Spread:
 
 
 def _host_seconds(plan: Plan, share: float, held: float) -> Spread | None:
-    reads = _host_reads(plan)
-    num_bytes = _bytes(reads, share, held)
+    reads = host_reads(plan)
+    num_bytes = read_bytes(reads, share, held)
     if not num_bytes and not reads.num_layers:
         return Spread(0.0, 0.0, 0.0)
     if plan.devices and plan.devices[0].device.unified_memory:
         # The same memory, read by the CPU.
         return _device_seconds(plan, plan.devices[0], reads, share, held)
-    if plan.engine_name in COMPUTES_ON_HOST or not plan.devices:
+    if computes_on_host(plan):
         return _on_host(reads, share, held)
     bus = bus_bandwidth(plan.devices[0].device)
     if bus is None:
@@ -248,17 +176,13 @@ def _host_seconds(plan: Plan, share: float, held: float) -> Spread | None:
 
 
 def _on_host(reads: Reads, share: float, held: float) -> Spread:
-    num_bytes = _bytes(reads, share, held)
+    num_bytes = read_bytes(reads, share, held)
     seconds = HOST_LAYER_SECONDS
     return Spread(
         num_bytes / HOST_BANDWIDTH.high + reads.num_layers * seconds.low,
         num_bytes / HOST_BANDWIDTH.expected + reads.num_layers * seconds.expected,
         num_bytes / HOST_BANDWIDTH.low + reads.num_layers * seconds.high,
     )
-
-
-def _bytes(reads: Reads, share: float, held: float) -> float:
-    return reads.dense_bytes + reads.expert_bytes * share + reads.cache_bytes * held
 
 
 def _together(plan: Plan, times: list[Spread]) -> Spread:
@@ -282,60 +206,13 @@ def _together(plan: Plan, times: list[Spread]) -> Spread:
     return step
 
 
-def _cache_share(plan: Plan, context_tokens: int) -> float:
-    """Return how much of the planned cache a sequence of ``context_tokens`` reads."""
-    planned = read = 0
-    for group in plan.cache.groups:
-        planned += group.bytes_per_sequence
-        if not group.bytes_per_token:
-            read += group.bytes_per_sequence
-            continue
-        grown = group.bytes_per_token * context_tokens
-        stops = group.kind in WINDOWED or context_tokens <= plan.context_tokens
-        read += min(grown, group.bytes_per_sequence) if stops else grown
-    return read / planned if planned else 0.0
-
-
-def _crossing_bytes(plan: Plan) -> int:
-    if not plan.offloaded or plan.devices[0].device.unified_memory:
-        return 0
-    reads = _host_reads(plan)
-    return reads.dense_bytes + reads.expert_bytes
-
-
-@lru_cache(maxsize=1024)
-def _flops_per_token(model: ModelSpec, context_tokens: int, seen_share: float) -> float:
-    """Return the operations of one token that sees ``seen_share`` of the context."""
-    active = 0
-    tied = model.structure.tie_word_embeddings
-    for tensor, times in tensors_of(model.structure):
-        if tensor.role in ("position_embedding", "vision", "audio", "encoder", "projector"):
-            continue
-        if tensor.role == "embedding" and not tied:
-            continue
-        active += tensor.num_active_elements * times
-    attended = 0
-    for layer, count in layer_kinds(model):
-        for cache in layer.caches:
-            heads = getattr(cache, "num_attention_heads", 0)
-            width = getattr(cache, "head_dim", 0) or getattr(cache, "kv_lora_rank", 0)
-            window = getattr(cache, "sliding_window", 0) or getattr(cache, "attention_chunk_size", 0)
-            seen = context_tokens * seen_share
-            attended += int(4 * heads * width * (min(seen, window) if window else seen)) * count
-    return float(2 * active + attended)
-
-
 def _why(plan: Plan, share: float, held: float, context_tokens: int) -> str:
     parts = []
     for index, item in enumerate(plan.devices):
         name = item.device.name if len(plan.devices) == 1 else f"{item.device.name} {index}"
-        parts.append(f"{_bytes(_device_reads(plan, index), share, held) / 1e9:,.1f} GB from {name}")
-    on_host = _bytes(_host_reads(plan), share, held)
+        parts.append(f"{read_bytes(device_reads(plan, index), share, held) / 1e9:,.1f} GB from {name}")
+    on_host = read_bytes(host_reads(plan), share, held)
     if on_host:
-        where = "system memory" if _computes_on_host(plan) else "system memory over the bus"
+        where = "system memory" if computes_on_host(plan) else "system memory over the bus"
         parts.append(f"{on_host / 1e9:,.1f} GB from {where}")
     return f"a step at {context_tokens:,} tokens reads {', '.join(parts)}"
-
-
-def _computes_on_host(plan: Plan) -> bool:
-    return not plan.devices or plan.engine_name in COMPUTES_ON_HOST

@@ -1,15 +1,17 @@
 """What free memory could buy: better precision, a longer context, more sequences, each computed.
 
-The other direction of kvplan.suggest: from a plan that fits, the largest gain of each sort that
+The other direction of kvplan.changes.suggestions: from a plan that fits, the largest gain of each sort that
 still fits, so that a card is not left half empty unknowingly.
 """
 
 from collections.abc import Iterator
 
+from kvplan.changes.attempt import Option, Situation, Suggestion, attempt
+from kvplan.changes.options import WEIGHTS
 from kvplan.engines.base import Plan
+from kvplan.frozen import replace
 from kvplan.quality import KV, kv_loss, weight_loss
 from kvplan.solve import Limits, context_ceiling
-from kvplan.suggest import WEIGHTS, Option, Situation, Suggestion, attempt
 from kvplan.weights import format_name_of
 
 # Less than this many times as much is not worth a line.
@@ -20,6 +22,7 @@ def upgrades(base: Plan, situation: Situation, limits: Limits) -> tuple[Suggesti
     """Return one gain of each sort: weights, KV format, context, sequences; fits only, never tight."""
     if not situation.devices:
         return ()
+    situation = replace(situation, engine=situation.engine.searching())
     found = (
         _first(base, situation, _weights(base, situation)),
         _first(base, situation, _cache(base, situation)),

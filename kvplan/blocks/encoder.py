@@ -7,8 +7,8 @@ a masked language model a transform. Families say what theirs have; the class co
 
 from collections.abc import Mapping
 
+from kvplan.blocks.decoder import num_labels
 from kvplan.config import Config
-from kvplan.decoder import num_labels
 from kvplan.errors import UnsupportedArchitecture
 from kvplan.layers import LayerGroup
 from kvplan.model import Structure

@@ -37,9 +37,8 @@ def sam_encoder(config: Config) -> tuple[Tensor, ...]:
     Layers in ``global_attn_indexes`` look at the whole grid, the others at ``window_size``, which
     sizes their tables of relative positions.
     """
-    hidden, heads = config.positive("hidden_size", 768), config.positive("num_attention_heads", 12)
-    if hidden % heads:
-        raise config.invalid("num_attention_heads", f"is {heads}, which does not divide hidden_size {hidden}")
+    hidden = config.positive("hidden_size", 768)
+    heads = config.heads(hidden, default=12)
     patch = config.positive("patch_size", 16)
     side = config.positive("image_size", 1024) // patch
     width = config.integer("mlp_dim", None) or int(hidden * config.number("mlp_ratio", 4.0))

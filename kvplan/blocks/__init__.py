@@ -1,0 +1,1 @@
+"""What families put together: attention, MLPs and mixers, decoders and encoders, eyes and ears."""

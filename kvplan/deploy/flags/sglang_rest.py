@@ -1,0 +1,187 @@
+"""SGLang's flags that change nothing in memory, and those whose effect on it is not planned.
+
+Source: SGLang 0.5.23 srt/arg_groups/fields/*.py: each field's type says how many values its flag takes
+(arg_utils.py). What those that are not planned do is in engines/sglang/unplanned.py.
+"""
+
+from kvplan.deploy.flags.readers import Flag, word, words
+
+SWITCHES = (
+    "--abort-on-priority-when-disabled --checkpoint-engine-wait-weights-before-ready "
+    "--constrained-json-disable-any-whitespace --debug-cuda-graph --delete-ckpt-after-loading "
+    "--disable-aiter-allreduce-fusion-in-decode --disable-aiter-allreduce-fusion-in-prefill "
+    "--disable-attn-tp-gather --disable-chunked-prefix-cache --disable-cuda-graph-padding "
+    "--disable-flashinfer-autotune --disable-flashinfer-cutlass-moe-fp4-allgather "
+    "--disable-outlines-disk-cache --disable-priority-preemption --disable-shared-experts-fusion "
+    "--disable-tokenizer-batch-decode --disaggregation-enable-kv-checksum --dllm-fdfo "
+    "--enable-adaptive-dispatch-to-encoder --enable-aiter-allreduce-fusion "
+    "--enable-amd-monokernel --enable-attn-tp-input-scattered "
+    "--enable-broadcast-mm-inputs-process --enable-cp-decode-attn-tp --enable-cudagraph-gc "
+    "--enable-custom-logit-processor --enable-deterministic-inference "
+    "--enable-dp-attention-local-control-broadcast --enable-dsa-fused-indexer "
+    "--enable-dynamic-batch-tokenizer --enable-dynamic-chunking --enable-forward-pass-metrics "
+    "--enable-fused-moe-sum-all-reduce --enable-fused-qk-norm-rope --enable-http-worker-reuseport "
+    "--enable-http2 --enable-layernorm-sp --enable-layerwise-nvtx-marker --enable-lean-attention "
+    "--enable-linker-mla-dedup --enable-lora-overlap-loading "
+    "--enable-mamba-cache-stochastic-rounding --enable-megamoe-for-layernorm-sp "
+    "--enable-memory-saver --enable-mfu-metrics --enable-mis --enable-nccl-nvls "
+    "--enable-nvidia-megakernel --enable-page-major-kv-layout --enable-pd-role-switch "
+    "--enable-precise-embedding-interpolation --enable-prefill-delayer "
+    "--enable-priority-scheduling --enable-profile-cuda-graph --enable-quant-communications "
+    "--enable-request-time-stats-logging --enable-response-store --enable-scattered-sconv "
+    "--enable-session-radix-cache --enable-single-batch-overlap --enable-ssl-refresh "
+    "--enable-streaming-session --enable-strict-thinking --enable-tf32-matmul "
+    "--enable-tokenizer-batch-encode --enable-torch-compile-debug-mode "
+    "--enable-tp-lm-head-all-to-all --enable-trace --enable-w4a4-mxfp4-megamoe --enable-waterfill "
+    "--enable-watermark --enforce-disable-flashinfer-allreduce-fusion "
+    "--enforce-shared-experts-fusion --export-metrics-to-file --flashinfer-mla-disable-ragged "
+    "--grpc-mode --incremental-streaming-output --lora-strict-loading --mlx-enable-sampling "
+    "--no-dllm-fdfo --no-enable-dsa-fused-indexer --no-enable-fused-qk-norm-rope "
+    "--no-enable-tf32-matmul --no-enable-tp-lm-head-all-to-all --no-lora-strict-loading "
+    "--no-speculative-enable-w4a4-mxfp4-megamoe --pre-warm-nccl "
+    "--remote-instance-weight-loader-start-seed-via-transfer-engine --return-input-ids "
+    "--return-output-ids --schedule-low-priority-values-first --sleep-on-idle --smg-grpc-mode "
+    "--speculative-dspark-align-verify-tokens-to-graph-tier "
+    "--speculative-enable-w4a4-mxfp4-megamoe --speculative-use-block-verification "
+    "--speculative-use-rejection-sampling --stream-response-default-include-usage "
+    "--strip-thinking-cache --triton-attention-reduce-in-fp32 --trust-mm-content-hashes "
+    "--trust-request-chat-template --use-ray --weight-loader-disable-mmap "
+    "--weight-loader-drop-cache-after-load --weight-loader-prefetch-checkpoints"
+)
+ONE_VALUE = (
+    "--admin-api-key --asr-max-buffer-seconds --asr-max-concurrent-sessions --batch-notify-size "
+    "--bf16-gemm-backend --boundary-reduction --constrained-json-max-whitespace-cnt --cp-strategy "
+    "--custom-sigquit-handler --dcp-comm-backend --debug-tensor-dump-input-file "
+    "--debug-tensor-dump-output-folder --decoupled-spec-bind-endpoint "
+    "--decoupled-spec-connect-endpoints --decoupled-spec-rank --decoupled-spec-role "
+    "--decrypted-config-file --decrypted-draft-config-file --deepep-config "
+    "--deepep-dispatcher-output-dtype --deepep-v2-mode --default-chat-template-kwargs "
+    "--default-priority-value --detokenizer-worker-num --device "
+    "--disaggregation-decode-allocation-policy --disaggregation-decode-host-receive-threshold "
+    "--disaggregation-decode-polling-interval --disaggregation-decode-retraction-backup "
+    "--dllm-algorithm-config --dsa-paged-mqa-logits-backend --dsa-topk-backend --dsa-triton-union "
+    "--dsv4-attn-backend --dsv4-prefill-backend --dynamic-batch-tokenizer-batch-size "
+    "--dynamic-batch-tokenizer-batch-timeout --elastic-ep-initial-size --elastic-ep-join-mode "
+    "--elastic-ep-join-rank-offset --elastic-ep-scale-timeout --encoder-bootstrap-port "
+    "--encoder-transfer-backend --engine-info-bootstrap-port --ep-dispatch-algorithm "
+    "--eplb-algorithm --eplb-min-rebalancing-utilization-threshold "
+    "--eplb-rebalance-layers-per-chunk --eplb-rebalance-num-iterations "
+    "--expert-balancedness-report-mode --expert-distribution-recorder-mode "
+    "--export-metrics-to-file-dir --extra-metric-labels --fastapi-root-path "
+    "--flashinfer-a2a-dispatch-type --flashinfer-mxfp4-moe-precision --flexkv-config-file "
+    "--forward-hooks --forward-pass-metrics-ipc-name --forward-pass-metrics-worker-id "
+    "--fp4-gemm-backend --fp8-gemm-backend --fuseep-mode --gated-launch-port "
+    "--gc-warning-threshold-secs --grpc-http-sidecar-port --grpc-port "
+    "--grpc-response-timeout-secs --hf-chat-template-name --hicache-io-backend "
+    "--hicache-mem-layout --hicache-storage-backend --hicache-storage-backend-extra-config "
+    "--hicache-storage-prefetch-policy --hicache-storage-prefetch-retry-max-attempts "
+    "--hicache-storage-prefetch-retry-poll-interval --hicache-write-policy "
+    "--http2-initial-connection-window-size --http2-max-concurrent-streams "
+    "--image-processor-backend --init-expert-location --kt-cpuinfer "
+    "--kt-max-deferred-experts-per-token --kt-method --kt-threadpool-count --kv-canary "
+    "--kv-canary-sweep-interval --limit-mm-data-per-request --linear-attn-decode-backend "
+    "--linear-attn-prefill-backend --linear-attn-verify-backend --lmcache-config-file "
+    "--load-publish-endpoint --load-snapshot-publish-interval --log-requests-format "
+    "--log-requests-level --lora-backend --lora-drain-wait-threshold --lora-eviction-policy "
+    "--lora-paths --mamba-backend --mamba-cache-philox-rounds --mamba-max-states-per-path "
+    "--mamba-track-interval --max-loaded-loras --max-lora-chunk-size --media-url-max-file-size-mb "
+    "--min-free-slots-delay --mm-attention-backend --mm-global-cache-backend --mm-io-worker-num "
+    "--mm-preprocess-cache-size-mb --mm-processor-worker-num --model-config-parser --model-impl "
+    "--modelexpress-config --modelopt-checkpoint-restore-path --modelopt-checkpoint-save-path "
+    "--modelopt-export-path --moe-runner-backend --mooncake-ib-device --msprobe-dump-config "
+    "--nccl-init-addr --num-continuous-decode-steps --num-reserved-decode-tokens --offload-mode "
+    "--offload-prefetch-step --optimistic-prefill-attempts --otlp-service-name "
+    "--otlp-traces-endpoint --pdmux-config-path --ple-offload-backend --ple-offload-dir "
+    "--prefill-decode-interval --prefill-decode-interval-min-bs --prefill-delayer-max-delay-ms "
+    "--prefill-delayer-max-delay-passes --prefill-delayer-queue-min-ratio "
+    "--prefill-delayer-token-usage-low-watermark --prefill-max-requests "
+    "--priority-scheduling-preemption-threshold --quantization-param-path --radix-cache-backend "
+    "--radix-eviction-policy --radix-eviction-policy-config "
+    "--remote-instance-weight-loader-backend --remote-instance-weight-loader-seed-instance-ip "
+    "--remote-instance-weight-loader-seed-instance-service-port "
+    "--remote-instance-weight-loader-send-weights-group-ports --retraction-policy "
+    "--return-hidden-states-mode --rl-on-policy-target --sampling-defaults "
+    "--sampling-mask-max-tokens --scheduler-recv-interval --sidecar --sidecar-args --sm-group-num "
+    "--smg-http-sidecar-port --soft-watchdog-timeout --spec-trace-dir "
+    "--speculative-accept-threshold-acc --speculative-accept-threshold-single "
+    "--speculative-adaptive-config --speculative-attention-mode "
+    "--speculative-draft-attention-backend --speculative-draft-load-format "
+    "--speculative-draft-model-revision --speculative-dsa-topk-backend "
+    "--speculative-dspark-confidence-sts-path --speculative-dspark-sps-table-path "
+    "--speculative-moe-a2a-backend --speculative-moe-runner-backend --speculative-ngram-capacity "
+    "--speculative-ngram-external-corpus-max-tokens --speculative-ngram-external-corpus-path "
+    "--speculative-ngram-external-sam-budget --speculative-ngram-match-type "
+    "--speculative-ngram-max-bfs-breadth --speculative-ngram-max-trie-depth "
+    "--speculative-ngram-min-bfs-breadth --ssl-ca-certs --ssl-certfile --ssl-keyfile "
+    "--ssl-keyfile-password --startup-weight-load-mode --stat-loggers "
+    "--tbo-token-distribution-threshold --tokenizer-backend "
+    "--tokenizer-metrics-custom-labels-header --tokenizer-worker-num --tool-server "
+    "--trace-modules --triton-attention-num-kv-splits --triton-attention-split-tile-size "
+    "--unified-cache-external-linker-backend --unified-cache-external-linker-config "
+    "--watermark-config --weight-cache-socket --weight-cache-timeout "
+    "--weight-loader-prefetch-num-threads"
+)
+MANY_VALUES = (
+    "--allowed-media-domains --bucket-e2e-request-latency --bucket-inter-token-latency "
+    "--bucket-time-to-first-token --custom-weight-loader --debug-tensor-dump-layers "
+    "--encoder-register-urls --encoder-urls --flashinfer-autotune-skip-ops --gc-threshold "
+    "--generation-tokens-buckets --log-requests-target --model-checksum --numa-node "
+    "--prefill-delayer-forward-passes-buckets --prefill-delayer-wait-seconds-buckets "
+    "--prompt-tokens-buckets --return-aux-hidden-state-layer-ids "
+    "--tokenizer-metrics-allowed-custom-labels --uvicorn-access-log-exclude-prefixes"
+)
+
+_UNPLANNED_SWITCHES = (
+    "--dcp-replicate-q-proj --disaggregation-decode-enable-offload-kvcache "
+    "--enable-decoder-swa-bounded-replay --enable-deepseek-v4-fp4-indexer "
+    "--enable-dense-mlp-attn-tp --enable-dp-lm-head --enable-draft-weights-cpu-backup "
+    "--enable-dsa-cache-layer-split --enable-elastic-expert-backup "
+    "--enable-encoder-swa-bounded-replay --enable-eplb --enable-flexkv --enable-fp32-lm-head "
+    "--enable-hisparse --enable-int8-mamba-checkpoint --enable-kv-cache-sharding "
+    "--enable-linear-replayssm --enable-linear-replayssm-spec --enable-lmcache "
+    "--enable-mm-global-cache --enable-mscclpp --enable-multi-layer-eagle --enable-paged-experts "
+    "--enable-pdmux --enable-prefill-cp --enable-prefix-mm-cache "
+    "--enable-return-aux-hidden-states --enable-return-hidden-states --enable-return-indexer-topk "
+    "--enable-return-routed-experts --enable-shared-experts-attn-tp --enable-symm-mem "
+    "--enable-torch-symm-mem --enable-unified-cache-external-linker --enable-unified-memory "
+    "--enable-weights-cpu-backup --encoder-only --experts-shared-outer-loras "
+    "--lora-use-virtual-experts --mm-enable-dp-encoder --ple-offload-embedding "
+    "--prefill-only-disable-kv-cache --quantize-and-serve --speculative-adaptive"
+)
+_UNPLANNED_VALUES = (
+    "--c128-page-size --cuda-graph-backend-decode --cuda-graph-backend-prefill "
+    "--cuda-graph-max-seq-len-prefill --cuda-graph-prefill-max-context "
+    "--disaggregation-decode-extra-slots --dllm-algorithm --dwdp-size --elastic-ep-backend "
+    "--ep-num-redundant-experts --expert-distribution-recorder-buffer-size "
+    "--flashinfer-allreduce-fusion-backend --hicache-host-memory-fraction "
+    "--hicache-host-memory-mode --hisparse-config --int8-mamba-ckpt-size "
+    "--json-model-override-args --kt-num-gpu-experts --kt-weight-path "
+    "--linear-replayssm-cache-len --max-ep-size --mm-process-config --modelopt-quant "
+    "--moe-dense-tp-size --moe-dp-size --offload-group-size --offload-num-in-group "
+    "--paged-experts-num-resident --pp-async-batch-depth --pp-max-micro-batch-size "
+    "--prefill-kv-cache-dequant-dtype --qsa-indexer-dtype --rl-quant-profile "
+    "--shared-experts-tp-size --speculative-dflash-block-size "
+    "--speculative-domino-candidate-pool-size --speculative-draft-kv-cache-dtype "
+    "--speculative-draft-model-quantization --speculative-draft-sink-size "
+    "--speculative-draft-window-size --speculative-dspark-block-size --speculative-token-map "
+    "--swa-prefix-tails --uno-lora-path --weight-cache-mode"
+)
+_UNPLANNED_LISTS = "--cuda-graph-bs-decode --cuda-graph-bs-prefill --lora-target-modules --lora-paths"
+# Second spellings.
+_ALIASES: dict[str, str] = {
+    "--context-bucket": "--cuda-graph-prefill-max-context",
+    "--hierarchical-sparse-attention-extra-config": "--hisparse-config",
+    "--moe-data-parallel-size": "--moe-dp-size",
+}
+
+
+def _option(flag: str) -> str:
+    return flag[2:].replace("-", "_")
+
+
+UNPLANNED: tuple[Flag, ...] = (
+    *(((flag,), _option(flag), None) for flag in _UNPLANNED_SWITCHES.split()),
+    *(((flag,), _option(flag), word) for flag in _UNPLANNED_VALUES.split()),
+    *(((flag,), _option(flag), words) for flag in _UNPLANNED_LISTS.split()),
+    *(((alias,), _option(flag), word) for alias, flag in _ALIASES.items()),
+)

@@ -1,0 +1,39 @@
+"""One cause of a difference between two plans, and the words that the sentences share."""
+
+from kvplan.engines.base import ComponentName, Plan
+from kvplan.frozen import dataclass
+from kvplan.units import GIB, MIB
+
+# Below this a difference is rounding, not a reason.
+SMALLEST_BYTES = MIB
+Names = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One cause: the bytes it accounts for, to sort by, and the sentence."""
+
+    num_bytes: int
+    sentence: str
+
+
+def size(num_bytes: int) -> str:
+    """Return bytes as the sentences show them: GiB, MiB below a tenth of one, or none."""
+    if num_bytes == 0:
+        return "none"
+    if abs(num_bytes) < GIB // 10:
+        return f"{num_bytes / MIB:.1f} MiB"
+    return f"{num_bytes / GIB:.2f} GiB"
+
+
+def pair(what: str, names: Names, first: str, second: str) -> str:
+    """Return the sentence that sets both engines' figures against each other."""
+    return f"{what}: {first} under {names[0]}, {second} under {names[1]}"
+
+
+def largest(plan: Plan, name: ComponentName) -> int:
+    """Return what the fullest device holds of a component."""
+    amounts = [
+        sum(part.bytes.expected for part in device.components if part.name == name) for device in plan.devices
+    ]
+    return max(amounts, default=0)
