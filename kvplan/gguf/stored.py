@@ -26,7 +26,7 @@ def _layer_of(name: str) -> int:
 
 def is_of_experts(name: str) -> bool:
     """Tell whether a tensor holds routed experts by its name in the file: not their norm (Arctic)."""
-    return "_exps." in name and "norm" not in name
+    return "exps." in name and "norm" not in name
 
 
 def _of_file(stored: StoredTensor) -> GgufTensor:

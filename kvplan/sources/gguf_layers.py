@@ -28,7 +28,14 @@ from kvplan.layers import (
 )
 from kvplan.model import StoredTensor, Structure
 from kvplan.sources.gguf import Header
-from kvplan.sources.gguf_archs import GEMMA3N_LAYERS_WITH_CACHE, INDEXED, KNOWN, NO_CACHE, WINDOWS
+from kvplan.sources.gguf_archs import (
+    GEMMA3N_LAYERS_WITH_CACHE,
+    GLM_SPACED_CONTEXT,
+    INDEXED,
+    KNOWN,
+    NO_CACHE,
+    WINDOWS,
+)
 from kvplan.sources.gguf_keys import Keys
 from kvplan.sources.gguf_tensors import block_index, is_loaded, tensor_of
 
@@ -180,7 +187,7 @@ class _Attention:
             return ()
         keys = self._keys
         if keys.raw("attention.key_length_mla") is not None:
-            return (self._latent(heads),)
+            return (self._latent(heads, index),)
         head_dim, v_head_dim = self._sizes[bool(window)]
         if not head_dim or not v_head_dim:
             raise keys.invalid("attention.key_length", "is 0")
@@ -193,7 +200,7 @@ class _Attention:
         full = FullAttention(heads, kv_heads, head_dim, v_head_dim)
         return (SharedCache(full) if index >= self._owners else full,)
 
-    def _latent(self, heads: int) -> LatentAttention:
+    def _latent(self, heads: int, index: int) -> LatentAttention:
         keys = self._keys
         rope = keys.count("rope.dimension_count")
         return LatentAttention(
@@ -202,8 +209,20 @@ class _Attention:
             qk_rope_head_dim=rope,
             qk_nope_head_dim=max(0, keys.count("attention.key_length_mla") - rope),
             v_head_dim=keys.count("attention.value_length_mla"),
-            index_head_dim=keys.count("attention.indexer.key_length") if keys.arch in INDEXED else 0,
+            index_head_dim=keys.count("attention.indexer.key_length") if self._indexes(index) else 0,
         )
+
+    def _indexes(self, index: int) -> bool:
+        """Tell whether a layer has an indexer; others see the cells that the last one chose."""
+        keys = self._keys
+        if keys.arch != "glm-dsa":
+            return keys.arch in INDEXED
+        kinds = keys.raw("attention.indexer.types")
+        if isinstance(kinds, tuple):
+            return bool(kinds[index]) if index < len(kinds) else True
+        # src/models/glm-dsa.cpp: GLM 5.2's context says that every fourth layer has one, and the first two.
+        is_spaced = kinds is None and keys.count("context_length", 0) >= GLM_SPACED_CONTEXT
+        return not is_spaced or index < 2 or index % 4 == 2
 
 
 def _state(keys: Keys) -> Cache:

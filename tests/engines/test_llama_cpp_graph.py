@@ -1,12 +1,13 @@
-"""Graphs of architectures equal llama.cpp's: small models that its own loader made."""
+"""Graphs of architectures equal llama.cpp's: models that its own loader made, on the CPU and on cards."""
 
 from dataclasses import replace
 from math import prod
 
 import pytest
-from llama_cpp_runs import settings_of
+from llama_cpp_runs import compared_with, settings_of
 from oracle_tables import oracle
 
+from kvplan.dtypes import GGML_TYPES
 from kvplan.engines.llama_cpp.cache import cells_of, window_of
 from kvplan.engines.llama_cpp.compute import compute_buffers
 from kvplan.engines.llama_cpp.converted import as_converted
@@ -17,7 +18,9 @@ from kvplan.sources.gguf import Header
 from kvplan.sources.gguf_model import model_from_gguf
 
 TABLES = oracle("llama_cpp_graphs.jsonl")
+CARD_TABLES = oracle("llama_cpp_card_graphs.jsonl")
 # Without flash attention, and with as many query elements as hidden ones, which no real model has.
+FILE_TYPES = {None: 0, "q8_0": 7, "q4_k_m": 15}
 A_LITTLE_HIGH = ("qwen3next", "qwen35moe")
 DEFAULTS = {
     "n_batch": 2048, "type_k": "f16", "type_v": "f16", "kv_unified": False, "swa_full": False,
@@ -30,17 +33,24 @@ def model_of(table):
     metadata = {
         key: tuple(value) if isinstance(value, list) else value for key, value in table["metadata"].items()
     }
-    # Jina's matrices are fp16, all else is fp32.
-    in_half = table["arch"] == "jina-bert-v2"
-    metadata |= {"general.architecture": table["arch"], "general.file_type": int(in_half)}
-    tensors = tuple(_stored(name, tuple(shape), in_half) for name, shape in table["tensors"])
+    metadata |= {
+        "general.architecture": table["arch"],
+        "general.file_type": int(table["arch"] == "jina-bert-v2") or FILE_TYPES[table.get("mix")],
+    }
+    tensors = tuple(_tensors(table))
     return model_from_gguf(Header(metadata, {}, tensors, 0), name=table["arch"], source="test", origin="test")
 
 
-def _stored(name, shape, in_half):
-    if in_half and len(shape) > 1 and name != "token_types.weight":
-        return StoredTensor(name, "f16", shape, 2 * prod(shape))
-    return StoredTensor(name, "f32", shape, 4 * prod(shape))
+def _tensors(table):
+    """Tensors of a table: name, shape, and where they are not fp32 in all, type and layers."""
+    for name, shape, *rest in table["tensors"]:
+        # Jina's matrices are fp16, all else is fp32 where nothing is said.
+        in_half = table["arch"] == "jina-bert-v2" and len(shape) > 1 and name != "token_types.weight"
+        dtype = rest[0] if rest else ("f16" if in_half else "f32")
+        num_bytes = GGML_TYPES[dtype].row_bytes(shape[0]) * prod(shape[1:])
+        for first, last in rest[1] if len(rest) > 1 else [(0, 0)]:
+            for layer in range(first, last + 1):
+                yield StoredTensor(name.replace("#", str(layer)), dtype, tuple(shape), num_bytes)
 
 
 NAMES = [f"{table['arch']}{'-moe' * ('exps' in str(table))}-{number}" for number, table in enumerate(TABLES)]
@@ -125,3 +135,18 @@ def test_a_checkpoint_of_minicpm3_caches_whole_heads_as_its_file_does():
     compute, _, caches = printed
     assert [each.expected for each in (*buffers.cards, buffers.host)] == compute
     assert [each.cache_bytes for each in (*placed.devices, placed.host)] == caches
+
+
+@pytest.mark.parametrize(
+    "table",
+    CARD_TABLES,
+    ids=[
+        f"{table['arch']}-{table['metadata'][table['arch'] + '.block_count']}-{number}"
+        for number, table in enumerate(CARD_TABLES)
+    ],
+)
+def test_graphs_over_cards_are_llama_cpps_own(table):
+    model = model_of(table)
+    for buffer in compared_with(model, table):
+        assert buffer.planned.basis == "calibrated"
+        assert buffer.planned.expected == buffer.printed, buffer

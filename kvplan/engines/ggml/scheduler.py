@@ -7,6 +7,7 @@ copied at the start of a split. Backends are numbered: cards first, the CPU last
 
 from collections.abc import Callable, Sequence
 from dataclasses import field
+from itertools import zip_longest
 
 from kvplan.dtypes import GGML_TYPES
 from kvplan.engines.ggml.allocator import Lifetimes, lifetimes
@@ -59,14 +60,16 @@ def scheduled(graph: Graph, backends: Backends) -> Lifetimes:
     splits, copied = _split(graph, copies, backends.num_cards)
     nodes: list[tuple[Tensor, int]] = []
     positions: list[int] = []
-    for split in splits:
+    kept: dict[Tensor, list[Tensor]] = {}
+    for split, after in zip_longest(splits, splits[1:]):
         for source in split.inputs:
             # The source stays until it was copied.
             waiting = Tensor("none", source.ne, (source,), view_src=source)
             nodes.append((waiting, _backend_of(source)))
             nodes.append((copied[id(source), split.backend][0], split.backend))
         on_card = split.backend < backends.num_cards
-        kept = kept_until(split.nodes) if on_card else {}
+        if on_card:
+            kept |= kept_until(split.nodes, after.nodes[0] if after is not None else None)
         for node in split.nodes:
             if on_card and node.op == "flash_attn":
                 # The CPU's kernels read quantized caches as they are.

@@ -42,7 +42,7 @@ def _attended(builder: Builder, layer: LayerShape, tensor: Tensor) -> Tensor:
     part = layer.attention
     assert isinstance(part, Attention)
     query, key, value = builder.qkv(tensor, part)
-    if layer.qk_normed:
+    if part.qk_normed:
         query, key = (_row_normed(builder, each) for each in (query, key))
     if builder.shape.arch in ROTATED:
         query, key = builder.rope(query), builder.rope(key)

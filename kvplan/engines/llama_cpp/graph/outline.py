@@ -13,6 +13,7 @@ from kvplan.engines.llama_cpp.graph.lengths import Built, Ends, Graph
 from kvplan.engines.llama_cpp.graph.parts import Batch, Places
 from kvplan.engines.llama_cpp.graph.repeats import Run, runs_of
 from kvplan.engines.llama_cpp.graph.shapes import ModelShape
+from kvplan.engines.llama_cpp.graph.sparse import SPARSE_ARCHS, sparse_latent
 from kvplan.engines.llama_cpp.graph.transformer import RULES, Rules, transformer
 from kvplan.frozen import dataclass, replace
 
@@ -39,8 +40,9 @@ def graph_of(outline: Outline) -> Graph:
     keys = list(zip(shape.layers, places.layers, places.experts, names, strict=True))
     runs = runs_of(keys, periods_needed)
     longer = tuple(run for run in runs if run.repeats > run.num_built)
-    # Batches in flight keep copies of all that crosses between layers, from the start.
-    if not longer or outline.is_pipeline:
+    # Batches in flight keep copies of all that crosses between layers, from the start, and indexers a table
+    # for each.
+    if not longer or outline.is_pipeline or shape.arch in SPARSE_ARCHS:
         return _built(outline)
     kept = [keys[layer] for run in runs for layer in run.layers_built]
     layers, on, experts, matrices = zip(*kept, strict=True)
@@ -128,6 +130,9 @@ def _build(builder: Builder) -> None:
     arch = builder.shape.arch
     if arch in RULES:
         transformer(builder, RULES[arch])
+        return
+    if arch in SPARSE_ARCHS:
+        sparse_latent(builder)
         return
     if arch == "gemma3n":
         from kvplan.engines.llama_cpp.graph.gemma3n import Gemma3n

@@ -113,7 +113,7 @@ class GraphParts:
 
     def weight(self, *ne: int, name: str = "") -> Tensor:
         """Return a weight of the current layer."""
-        on = (self.places.experts if name.endswith("_exps") else self.places.layers)[self._layer]
+        on = (self.places.experts if name.endswith("exps") else self.places.layers)[self._layer]
         num_bytes = self.host_bytes[self._layer].get(name)
         if num_bytes is not None:
             made = weight(ne, on, num_bytes)

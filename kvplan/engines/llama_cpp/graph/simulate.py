@@ -14,19 +14,22 @@ from kvplan.engines.llama_cpp.graph.outline import Outline, graph_of, runs_on_ca
 from kvplan.engines.llama_cpp.graph.parts import Batch, Matrices, Places
 from kvplan.engines.llama_cpp.graph.repeats import runs_of
 from kvplan.engines.llama_cpp.graph.shapes import ModelShape, model_shape
+from kvplan.engines.llama_cpp.graph.sparse import SPARSE_ARCHS
 from kvplan.engines.llama_cpp.graph.transformer import RULES
 from kvplan.frozen import dataclass, replace
 from kvplan.gguf.names import llama_cpp_arch
 from kvplan.model import ModelSpec
 
 # How often a pattern of layers that repeats is built (the last time included): by then the buffer has
-# settled, on one card soon, but for layers with states.
+# settled, on one card soon, but for layers with states. Models of which that would leave out less than one
+# layer in LEAST_SAVED are built whole: their patterns change too often.
 REPEATS_ON_ONE_PLACE = 3
 REPEATS_WITH_STATES = REPEATS_OVER_PLACES = 5
+LEAST_SAVED = 3
 # Buffers change places from layer to layer: two in turn on one card, two or three over several places.
 TURN_ON_ONE_PLACE, TURN_OVER_PLACES = 2, 6
-# Every layer reads what the first one made (RWKV 7), and the buffer settles late.
-WHOLE_ARCHS = frozenset(("rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7"))
+# Every layer reads what the first one made (RWKV 7), or has a table from the start (indexers).
+WHOLE_ARCHS = frozenset(("rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7", *SPARSE_ARCHS))
 # Graphs that project with the embedding where it lies, in system memory (src/models/bitnet.cpp).
 HEAD_STAYS_ARCHS = frozenset(("bitnet",))
 
@@ -63,7 +66,7 @@ def is_modelled(arch: str) -> bool:
 
     Others are taken to be like Llama's.
     """
-    if arch in RULES or arch in ("arctic", "gemma3n", "gemma4", "plamo2"):
+    if arch in RULES or arch in SPARSE_ARCHS or arch in ("arctic", "gemma3n", "gemma4", "plamo2"):
         return True
     from kvplan.engines.llama_cpp.graph.bert import BERTS
     from kvplan.engines.llama_cpp.graph.hybrid import HYBRIDS
@@ -86,7 +89,10 @@ def compute_buffer_sizes(
     reads_types = cpu in (*placement.layers, *placement.experts, placement.output)
     of_mix = mix if reads_types or llama_cpp_arch(model) in EXACT_EXPERT_ARCHS | HEAD_STAYS_ARCHS else ""
     follows = batch.window == batch.full
-    anywhere = replace(batch, full=0, window=0 if follows else batch.window)
+    # An indexer chooses all cells of a short context: until then sizes do not grow in a straight line.
+    is_short = batch.full < model_shape(model).index_top_k
+    length = batch.full if is_short else 0
+    anywhere = replace(batch, full=length, window=0 if follows else batch.window)
     return _by_length(model, of_mix, placement, anywhere, follows, pinned).at(batch.full)
 
 
@@ -136,7 +142,8 @@ def _shortened(
         repeats, turn = REPEATS_WITH_STATES if has_states else REPEATS_ON_ONE_PLACE, TURN_ON_ONE_PLACE
     kept = list(range(len(layers)))
     if not is_whole:
-        kept = [layer for run in runs_of(keys, lambda _: repeats, turn) for layer in run.layers_built]
+        built = [layer for run in runs_of(keys, lambda _: repeats, turn) for layer in run.layers_built]
+        kept = built if (len(kept) - len(built)) * LEAST_SAVED >= len(kept) else kept
     head = cpu if shape.arch in HEAD_STAYS_ARCHS else placement.output
     short = replace(shape, layers=tuple(shape.layers[index] for index in kept))
     places = Places(
@@ -161,6 +168,6 @@ def _matrices_on_host(model: ModelSpec, mix: str, placement: Placement) -> tuple
     exact_experts = llama_cpp_arch(model) in EXACT_EXPERT_ARCHS
     for (layer, name), num_bytes in matrix_bytes(model, mix).items():
         crosses = name == "ffn_down_exps" and exact_experts
-        if crosses or (experts[layer] == cpu and (layers[layer] == cpu or name.endswith("_exps"))):
+        if crosses or (experts[layer] == cpu and (layers[layer] == cpu or name.endswith("exps"))):
             found[layer][name] = num_bytes
     return tuple(tuple(each.items()) for each in found)

@@ -54,6 +54,7 @@ def attention_of(layer: Layer, heads: Heads, *, windowed: bool) -> Attention | N
         qkv_bias=bool(biases - {of_output}),
         out_bias=of_output in biases,
         sinks=False,
+        qk_normed=any("q_norm" in tensor.name for tensor in layer.tensors),
     )
 
 
