@@ -130,11 +130,10 @@ def _moves_experts(overrides: Sequence[tuple[str, str]], layer: int) -> bool:
 
 
 def _batch(model: ModelSpec, settings: Settings, cells: Cells, *, on_cards: bool) -> Batch:
-    n_ctx = round_up(settings.n_ctx, CELL_PADDING)
-    tokens = min(settings.n_ubatch, n_ctx)
+    tokens = min(settings.n_ubatch, round_up(settings.n_ctx, CELL_PADDING))
     if model.structure.kind == "encoder" and settings.n_ubatch == settings.n_ctx:
-        # Without a causal mask the batch is not cut to the context, which is padded.
-        tokens = n_ctx
+        # Without a causal mask the batch is not cut to the context, which is padded, each sequence's part too.
+        tokens = cells.full * cells.num_streams
     wants = settings.flash_attn and llama_cpp_arch(model) not in WITHOUT_FLASH_ATTENTION
     flash_attn = wants
     if wants and settings.flash_attn_auto and on_cards:
