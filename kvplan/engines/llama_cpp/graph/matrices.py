@@ -29,6 +29,8 @@ _STEMS: tuple[tuple[str, str], ...] = (
     ("in_proj_qkvz.weight", "attn_qkv"),
     ("in_proj_qkv.weight", "attn_qkv"),
     ("in_proj_z.weight", "attn_gate"),
+    ("conv.in_proj.weight", "shortconv.in_proj"),
+    ("conv.out_proj.weight", "shortconv.out_proj"),
     ("in_proj.weight", "ssm_in"),
     ("x_proj.weight", "ssm_x"),
     ("dt_proj.weight", "ssm_dt"),

@@ -201,7 +201,7 @@ class Recurrent:
         """LFM2's gated convolution (src/models/lfm2.cpp)."""
         builder, each, sequences = self.builder, self._each, self.builder.batch.num_sequences
         hidden, kernel = state.hidden_size, state.conv_kernel
-        joint = builder.linear(reshape(tensor, (hidden, each, sequences)), 3 * hidden, "shortconv_in")
+        joint = builder.linear(reshape(tensor, (hidden, each, sequences)), 3 * hidden, "shortconv.in_proj")
         b, c, x = (view(joint, (hidden, each, sequences), joint.nb) for _ in range(3))
         product = transpose(like("mul", b, x))
         states = self.states((kernel - 1) * hidden)
@@ -212,7 +212,7 @@ class Recurrent:
         filtered = Tensor(
             "ssm_conv", (hidden, each, sequences, 1), (joined, builder.scale_weight(kernel, hidden))
         )
-        y = builder.linear(like("mul", c, filtered), hidden, "shortconv_out")
+        y = builder.linear(like("mul", c, filtered), hidden, "shortconv.out_proj")
         return reshape(y, (hidden, each * sequences))
 
     def _step_and_decay(

@@ -28,8 +28,9 @@ REPEATS_WITH_STATES = REPEATS_OVER_PLACES = 5
 LEAST_SAVED = 3
 # Buffers change places from layer to layer: two in turn on one card, two or three over several places.
 TURN_ON_ONE_PLACE, TURN_OVER_PLACES = 2, 6
-# Every layer reads what the first one made (RWKV 7), or has a table from the start (indexers).
-WHOLE_ARCHS = frozenset(("rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7", *SPARSE_ARCHS))
+# Every layer reads what the first one made (RWKV 7) or has a table from the start (indexers), or the
+# buffer settles late.
+WHOLE_ARCHS = frozenset(("rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7", "arctic", *SPARSE_ARCHS))
 # Graphs that project with the embedding where it lies, in system memory (src/models/bitnet.cpp).
 HEAD_STAYS_ARCHS = frozenset(("bitnet",))
 
