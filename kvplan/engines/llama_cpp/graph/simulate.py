@@ -44,7 +44,7 @@ class Placement:
     @property
     def all_on_cards(self) -> bool:
         """Whether all layers and the output are on cards, but for experts."""
-        return self.num_cards not in (*self.layers, self.output)
+        return self.num_cards not in self.layers and self.num_cards != self.output
 
     @property
     def is_pipeline(self) -> bool:
@@ -75,7 +75,7 @@ def compute_buffer_sizes(
     """
     cpu = placement.num_cards
     # The matrices' types decide only about those that lie in system memory.
-    reads_types = cpu in (*placement.layers, *placement.experts, placement.output)
+    reads_types = cpu in placement.layers or cpu in placement.experts or cpu == placement.output
     of_mix = mix if reads_types or llama_cpp_arch(model) in EXACT_EXPERT_ARCHS else ""
     follows = batch.window == batch.full
     anywhere = replace(batch, full=0, window=0 if follows else batch.window)
