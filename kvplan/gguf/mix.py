@@ -213,7 +213,7 @@ def named_bytes(model: ModelSpec, mix: str, layout: Layout) -> tuple[tuple[str, 
             if head == "blk" and index.isdigit():
                 columns = tensor.shape[0] if tensor.shape else 1
                 num_bytes = allocated_bytes(tensor.dtype, columns, tensor.num_bytes, layout)
-                found.append((tensor.name, int(index), num_bytes, "_exps." in inner))
+                found.append((tensor.name, int(index), num_bytes, "exps." in inner))
         return tuple(found)
     return tuple(
         (
@@ -282,7 +282,7 @@ def _stored_bytes(model: ModelSpec, layout: Layout) -> MixBytes:
         if head == "blk" and index.isdigit() and int(index) < count:
             places.layers[int(index)] += num_bytes
             # Older files keep every expert as a tensor of its own: ffn_up.3.weight.
-            if "_exps." in inner or (inner.startswith("ffn_") and inner.split(".")[1].isdigit()):
+            if "exps." in inner or (inner.startswith("ffn_") and inner.split(".")[1].isdigit()):
                 places.experts[int(index)] += num_bytes
         else:
             places.add(_STORED_PLACES.get(head, "norm"), num_bytes)

@@ -108,6 +108,7 @@ ARCH_OF_TYPE: dict[str, str] = {
     "qwen3_vl_moe": "qwen3vlmoe",
     "qwen3_vl_moe_text": "qwen3vlmoe",
     "qwen3_vl_text": "qwen3vl",
+    "step3p5": "step35",
     "yi": "llama",
 }
 # Routers with a learned score correction, a buffer in transformers but a tensor in the file.
@@ -117,6 +118,7 @@ SCORE_CORRECTED = frozenset(
 NOT_IN_FILE_ROLES = frozenset(("vision", "audio", "projector", "mtp"))
 
 _SUFFIXES: tuple[tuple[str, Category], ...] = (
+    ("self_attn.gate_proj.weight", "other"),
     (".q_proj.weight", "attn_q"),
     (".k_proj.weight", "attn_k"),
     (".v_proj.weight", "attn_v"),

@@ -63,6 +63,7 @@ WINDOWS: dict[str, Windows] = {
 }
 # Layers from here on read an earlier one's cache (src/models/gemma3n.cpp n_layer_kv_from_start).
 GEMMA3N_LAYERS_WITH_CACHE = 20
+GLM_SPACED_CONTEXT = 1_048_576
 INDEXED = frozenset(("deepseek32", "glm-dsa"))
 NO_CACHE = frozenset(_NO_CACHE.split())
 KNOWN = frozenset((*_FULL_ATTENTION.split(), *_RECURRENT.split(), *NO_CACHE, *INDEXED, *WINDOWS))

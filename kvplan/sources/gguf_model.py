@@ -26,7 +26,7 @@ OF_BLOCK: dict[str, str] = {
     "q5_k": "q5_k_m", "mxfp4": "mxfp4_moe",
 }  # fmt: skip
 GUESSED = 1024
-KEPT = (str, int, float, bool)
+KEPT = (str, int, float, bool, tuple)
 
 
 def model_from_gguf(

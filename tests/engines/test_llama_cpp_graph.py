@@ -1,12 +1,13 @@
-"""Graphs of architectures equal llama.cpp's: small models that its own loader made, on the CPU."""
+"""Graphs of architectures equal llama.cpp's: models that its own loader made, on the CPU and on cards."""
 
 from dataclasses import replace
 from math import prod
 
 import pytest
-from llama_cpp_runs import settings_of
+from llama_cpp_runs import compared_with, settings_of
 from oracle_tables import oracle
 
+from kvplan.dtypes import GGML_TYPES
 from kvplan.engines.llama_cpp.cache import cells_of, window_of
 from kvplan.engines.llama_cpp.compute import compute_buffers
 from kvplan.model import StoredTensor, cache_kinds
@@ -14,7 +15,9 @@ from kvplan.sources.gguf import Header
 from kvplan.sources.gguf_model import model_from_gguf
 
 TABLES = oracle("llama_cpp_graphs.jsonl")
+CARD_TABLES = oracle("llama_cpp_card_graphs.jsonl")
 # Without flash attention, and with as many query elements as hidden ones, which no real model has.
+FILE_TYPES = {None: 0, "q8_0": 7, "q4_k_m": 15}
 A_LITTLE_HIGH = ("qwen3next", "qwen35moe")
 DEFAULTS = {
     "n_batch": 2048, "type_k": "f16", "type_v": "f16", "kv_unified": False, "swa_full": False,
@@ -27,11 +30,19 @@ def model_of(table):
     metadata = {
         key: tuple(value) if isinstance(value, list) else value for key, value in table["metadata"].items()
     }
-    metadata |= {"general.architecture": table["arch"], "general.file_type": 0}
-    tensors = tuple(
-        StoredTensor(name, "f32", tuple(shape), 4 * prod(shape)) for name, shape in table["tensors"]
-    )
+    metadata |= {"general.architecture": table["arch"], "general.file_type": FILE_TYPES[table.get("mix")]}
+    tensors = tuple(_tensors(table))
     return model_from_gguf(Header(metadata, {}, tensors, 0), name=table["arch"], source="test", origin="test")
+
+
+def _tensors(table):
+    """Tensors of a table: name, shape, and where they are not fp32 in all, type and layers."""
+    for name, shape, *rest in table["tensors"]:
+        dtype = rest[0] if rest else "f32"
+        num_bytes = GGML_TYPES[dtype].row_bytes(shape[0]) * prod(shape[1:])
+        for first, last in rest[1] if len(rest) > 1 else [(0, 0)]:
+            for layer in range(first, last + 1):
+                yield StoredTensor(name.replace("#", str(layer)), dtype, tuple(shape), num_bytes)
 
 
 @pytest.mark.parametrize(
@@ -55,3 +66,18 @@ def test_graphs_are_llama_cpps_own(table):
         else:
             assert buffers.host.expected == printed, row
         assert buffers.host.basis == "calibrated"
+
+
+@pytest.mark.parametrize(
+    "table",
+    CARD_TABLES,
+    ids=[
+        f"{table['arch']}-{table['metadata'][table['arch'] + '.block_count']}-{number}"
+        for number, table in enumerate(CARD_TABLES)
+    ],
+)
+def test_graphs_over_cards_are_llama_cpps_own(table):
+    model = model_of(table)
+    for buffer in compared_with(model, table):
+        assert buffer.planned.basis == "calibrated"
+        assert buffer.planned.expected == buffer.printed, buffer

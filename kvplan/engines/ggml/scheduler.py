@@ -7,6 +7,7 @@ copied at the start of a split. Backends are numbered: cards first, the CPU last
 
 from collections.abc import Callable, Sequence
 from dataclasses import field
+from itertools import zip_longest
 
 from kvplan.engines.ggml.allocator import Lifetimes, lifetimes
 from kvplan.engines.ggml.fusion import kept_until
@@ -25,12 +26,14 @@ WEIGHTLESS = frozenset(("rope", "flash_attn"))
 class Backends:
     """``num_cards`` cards and the CPU.
 
-    ``runs`` tells whether a backend has a node's operation. ``op_offload`` moves operations on host
+    ``runs`` tells whether a backend has a node's operation, ``scratch`` what a card needs behind the
+    result of a fused attention. ``op_offload`` moves operations on host
     weights to a card; ``pipeline`` keeps copies of all inputs for batches in flight.
     """
 
     num_cards: int
     runs: Callable[[int, Tensor], bool]
+    scratch: Callable[[Tensor], int]
     op_offload: bool = True
     pipeline: bool = False
 
@@ -52,21 +55,23 @@ def scheduled(graph: Graph, backends: Backends) -> Lifetimes:
     """
     _assign(graph, backends)
     copies = NUM_PIPELINE_COPIES if backends.pipeline else 1
-    splits, copied = _split(graph, copies)
+    splits, copied = _split(graph, copies, backends.num_cards)
     nodes: list[tuple[Tensor, int]] = []
     positions: list[int] = []
-    for split in splits:
+    kept: dict[Tensor, list[Tensor]] = {}
+    for split, after in zip_longest(splits, splits[1:]):
         for source in split.inputs:
             # The source stays until it was copied.
             waiting = Tensor("none", source.ne, (source,), view_src=source)
             nodes.append((waiting, _backend_of(source)))
             nodes.append((copied[id(source), split.backend][0], split.backend))
         on_card = split.backend < backends.num_cards
-        kept = kept_until(split.nodes) if on_card else {}
+        if on_card:
+            kept |= kept_until(split.nodes, after.nodes[0] if after is not None else None)
         for node in split.nodes:
-            if not on_card:
+            if on_card and node.op == "flash_attn":
                 # The CPU's kernels read quantized caches as they are.
-                node.scratch_bytes = 0
+                node.scratch_bytes = backends.scratch(node)
             positions.append(len(nodes))
             nodes.append((node, _backend_of(node)))
             held = kept.get(node, ())
@@ -187,7 +192,7 @@ def _most_supported(node: Tensor, backends: Backends) -> int:
     return best
 
 
-def _split(graph: Graph, copies: int) -> tuple[list[_Split], _Copies]:
+def _split(graph: Graph, copies: int, num_cards: int) -> tuple[list[_Split], _Copies]:
     """Cut the graph where the backend changes and put copies in the place of far operands (pass 5)."""
     copied: _Copies = {}
     first = next((node for node in graph.nodes if node.op not in VIEWS), None)
@@ -211,6 +216,9 @@ def _split(graph: Graph, copies: int) -> tuple[list[_Split], _Copies]:
             key = (id(operand), backend)
             if key not in copied:
                 copied[key] = [_copy_of(operand, backend, stays=copies > 1) for _ in range(copies)]
+                if operand.view_src is not None and backend < num_cards:
+                    for copy in copied[key]:
+                        copy.scratch_bytes = operand.scratch_bytes
                 split.inputs.append(operand)
             node.src[index] = copied[key][0]
     return splits, copied

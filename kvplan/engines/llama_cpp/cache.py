@@ -135,10 +135,14 @@ def layer_cache(
         case SlidingWindow() | ChunkedAttention():
             held = cells.window if honours_window else cells.full
             return _key_value(cache, held, cells, type_k, type_v, value_width, cuda=cuda)
-        case LatentAttention(index_head_dim=0):
+        case LatentAttention():
             rows = cells.full * cells.num_streams
             row = cache.kv_lora_rank + cache.qk_rope_head_dim
-            return LayerCache(_tensor_bytes(row, type_k, rows, cuda=cuda), 0, 0)
+            keys = _tensor_bytes(row, type_k, rows, cuda=cuda)
+            if cache.index_head_dim:
+                # src/llama-kv-cache-dsa.cpp: the indexer's keys have a cache of their own.
+                keys += _tensor_bytes(cache.index_head_dim, type_k, rows, cuda=cuda)
+            return LayerCache(keys, 0, 0)
         case SharedCache():
             return LayerCache(0, 0, 0)
     state = state_elements(cache)

@@ -115,15 +115,17 @@ def place(
     weights = _placed_weights(
         model, format_name, settings.n_gpu_layers, settings.n_cpu_moe, settings.overrides, shares, layout
     )
-    caches, unmodelled = _kind_caches(model, settings)
+    on_device, unmodelled = _kind_caches(model, settings, cuda=layout == "cuda")
+    on_host, _ = _kind_caches(model, settings, cuda=False)
     num_gpus = len(shares)
     totals = [(0, 0)] * (num_gpus + 1)
     for index, counts in enumerate(weights.kinds):
         cache = state = 0
+        at = index if settings.kv_offload else num_gpus
+        caches = on_host if at == num_gpus else on_device
         for kind, count in counts:
             cache += (caches[kind].key_bytes + caches[kind].value_bytes) * count
             state += caches[kind].state_bytes * count
-        at = index if settings.kv_offload else num_gpus
         totals[at] = (totals[at][0] + cache, totals[at][1] + state)
     held = [
         Holding(each.dense, each.expert, each.table, cache, state, each.layers)
@@ -261,8 +263,11 @@ def _kinds(model: ModelSpec) -> tuple[tuple[Layer, ...], tuple[int, ...]]:
     return tuple(distinct), tuple(kind_of)
 
 
-def _kind_caches(model: ModelSpec, settings: Settings) -> tuple[tuple[LayerCache, ...], bool]:
-    """Return each kind of layer's cache, and whether some had no rule and count as the textbook has them."""
+def _kind_caches(model: ModelSpec, settings: Settings, *, cuda: bool) -> tuple[tuple[LayerCache, ...], bool]:
+    """Return each kind of layer's cache, and whether some had no rule and count as the textbook has them.
+
+    ``cuda`` pads quantized rows as CUDA's buffers do.
+    """
     window = window_of(cache_kinds(model), llama_cpp_arch(model))
     cells = cells_of(
         settings.n_ctx,
@@ -285,7 +290,7 @@ def _kind_caches(model: ModelSpec, settings: Settings) -> tuple[tuple[LayerCache
                 settings.type_k,
                 settings.type_v,
                 honours_window=window > 0,
-                cuda=settings.kv_offload,
+                cuda=cuda,
                 value_width=value_width,
             )
             if part is None:

@@ -8,11 +8,12 @@ from kvplan.engines.ggml.repeating import lengthened, periods_needed, with_matri
 from kvplan.engines.ggml.scheduler import Backends, scheduled
 from kvplan.engines.ggml.tensor import Tensor
 from kvplan.engines.llama_cpp.graph.builder import Builder
-from kvplan.engines.llama_cpp.graph.cuda import has_kernel
+from kvplan.engines.llama_cpp.graph.cuda import has_kernel, scratch_bytes
 from kvplan.engines.llama_cpp.graph.lengths import Built, Ends, Graph
 from kvplan.engines.llama_cpp.graph.parts import Batch, Places
 from kvplan.engines.llama_cpp.graph.repeats import Run, runs_of
 from kvplan.engines.llama_cpp.graph.shapes import ModelShape
+from kvplan.engines.llama_cpp.graph.sparse import SPARSE_ARCHS, sparse_latent
 from kvplan.engines.llama_cpp.graph.transformer import RULES, Rules, transformer
 from kvplan.frozen import dataclass, replace
 
@@ -39,8 +40,9 @@ def graph_of(outline: Outline) -> Graph:
     keys = list(zip(shape.layers, places.layers, places.experts, names, strict=True))
     runs = runs_of(keys, periods_needed, paired=False)
     longer = tuple(run for run in runs if run.repeats > run.num_built)
-    # Batches in flight keep copies of all that crosses between layers, from the start.
-    if not longer or outline.is_pipeline:
+    # Batches in flight keep copies of all that crosses between layers, from the start; sparse attention
+    # has a table for each layer there.
+    if not longer or outline.is_pipeline or shape.arch in SPARSE_ARCHS:
         return _built(outline)
     kept = [keys[layer] for run in runs for layer in run.layers_built]
     layers, on, experts, matrices = zip(*kept, strict=True)
@@ -109,7 +111,7 @@ def _lived(outline: Outline, batch: Batch) -> Lifetimes:
                     return False
         return has_kernel(tensor)
 
-    backends = Backends(places.cpu, runs, outline.op_offload, outline.is_pipeline)
+    backends = Backends(places.cpu, runs, scratch_bytes, outline.op_offload, outline.is_pipeline)
     return scheduled(builder.graph, backends)
 
 
@@ -118,6 +120,9 @@ def _build(builder: Builder) -> None:
     arch = builder.shape.arch
     if arch in RULES:
         transformer(builder, RULES[arch])
+        return
+    if arch in SPARSE_ARCHS:
+        sparse_latent(builder)
         return
     if arch == "gemma3n":
         from kvplan.engines.llama_cpp.graph.gemma3n import Gemma3n

@@ -109,7 +109,7 @@ class GraphParts:
 
     def weight(self, *ne: int, name: str = "") -> Tensor:
         """Return a weight of the current layer."""
-        on = (self.places.experts if name.endswith("_exps") else self.places.layers)[self._layer]
+        on = (self.places.experts if name.endswith("exps") else self.places.layers)[self._layer]
         num_bytes = self.host_bytes[self._layer].get(name)
         if num_bytes is not None:
             made = weight(ne, on, num_bytes)
@@ -137,12 +137,17 @@ class GraphParts:
         self.graph.expand(given((width, tokens)))
         return view(rows, (hidden, tokens), rows.nb) if deepstack else rows
 
-    def norm(self, tensor: Tensor, op: str = "rms_norm", *, pinned: bool = True) -> Tensor:
-        """Normalize and scale; the first operation may be pinned to the layer's card."""
+    def norm(
+        self, tensor: Tensor, op: str = "rms_norm", *, pinned: bool = True, scale: Tensor | None = None
+    ) -> Tensor:
+        """Normalize and scale; the first operation may be pinned to the layer's card.
+
+        ``scale`` is the weight where another norm of the layer reads it too.
+        """
         normed = like(op, tensor)
         if pinned and self.places.pinned:
             normed.backend = self.places.layers[self.layer]
-        return like("mul", normed, self.scale_weight(tensor.ne[0]))
+        return like("mul", normed, self.scale_weight(tensor.ne[0]) if scale is None else scale)
 
     def final_norm(self, tensor: Tensor, op: str = "rms_norm") -> Tensor:
         """Normalize before the output projection; what comes of it can be asked for, so it stays."""

@@ -4,6 +4,13 @@ from dataclasses import replace
 from functools import lru_cache
 
 from kvplan.engines.llama_cpp.cache import window_of
+from kvplan.engines.llama_cpp.graph.traits import (
+    Routing,
+    clamped_layers,
+    index_top_k_of,
+    odd_layers,
+    routing_of,
+)
 from kvplan.frozen import dataclass
 from kvplan.gguf.names import SCORE_CORRECTED, llama_cpp_arch
 from kvplan.gguf.rope import rope_tables
@@ -18,19 +25,22 @@ from kvplan.layers import (
     SharedCache,
     SlidingWindow,
 )
-from kvplan.model import ModelSpec, cache_kinds, expand_layers, num_layers
+from kvplan.model import ModelSpec, cache_kinds, expand_layers
 from kvplan.tensors import Tensor
 
 _FUSED_QKV = (".qkv_proj.weight", ".query_key_value.weight", ".c_attn.weight", ".Wqkv.weight")
 _QKV_BIASES = (".q_proj.bias", ".qkv_proj.bias", ".query_key_value.bias", ".c_attn.bias", ".Wqkv.bias")
 _VALUES = (".v_proj.weight", *_FUSED_QKV)
+_INDEX_WEIGHTS = ("indexer.proj.weight", "indexer.weights_proj.weight")
+_CHUNKS = ".chunk_experts."
+_CORRECTIONS = ("mlp.gate.e_score_correction", "mlp.expert_bias")
+_OUTPUT_GATES = ("self_attn.gate.weight", "self_attn.gate_proj.weight", "self_attn.g_proj.weight")
 _OUT_BIASES = (".o_proj.bias", ".out_proj.bias", "self_attention.dense.bias", "self_attn.dense.bias")
 # A factor an expert and one a layer, by the names of checkpoints and of files.
-_EXPERT_SCALES = (".per_expert_scale", "ffn_down_exps.scale", ".experts.*.down_proj.scale")
+_EXPERT_SCALES = (".per_expert_scale", "ffn_down_exps.scale.weight", ".experts.*.down_proj.scale")
 _LAYER_SCALES = ("layer_scalar", "layer_output_scale.weight")
-# Every fourth layer is not rotated (hparams n_no_rope_layer_step).
-NO_ROPE_ARCHS = frozenset(("llama4", "smollm3"))
-NO_ROPE_STEP = 4
+# Architectures whose checkpoints keep a layer's factor as a buffer, which no config tells of.
+LAYER_SCALED_ARCHS = frozenset(("gemma4",))
 # Architectures whose graph asks for the tables of rotary factors (llama_model::get_rope_factors); others
 # load them, if at all, for nothing.
 ROPE_TABLE_ARCHS = frozenset(
@@ -39,10 +49,6 @@ ROPE_TABLE_ARCHS = frozenset(
 )  # fmt: skip
 # Architectures whose converter keeps the experts' gate and up in one matrix (conversion/gemma.py).
 FUSED_EXPERT_ARCHS = frozenset(("gemma4",))
-# The first layers of some: those whose gate keeps only its largest values (n_layer_sparsity in
-# src/models/gemma3n.cpp), those that add what a picture brings (n_deepstack_layers).
-BAICHUAN_7B_LAYERS = 32
-NUM_ODD_FIRST = {"gemma3n": 10, "qwen3vl": 3, "qwen3vlmoe": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,9 @@ class Attention:
     """Heads and their sizes.
 
     ``stores`` is False where another layer's cache is read; ``sinks`` adds a score to each head;
-    ``keys_are_values`` projects no values.
+    ``keys_are_values`` projects no values. ``gate_width`` is the width of the gate that what the heads
+    bring is multiplied by, 0 without one: a number for each head, or for each element. ``qk_normed``
+    layers have norms for queries and keys.
     """
 
     num_heads: int
@@ -64,11 +72,16 @@ class Attention:
     out_bias: bool
     sinks: bool
     keys_are_values: bool = False
+    gate_width: int = 0
+    qk_normed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Latent:
-    """MLA. ``q_lora_rank`` is 0 where queries are projected at once."""
+    """MLA. ``q_lora_rank`` is 0 where queries are projected at once.
+
+    ``num_index_heads`` of ``index_dim`` choose the cells that are attended to, 0 without an indexer.
+    """
 
     num_heads: int
     kv_lora_rank: int
@@ -76,15 +89,21 @@ class Latent:
     nope_dim: int
     v_head_dim: int
     q_lora_rank: int
+    num_index_heads: int = 0
+    index_dim: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class FeedForward:
-    """A dense MLP of ``width``; ``fused`` has gate and up in one matrix, not ``gated`` has one of them."""
+    """A dense MLP of ``width``; ``fused`` has gate and up in one matrix, not ``gated`` has one of them.
+
+    ``clamped`` limits both before they are multiplied.
+    """
 
     width: int
     gated: bool
     fused: bool
+    clamped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +111,9 @@ class Experts:
     """Routed experts of ``width``, ``num_used`` of ``num`` a token, and a shared MLP of ``shared``.
 
     ``biased`` experts add a row each; ``corrected`` routers add one to the scores they choose by;
-    ``fused`` ones have gate and up in one matrix, ``scaled`` ones a factor each.
+    ``fused`` ones have gate and up in one matrix, ``scaled`` ones a factor each, ``clamped`` ones (and
+    ``shared_clamped``) limits as an MLP. ``num_chunks`` of ``chunk_width`` are smaller experts, one for
+    several of the others (GroveMoE).
     """
 
     num: int
@@ -105,6 +126,10 @@ class Experts:
     shared_gate: bool
     fused: bool = False
     scaled: bool = False
+    clamped: bool = False
+    shared_clamped: bool = False
+    num_chunks: int = 0
+    chunk_width: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +137,8 @@ class LayerShape:
     """One layer: at most one of each part.
 
     ``is_odd`` marks the layers that an architecture treats in its own way: without rotation
-    (SmolLM3, Llama 4, Baichuan), with a sparse gate (Gemma 3n), with a picture's features (Qwen3-VL),
-    with two norms (Falcon), without parallel parts (GPT-NeoX).
+    (SmolLM3, Llama 4, AFMoE, Baichuan, SmallThinker), with a sparse gate (Gemma 3n), with a picture's
+    features (Qwen3-VL), with two norms (Falcon), without parallel parts (GPT-NeoX).
     ``scaled`` multiplies what the layer returns by a factor.
     """
 
@@ -131,7 +156,8 @@ class ModelShape:
     """A model: its architecture as GGUF names it, and its layers in order.
 
     ``num_layers`` is their number in the file, more than those listed where repeats are left out;
-    ``rope_table`` says that rotations read a table of factors.
+    ``rope_table`` says that rotations read a table of factors; ``index_top_k`` is how many cells an
+    indexer chooses.
     """
 
     arch: str
@@ -139,21 +165,11 @@ class ModelShape:
     vocab_size: int
     layers: tuple[LayerShape, ...]
     num_layers: int
-    routing: "Routing"
+    routing: Routing
     per_layer_input: int
     num_altup: int
     rope_table: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Routing:
-    """What a model says of its router: scores by sigmoid, weights normalized, weights scaled, groups."""
-
-    sigmoid: bool
-    normed: bool
-    scaled: bool
-    num_groups: int = 0
-    num_groups_used: int = 0
+    index_top_k: int = 0
 
 
 @lru_cache(maxsize=128)
@@ -161,21 +177,22 @@ def model_shape(model: ModelSpec) -> ModelShape:
     """Return the widths that a model's graph has."""
     arch = llama_cpp_arch(model)
     # One object for each kind of layer: graphs compare layers by the hundred to find those that repeat.
-    kinds: dict[tuple[int, bool], LayerShape] = {}
-    step = NO_ROPE_STEP if arch in NO_ROPE_ARCHS else 0
-    num_first = _num_odd_first(model, arch)
+    kinds: dict[tuple[int, bool, bool, bool], LayerShape] = {}
     honours_window = window_of(cache_kinds(model), arch) > 0
+    odd = odd_layers(model, arch, honours_window)
+    limits, shared_limits = clamped_layers(model, arch)
     fused = arch in FUSED_EXPERT_ARCHS
     if model.gguf_metadata and model.stored:
         fused = any(".ffn_gate_up_exps." in stored.name for stored in model.stored)
     shapes: list[LayerShape] = []
     for index, layer in enumerate(expand_layers(model)):
-        is_odd = index < num_first or (bool(step) and (index + 1) % step == 0)
-        kind = (id(layer), is_odd)
+        kind = (id(layer), index in odd, index in limits, index in shared_limits)
         if kind not in kinds:
             corrected = model.model_type in SCORE_CORRECTED
             shape = _layer_shape(layer, corrected=corrected, honours_window=honours_window, fused=fused)
-            kinds[kind] = replace(shape, is_odd=is_odd)
+            shape = _clamped(shape, experts=index in limits, others=index in shared_limits)
+            scaled = shape.scaled or (arch in LAYER_SCALED_ARCHS and not model.stored)
+            kinds[kind] = replace(shape, is_odd=index in odd, scaled=scaled)
         shapes.append(kinds[kind])
     hidden = model.structure.hidden_size
     per_layer = altup = 0
@@ -192,52 +209,22 @@ def model_shape(model: ModelSpec) -> ModelShape:
         model.structure.vocab_size,
         tuple(shapes),
         len(shapes),
-        _routing(model, arch),
+        routing_of(model, arch),
         per_layer,
         altup,
         arch in ROPE_TABLE_ARCHS and bool(rope_tables(model)),
+        index_top_k_of(model, arch),
     )
 
 
-def _num_odd_first(model: ModelSpec, arch: str) -> int:
-    """Return how many layers, from the first on, an architecture treats in its own way."""
-    layers = num_layers(model.structure)
-    match arch:
-        case "baichuan":
-            # Only the 7B is rotated (src/models/baichuan.cpp).
-            return 0 if layers == BAICHUAN_7B_LAYERS else layers
-        case "falcon":
-            names = {tensor.name for tensor in model.layers[0].layer.tensors}
-            return layers if any(name.startswith(("attn_norm_2", "ln_mlp")) for name in names) else 0
-        case "gptneox":
-            return 0 if _says(model, arch, "use_parallel_residual", "use_parallel_residual", True) else layers
-    return NUM_ODD_FIRST.get(arch, 0)
-
-
-def _says(model: ModelSpec, arch: str, key: str, name: str, default: object = None) -> object:
-    """Return what a file's header says under ``key``, or a config under ``name``."""
-    says = dict(model.gguf_metadata) if model.gguf_metadata else dict(model.config or {})
-    return says.get(f"{arch}.{key}", says.get(name, default))
-
-
-def _routing(model: ModelSpec, arch: str) -> Routing:
-    def value(key: str, name: str) -> object:
-        return _says(model, arch, key, name)
-
-    def whole(number: object) -> int:
-        return number if isinstance(number, int) else 0
-
-    scale = value("expert_weights_scale", "routed_scaling_factor")
-    sigmoid = value("expert_gating_func", "scoring_func") in (2, "sigmoid")
-    sigmoid = sigmoid or model.model_type in SCORE_CORRECTED
-    normed = value("expert_weights_norm", "norm_topk_prob")
-    # Configs that leave it out follow their class, and those with a sigmoid normalize.
-    return Routing(
-        sigmoid,
-        sigmoid if normed is None else bool(normed),
-        scale not in (None, 0, 1),
-        whole(value("expert_group_count", "n_group")),
-        whole(value("expert_group_used_count", "topk_group")),
+def _clamped(shape: LayerShape, *, experts: bool, others: bool) -> LayerShape:
+    if not experts and not others:
+        return shape
+    mlp, routed = shape.mlp, shape.experts
+    return replace(
+        shape,
+        mlp=None if mlp is None else replace(mlp, clamped=others),
+        experts=None if routed is None else replace(routed, clamped=experts, shared_clamped=others),
     )
 
 
@@ -266,6 +253,8 @@ def _attention(cache: Cache, layer: Layer, honours_window: bool) -> Attention | 
             owner.qk_nope_head_dim,
             owner.v_head_dim,
             rank,
+            next((t.shape[0] for t in layer.tensors if t.name.endswith(_INDEX_WEIGHTS)), 0),
+            owner.index_head_dim,
         )
     if not isinstance(owner, FullAttention | SlidingWindow | ChunkedAttention):
         return None
@@ -281,6 +270,8 @@ def _attention(cache: Cache, layer: Layer, honours_window: bool) -> Attention | 
         out_bias=any(tensor.name.endswith(_OUT_BIASES) for tensor in layer.tensors),
         sinks=any("sinks" in tensor.name for tensor in layer.tensors),
         keys_are_values=stores and not any(tensor.name.endswith(_VALUES) for tensor in layer.tensors),
+        gate_width=next((t.shape[0] for t in layer.tensors if t.name.endswith(_OUTPUT_GATES)), 0),
+        qk_normed=any("q_norm" in tensor.name for tensor in layer.tensors),
     )
 
 
@@ -303,7 +294,9 @@ def _mlp(layer: Layer) -> FeedForward | None:
 
 
 def _experts(layer: Layer, *, corrected: bool, fused: bool) -> Experts | None:
-    routed = [tensor for tensor in _of_role(layer, "expert") if len(tensor.shape) == 2]
+    matrices = [tensor for tensor in _of_role(layer, "expert") if len(tensor.shape) == 2]
+    chunks = [tensor for tensor in matrices if _CHUNKS in tensor.name and tensor.split == "in"]
+    routed = [tensor for tensor in matrices if _CHUNKS not in tensor.name]
     if not routed:
         return None
     down = next((tensor for tensor in routed if tensor.split == "in"), routed[-1])
@@ -314,11 +307,13 @@ def _experts(layer: Layer, *, corrected: bool, fused: bool) -> Experts | None:
         width=down.shape[1],
         gated=len(routed) > 2 or any("gate_up" in tensor.name for tensor in routed),
         biased=any(tensor.role == "expert" and tensor.name.endswith(".bias") for tensor in layer.tensors),
-        corrected=corrected or any("e_score_correction" in tensor.name for tensor in layer.tensors),
+        corrected=corrected or any(tensor.name.startswith(_CORRECTIONS) for tensor in layer.tensors),
         shared=shared[0].shape[1] if shared else 0,
         shared_gate=any("shared_expert_gate" in tensor.name for tensor in layer.tensors),
         fused=fused,
         scaled=any(tensor.name.endswith(_EXPERT_SCALES) for tensor in layer.tensors),
+        num_chunks=chunks[0].count if chunks else 0,
+        chunk_width=chunks[0].shape[1] if chunks else 0,
     )
 
 

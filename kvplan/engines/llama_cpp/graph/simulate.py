@@ -14,15 +14,18 @@ from kvplan.engines.llama_cpp.graph.outline import Outline, graph_of
 from kvplan.engines.llama_cpp.graph.parts import Batch, Matrices, Places
 from kvplan.engines.llama_cpp.graph.repeats import runs_of
 from kvplan.engines.llama_cpp.graph.shapes import ModelShape, model_shape
+from kvplan.engines.llama_cpp.graph.sparse import SPARSE_ARCHS
 from kvplan.engines.llama_cpp.graph.transformer import RULES
 from kvplan.frozen import dataclass, replace
 from kvplan.gguf.names import llama_cpp_arch
 from kvplan.model import ModelSpec
 
 # How often a pattern of layers that repeats is built (the last time included): by then the buffer has
-# settled, on one card soon.
+# settled, on one card soon. Models of which that would leave out less than one layer in LEAST_SAVED are
+# built whole: their patterns change too often.
 REPEATS_ON_ONE_PLACE = 3
 REPEATS_OVER_PLACES = 6
+LEAST_SAVED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ def is_modelled(arch: str) -> bool:
 
     Others are taken to be like Llama's.
     """
-    if arch in RULES or arch in ("gemma3n", "gemma4"):
+    if arch in RULES or arch in ("gemma3n", "gemma4") or arch in SPARSE_ARCHS:
         return True
     from kvplan.engines.llama_cpp.graph.hybrid import HYBRIDS
 
@@ -78,7 +81,9 @@ def compute_buffer_sizes(
     reads_types = cpu in placement.layers or cpu in placement.experts or cpu == placement.output
     of_mix = mix if reads_types or llama_cpp_arch(model) in EXACT_EXPERT_ARCHS else ""
     follows = batch.window == batch.full
-    anywhere = replace(batch, full=0, window=0 if follows else batch.window)
+    # An indexer chooses all cells of a short context: until then sizes do not grow in a straight line.
+    is_short = batch.full < model_shape(model).index_top_k
+    anywhere = replace(batch, full=batch.full if is_short else 0, window=0 if follows else batch.window)
     return _by_length(model, of_mix, placement, anywhere, follows, pinned).at(batch.full)
 
 
@@ -117,6 +122,8 @@ def _shortened(model: ModelSpec, mix: str, placement: Placement, pinned: bool) -
     keys = list(zip(shape.layers, layers, experts, matrices, strict=True))
     repeats = REPEATS_ON_ONE_PLACE if _is_one_place(placement) else REPEATS_OVER_PLACES
     kept = [layer for run in runs_of(keys, lambda _: repeats, paired=True) for layer in run.layers_built]
+    if shape.arch in SPARSE_ARCHS or (len(layers) - len(kept)) * LEAST_SAVED < len(layers):
+        kept = list(range(len(layers)))
     short = replace(shape, layers=tuple(shape.layers[index] for index in kept))
     places = Places(
         cpu,
@@ -139,6 +146,6 @@ def _matrices_on_host(model: ModelSpec, mix: str, placement: Placement) -> tuple
     exact_experts = llama_cpp_arch(model) in EXACT_EXPERT_ARCHS
     for (layer, name), num_bytes in matrix_bytes(model, mix).items():
         crosses = name == "ffn_down_exps" and exact_experts
-        if crosses or (experts[layer] == cpu and (layers[layer] == cpu or name.endswith("_exps"))):
+        if crosses or (experts[layer] == cpu and (layers[layer] == cpu or name.endswith("exps"))):
             found[layer][name] = num_bytes
     return tuple(tuple(each.items()) for each in found)

@@ -15,17 +15,17 @@ from kvplan.frozen import dataclass
 class Rules:
     """How an architecture's graph departs from Llama's.
 
-    ``qk_norm``: none, per ``head`` before the rotation, over the ``row`` of all heads, or
-    ``after_rope``. ``rope`` on all layers, the ``windowed`` ones if
-    there are any, none, or all but every fourth
-    (``skip4``, see LayerShape). ``post_norms`` follow attention and MLP; without ``pre_norms`` there
-    are no others.
-    ``parallel`` runs attention and MLP side by side, of one norm or two; odd layers do the other thing
-    (Falcon: two norms, GPT-NeoX: one behind the other). ``late_outputs`` picks the wanted rows after the
-    last layer. ``gating`` is ``own`` where the file says how its router works.
+    ``qk_norm``: none, per ``head`` before the rotation (``head_if_any``: where a layer has such norms),
+    over the ``row`` of all heads, or ``after_rope``. ``rope`` on all layers, the ``windowed`` ones if
+    there are any, none, or all but every fourth (``skip4``, see LayerShape). ``post_norms`` follow
+    attention and MLP; without ``pre_norms`` there are no others. ``parallel`` runs attention and MLP side
+    by side, of one norm or two; odd layers do the other thing (Falcon: two norms, GPT-NeoX: one behind the
+    other). ``late_outputs`` picks the wanted rows after the last layer, ``late_pick`` after the norm that
+    follows its attention. ``gating`` is ``own`` where the file says how its router works (but for
+    ``always_normed`` weights); ``routed_early`` routers read what the layer was given.
     """
 
-    qk_norm: Literal["none", "head", "row", "after_rope"] = "none"
+    qk_norm: Literal["none", "head", "head_if_any", "row", "after_rope"] = "none"
     rope: Literal["all", "windowed", "none", "skip4"] = "all"
     pre_norms: bool = True
     post_norms: bool = False
@@ -40,9 +40,12 @@ class Rules:
     capped_logits: bool = False
     scaled_logits: bool = False
     late_outputs: bool = False
+    late_pick: bool = False
+    routed_early: bool = False
     residual_first: bool = False
     gating: Literal["softmax", "sigmoid", "softmax_weight", "own"] = "softmax"
     normed_weights: bool = True
+    always_normed: bool = False
     weight_first: bool = False
     tempered: bool = False
     scaled_residual: bool = False
@@ -73,7 +76,7 @@ RULES: dict[str, Rules] = {
         weight_first=True,
         tempered=True,
     ),
-    "glm4moe": Rules(gating="own"),
+    "glm4moe": Rules(qk_norm="head_if_any", gating="own"),
     "deepseek2": Rules(gating="own"),
     # Those below were compared on small models on the CPU.
     "arcee": Rules(),
@@ -131,6 +134,13 @@ RULES: dict[str, Rules] = {
     "exaone-moe": Rules(qk_norm="head", rope="windowed", gating="own"),
     "mimo2": Rules(gating="own"),
     "mistral4": Rules(gating="own", tempered=True),
+    "grovemoe": Rules(qk_norm="head"),
+    "afmoe": Rules(
+        qk_norm="head", rope="skip4", post_norms=True, scaled_embedding=True, late_pick=True, gating="own"
+    ),
+    "laguna": Rules(qk_norm="head", gating="own"),
+    "step35": Rules(qk_norm="head_if_any", late_outputs=True, gating="own"),
+    "smallthinker": Rules(rope="skip4", routed_early=True, gating="own", always_normed=True),
 }
 
 
@@ -154,19 +164,25 @@ def transformer(builder: Builder, rules: Rules) -> None:
         if rules.parallel == "shared_norm" or (rules.parallel == "own_norm" and not layer.is_odd):
             residual = _side_by_side(builder, rules, layer, residual, picks=wanted)
             continue
+        logits = None
+        if rules.routed_early and layer.experts is not None:
+            logits = builder.linear(residual, layer.experts.num, "ffn_gate_inp")
         cur = builder.norm(residual, rules.norm) if rules.pre_norms else residual
         cur = _attention(builder, rules, layer, cur, temper)
+        if rules.post_norms and rules.late_pick:
+            cur = builder.norm(cur, rules.norm)
         if wanted:
             cur, residual = builder.pick(cur, residual)
-        if rules.post_norms:
+            logits = logits if logits is None else builder.pick(logits)[0]
+        if rules.post_norms and not rules.late_pick:
             cur = builder.norm(cur, rules.norm)
         if rules.scaled_residual:
             cur = like("scale", cur)
         middle = like("add", cur, residual)
         cur = builder.norm(middle, rules.norm) if rules.pre_norms else middle
-        cur = _feed_forward(builder, rules, layer, cur)
+        cur = feed_forward(builder, rules, layer, cur, logits)
         if rules.post_norms:
-            cur = builder.norm(cur, rules.norm, pinned=False)
+            cur = builder.norm(cur, rules.norm, pinned=rules.late_pick)
         if rules.scaled_residual:
             cur = like("scale", cur)
         residual = like("add", middle, cur) if rules.residual_first else like("add", cur, middle)
@@ -197,7 +213,7 @@ def _side_by_side(
         normed = builder.norm(residual, rules.norm)
     elif picks:
         cur, residual, normed = builder.pick(cur, residual, normed)
-    fed = _feed_forward(builder, rules, layer, normed)
+    fed = feed_forward(builder, rules, layer, normed)
     order = (cur, residual) if rules.residual_last else (residual, cur)
     return like("add", like("add", fed, order[0]), order[1])
 
@@ -222,18 +238,30 @@ def _attention(
         "windowed": part.windowed or not two_caches,
         "skip4": not layer.is_odd,
     }[rules.rope]
-    per_head = rules.qk_norm == "head"
+    per_head = rules.qk_norm == "head" or (rules.qk_norm == "head_if_any" and part.qk_normed)
     query = builder.norm(query) if per_head else query
-    query = builder.rope(query) if rotates else query
+    # src/models/step35.cpp: only layers that attend to everything read the table of factors.
+    table = builder.shape.arch != "step35" or not part.windowed
+    query = builder.rope(query, tabled=table) if rotates else query
     key = builder.norm(key) if per_head else key
-    key = builder.rope(key) if rotates else key
+    key = builder.rope(key, tabled=table) if rotates else key
     if not rotates and temper is not None:
         query = like("mul", query, temper)
     if rotates and rules.qk_norm == "after_rope":
         query, key = like("rms_norm", query), like("rms_norm", key)
     if rules.scaled_query:
         query = like("scale", query)
-    return builder.attention(part, query, key, value, two_caches=two_caches, soft_cap=rules.capped_scores)
+    is_gated = part.gate_width > 0
+    cur = builder.attention(
+        part,
+        query,
+        key,
+        value,
+        two_caches=two_caches,
+        soft_cap=rules.capped_scores,
+        project=not is_gated,
+    )
+    return builder.gated(tensor, part, cur) if is_gated else cur
 
 
 def _row_normed(builder: Builder, heads: Tensor) -> Tensor:
@@ -242,22 +270,33 @@ def _row_normed(builder: Builder, heads: Tensor) -> Tensor:
     return reshape(builder.norm(source if source.ne == row.ne else row), heads.ne)
 
 
-def _feed_forward(builder: Builder, rules: Rules, layer: LayerShape, tensor: Tensor) -> Tensor:
+def feed_forward(
+    builder: Builder, rules: Rules, layer: LayerShape, tensor: Tensor, logits: Tensor | None = None
+) -> Tensor:
+    """Run a layer's MLP, or its experts and the MLP beside them."""
     experts = layer.experts
     if experts is None:
         return builder.mlp(tensor, layer.mlp) if layer.mlp is not None else tensor
     routing = builder.shape.routing
     own = rules.gating == "own"
     gating = ("sigmoid" if routing.sigmoid else "softmax") if own else rules.gating
+    if experts.num_chunks:
+        logits = builder.linear(tensor, experts.num, "ffn_gate_inp")
     before = _shared(builder, experts, tensor) if rules.shared_first else None
     cur = builder.experts(
         tensor,
         experts,
         gating=gating,
-        normed=routing.normed if own else rules.normed_weights,
+        normed=rules.always_normed or (routing.normed if own else rules.normed_weights),
         scaled=routing.scaled,
         weight_first=rules.weight_first,
+        logits=logits,
     )
+    if experts.num_chunks:
+        adjugate = builder.experts(
+            cur, experts, gating=gating, normed=True, scaled=routing.scaled, logits=logits, in_chunks=True
+        )
+        cur = like("add", cur, like("scale", adjugate))
     shared = before or _shared(builder, experts, tensor)
     return cur if shared is None else like("add", cur, shared)
 
@@ -265,7 +304,7 @@ def _feed_forward(builder: Builder, rules: Rules, layer: LayerShape, tensor: Ten
 def _shared(builder: Builder, experts: Experts, tensor: Tensor) -> Tensor | None:
     if not experts.shared:
         return None
-    shared = builder.shared_mlp(tensor, experts.shared)
+    shared = builder.shared_mlp(tensor, experts.shared, clamped=experts.shared_clamped)
     if not experts.shared_gate:
         return shared
     return like("mul", shared, like("unary", builder.linear(tensor, 1, "ffn_gate_inp_shexp")))
