@@ -122,7 +122,9 @@ class LlamaCppEngine(Engine):
 
         found: Settings | None = None
         if not least:
-            found = most_spilled(settings, has_experts=has_experts, room=partial(room, strict=True))
+            found = most_spilled(
+                settings, has_experts=has_experts, room=partial(room, strict=True), most_room=most_room
+            )
         for strict in (True, False):
             found = found or least_spilled(
                 settings,
