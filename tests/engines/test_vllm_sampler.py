@@ -82,6 +82,13 @@ def test_the_v2_runner_is_the_default_for_more_models_from_version_to_version(na
     assert found == versions
 
 
+def test_marlins_kernel_brings_a_workspace_where_tritons_does_not():
+    hopper, ada = (activations("gpt-oss-20b", gpu, "0.21").expected for gpu in ("h100", "rtx-4090"))
+    # 1,024 tokens for 4 experts each: both projections' outputs, 2 x 2,880 and 2,880 wide.
+    workspace = 1024 * 4 * 3 * 2880 * 2
+    assert ada - hopper == workspace - (24 * MIB - 128 * 1024)
+
+
 def test_encoders_pool_instead_of_sampling():
     # BGE-M3: hidden size 1,024, MLP of 4,096, 16 bits; its vocabulary of 250,002 is not sampled from.
     forward = 1024 * 2 * (3 * 4096 + 4 * 1024)

@@ -93,7 +93,7 @@ def held_by_sampler(
         known: Basis = "assumed" if kernels == "amd" else "calibrated"
         return Held(full, full, full, rows, counts_are_kept=False, basis=known)
     most = SORTING_COPIES * 1000
-    if V1_SAMPLER_SINCE <= version < SORTS_SINCE:
+    if V1_SAMPLER_SINCE <= version < SORTS_SINCE and kernels != "amd":
         few = COPIES * 1000
         return Held(few, few, most, none, counts_are_kept=False, basis="calibrated")
     return Held(most, most, most, none, counts_are_kept=False, basis="calibrated")
