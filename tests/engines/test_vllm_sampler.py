@@ -47,8 +47,9 @@ BESIDE = OWN + 3 * HIDDEN
         ("0.16", "a100-80gb", 9 * LOGITS + 8 * MIB + 128 * 1024),
         ("0.19", "h100", 3 * LOGITS + 132 * 151936 * 4 + 32 * MIB),
         ("0.21", "h100", 3 * LOGITS + 32 * MIB),
-        # The V2 runner: counts for penalties and the model's own logits, at first nothing more.
-        ("0.22", "h100", LOGITS + LOGITS // 32 + 32 * MIB),
+        # The V2 runner: counts for penalties, a copy at first, then the model's own logits alone.
+        ("0.22", "h100", 2 * LOGITS + LOGITS // 32 + 32 * MIB),
+        ("0.27", "h100", 2 * LOGITS + LOGITS // 32 + 32 * MIB),
         ("0.29", "b200", LOGITS + LOGITS // 32 + 32 * MIB),
         ("0.33", "h100", 4 * LOGITS + LOGITS // 32 + 32 * MIB),
     ],
