@@ -5,7 +5,8 @@ Counted in fp32 copies of the logits beside the model's own (v1/sample/sampler.p
 * logits, probabilities and noise, three copies, since 0.17 (v1/sample/ops/topk_topp_sampler.py
   ``random_sample``), and a buffer of one row a processor that Triton's top-k and top-p kernel keeps
   (ops/topk_topp_triton.py ``_TRITON_BUFFER_CACHE``); fewer than 8 sequences are sorted
-* before, a sort of the whole vocabulary: nine copies while it runs (0.8 logs and a 0.16 log: 8.99 to 9.00)
+* before, and under the V0 engine, a sort of the whole vocabulary: nine copies while it runs (0.8 logs and
+  a 0.16 log: 8.99 to 9.00)
 * FlashInfer's kernel, logits, masked logits and probabilities, since 0.21 on NVIDIA cards, and from 0.9
   to 0.11 where it was installed (envs.py VLLM_USE_FLASHINFER_SAMPLER)
 * the V2 runner (v1/worker/gpu/model_runner.py ``_dummy_sampler_run``) makes one copy until 0.27, none
@@ -16,6 +17,7 @@ Counted in fp32 copies of the logits beside the model's own (v1/sample/sampler.p
 from functools import lru_cache
 
 from kvplan.engines.vllm.stages import has_states
+from kvplan.engines.vllm.versions import V1_ONLY_SINCE
 from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec
 from kvplan.quantity import Basis
@@ -94,7 +96,8 @@ def held_by_sampler(
         known: Basis = "assumed" if kernels == "amd" else "calibrated"
         return Held(full, full, full, rows, counts_are_kept=False, basis=known)
     most = SORTING_COPIES * 1000
-    if V1_SAMPLER_SINCE <= version < SORTS_SINCE and kernels != "amd":
+    is_v0 = kernels == "turing" and version < V1_ONLY_SINCE
+    if V1_SAMPLER_SINCE <= version < SORTS_SINCE and kernels != "amd" and not is_v0:
         few = COPIES * 1000
         return Held(few, few, most, none, counts_are_kept=False, basis="calibrated")
     return Held(most, most, most, none, counts_are_kept=False, basis="calibrated")
