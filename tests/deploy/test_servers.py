@@ -102,6 +102,8 @@ def test_lmdeploys_command_in_its_image():
 @pytest.mark.parametrize(
     ("image", "engine", "version"),
     [
+        ("nvcr.io/nvidia/tensorrt-llm/release:1.1.0rc3", "tensorrt-llm", "1.1.0"),
+        ("nvcr.io/nvidia/tritonserver:25.03-trtllm-python-py3", "tensorrt-llm", ""),
         ("ghcr.io/huggingface/text-generation-inference:3.3.4", "tgi", "3.3.4"),
         ("ghcr.io/huggingface/text-generation-inference:latest", "tgi", ""),
         ("x.dkr.ecr/huggingface-pytorch-tgi-inference:2.4.0-tgi2.3.1-gpu", "tgi", ""),
