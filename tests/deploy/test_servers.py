@@ -113,3 +113,21 @@ def test_lmdeploys_command_in_its_image():
 )
 def test_versions_of_images(image, engine, version):
     assert version_of_image(image, engine) == version
+
+
+TENSORRT_LLM_COMPOSE = """\
+services:
+  llm:
+    image: nvcr.io/nvidia/tensorrt-llm/release:1.2.0
+    command: trtllm-serve serve meta-llama/Llama-3.1-8B-Instruct
+"""
+
+
+def test_tensorrt_llm_shortens_a_length_that_is_left_open():
+    (row,) = rows_of(TENSORRT_LLM_COMPOSE, gpu="24GB")
+    assert 1024 < row.plan.context_tokens < 131072
+    assert row.plan.context_tokens <= row.plan.kv_cache_tokens
+    assert row.status != "does_not_fit"
+    longer = TENSORRT_LLM_COMPOSE.replace("Instruct", "Instruct --max_seq_len 131072")
+    (told,) = rows_of(longer, gpu="24GB")
+    assert (told.status, told.plan.context_tokens) == ("does_not_fit", 131072)
