@@ -5,7 +5,8 @@ from itertools import combinations
 
 import pytest
 
-from kvplan.differences import explain, size
+from kvplan.differences import explain
+from kvplan.differences.reason import size
 from kvplan.engines import engine_named
 from kvplan.hardware.parse import parse_gpus
 from kvplan.plan import plan

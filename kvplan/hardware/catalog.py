@@ -3,8 +3,7 @@
 Three figures are never mixed: what a card is sold as, what its driver reports, and what a process
 sees. Where no reading of the last exists, a discrete NVIDIA card is taken to show 0.4 to 0.9 GiB
 less than its driver reports (readings of 4090, 3090, A100, H100 and L20 lie there), assumed. Where
-no driver reading exists either, the vendor's rule of kvplan/hardware/gpus.yaml's neighbours is
-applied and the figure is assumed.
+no driver reading exists either, it is inferred from the cards of its kind that were read, assumed.
 """
 
 import json

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from kvplan.differences.reason import SMALLEST_BYTES, Names, Reason, largest, pair, size
 from kvplan.engines.base import ComponentName, Plan
 from kvplan.engines.releases import release_numbers
-from kvplan.reason import SMALLEST_BYTES, Names, Reason, largest, pair, size
 
 # What each engine's budget is, and the option that sets its share of it.
 BUDGET_BASES: dict[str, tuple[str, str]] = {

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from kvplan.differences.reason import SMALLEST_BYTES, Names, Reason, by_layout, largest, pair, size
 from kvplan.engines.base import Plan
-from kvplan.reason import SMALLEST_BYTES, Names, Reason, by_layout, largest, pair, size
 
 
 def weights(a: Plan, b: Plan, names: Names) -> Iterator[Reason]:

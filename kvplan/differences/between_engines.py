@@ -7,10 +7,10 @@ the budget. What does not differ is not mentioned.
 
 from collections.abc import Iterator
 
-from kvplan.budget_reasons import budget, reserved, unused
+from kvplan.differences.budget import budget, reserved, unused
+from kvplan.differences.reason import SMALLEST_BYTES, Names, Reason, by_layout, largest, pair, size
+from kvplan.differences.weights import weights
 from kvplan.engines.base import CacheGroup, Plan
-from kvplan.reason import SMALLEST_BYTES, Names, Reason, by_layout, largest, pair, size
-from kvplan.weight_reasons import weights
 
 DISPLAY: dict[str, str] = {
     "vllm": "vLLM",
