@@ -128,6 +128,7 @@ def find(
 
 def _answer(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
     from kvplan.cli.question import devices_of, rules_of, workload_of
+    from kvplan.errors import CannotTell
     from kvplan.find import candidates, fast_enough, ranked
     from kvplan.report.find_answer import FindAnswer
 
@@ -136,11 +137,17 @@ def _answer(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
     workload, rules = workload_of(asked), rules_of(asked)
     devices, _ = devices_of(asked)
     models, engine = _models(filters), _engine(asked, filters)
+    if not devices and workload.cpu_memory_bytes is None:
+        raise CannotTell(
+            "how much memory the machine has is not said",
+            why="--gpu none leaves everything to the CPU and its memory",
+            hint="add --cpu-memory 64GiB",
+        )
     fitting = list(
         candidates(models, workload, devices, formats=filters.weights or None, engine=engine, rules=rules)
     )
     wanted = filters.tokens_per_second
-    fast = [found for found in fitting if wanted is None or fast_enough(found, wanted)]
+    fast = [found for found in fitting if fast_enough(found, wanted)]
     best = ranked(fast, every_format=filters.every_format)
     answer = FindAnswer(
         asked=_asked_text(asked, filters),
@@ -275,7 +282,7 @@ def _row(asked: "Asked", found: "Candidate") -> "Found":
 def _asked_text(asked: "Asked", filters: _Filters) -> str:
     parts = [f"{asked.ctx} tokens"]
     if asked.gpus != (EVERY_CARD,):
-        parts.insert(0, f"on {' + '.join(asked.gpus)}")
+        parts.insert(0, "on the CPU" if asked.gpus == ("none",) else f"on {' + '.join(asked.gpus)}")
     if asked.batch:
         parts.append(f"× {asked.batch}")
     if asked.kv:
