@@ -3,7 +3,7 @@
 What fits comes before what is tight, and that before what spills; then the order of kvplan.choices.
 """
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 
 from kvplan.choices import Choice, choices, order_of
@@ -14,7 +14,7 @@ from kvplan.frozen import replace
 from kvplan.judge import DEFAULT_RULES, Rules, Status, Verdict, exit_code, judge
 from kvplan.model import ModelSpec, num_active_parameters
 from kvplan.offload import plan_or_offload
-from kvplan.plan import default_engine, plan, trial
+from kvplan.plan import as_it_is, default_engine, plan, trial
 from kvplan.quality import Loss
 from kvplan.speed import Rate, decode_rate
 from kvplan.weights import num_model_parameters, weight_bytes
@@ -62,6 +62,11 @@ class Candidate:
         return decode_rate(self.plan)
 
     @property
+    def engine(self) -> Engine:
+        """The engine that it runs under."""
+        return self._case.engine
+
+    @property
     def num_parameters(self) -> int:
         """The model's parameters, the stand-in for its quality."""
         return num_model_parameters(self.model)
@@ -76,7 +81,8 @@ class Search:
     """What fits of the choices, asked of one group of devices after another.
 
     What was found on a card decides smaller and larger ones of its kind without another plan.
-    ``engine`` None takes the one that the weights call for, ``has_gpu`` False one that runs on the CPU.
+    ``engine`` None takes the one that the weights call for, ``has_gpu`` False one that runs on the CPU;
+    ``measured`` gives it what was measured on this machine.
     A model whose limit is below the asked context is left out, as is one that the engine cannot plan.
     """
 
@@ -88,6 +94,7 @@ class Search:
         engine: Engine | None = None,
         rules: Rules = DEFAULT_RULES,
         has_gpu: bool = True,
+        measured: Callable[[Engine], Engine] = as_it_is,
     ) -> None:
         self._host_bytes = workload.cpu_memory_bytes
         asked: dict[str, Workload] = {}
@@ -98,7 +105,7 @@ class Search:
                 continue
             if name not in asked:
                 asked[name] = replace(workload, weights_format=name)
-            policy = engine or default_engine(choice.model, name, has_gpu=has_gpu)
+            policy = measured(engine or default_engine(choice.model, name, has_gpu=has_gpu))
             self._cases.append(_Case(choice, asked[name], policy, rules))
 
     def fitting(self, devices: Sequence[Device]) -> Iterator[Candidate]:
@@ -236,13 +243,14 @@ def candidates(
     formats: Sequence[str] | None = None,
     engine: Engine | None = None,
     rules: Rules = DEFAULT_RULES,
+    measured: Callable[[Engine], Engine] = as_it_is,
 ) -> Iterator[Candidate]:
     """Yield every model and format that fits, in the order of the models, then what fits by spilling.
 
     Without ``devices`` the CPU does it all, in the workload's ``cpu_memory_bytes``.
     """
     tried = choices(models, formats=formats, engine=engine)
-    search = Search(tried, workload, engine=engine, rules=rules, has_gpu=bool(devices))
+    search = Search(tried, workload, engine=engine, rules=rules, has_gpu=bool(devices), measured=measured)
     fitting: set[str] = set()
     for candidate in search.fitting(devices):
         fitting.add(candidate.model.name)

@@ -127,7 +127,7 @@ def find(
 
 
 def _answer(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
-    from kvplan.cli.question import devices_of, rules_of, workload_of
+    from kvplan.cli.question import calibrations, devices_of, rules_of, workload_of
     from kvplan.errors import CannotTell
     from kvplan.find import candidates, fast_enough, ranked
     from kvplan.report.find_answer import FindAnswer
@@ -144,7 +144,15 @@ def _answer(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
             hint="add --cpu-memory 64GiB",
         )
     fitting = list(
-        candidates(models, workload, devices, formats=filters.weights or None, engine=engine, rules=rules)
+        candidates(
+            models,
+            workload,
+            devices,
+            formats=filters.weights or None,
+            engine=engine,
+            rules=rules,
+            measured=calibrations(),
+        )
     )
     wanted = filters.tokens_per_second
     fast = [found for found in fitting if fast_enough(found, wanted)]
@@ -169,7 +177,7 @@ def _every_card(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
 
     from kvplan.choices import best_first, choices
     from kvplan.cli.progress import watched
-    from kvplan.cli.question import devices_of, rules_of, workload_of
+    from kvplan.cli.question import calibrations, devices_of, rules_of, workload_of
     from kvplan.errors import OptionClash
     from kvplan.find import Search
     from kvplan.hardware.catalog import catalogue
@@ -188,7 +196,7 @@ def _every_card(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
     tried = best_first(
         choices(models, formats=filters.weights or None, engine=engine, published_only=published_only)
     )
-    search = Search(tried, workload, engine=engine, rules=rules)
+    search = Search(tried, workload, engine=engine, rules=rules, measured=calibrations())
     cards = catalogue()
     found: list[tuple[Asked, Candidate]] = []
     for card in watched(cards, len(cards), "planning"):
@@ -262,7 +270,6 @@ def _row(asked: "Asked", found: "Candidate") -> "Found":
     from dataclasses import replace
 
     from kvplan.cli.question import devices_of, rules_of
-    from kvplan.engines import engine_named
     from kvplan.report.find_answer import Found
     from kvplan.solve import max_context
 
@@ -272,7 +279,7 @@ def _row(asked: "Asked", found: "Candidate") -> "Found":
         plan.model,
         plan.workload,
         devices,
-        engine_named(f"{plan.engine_name}@{plan.engine_version}"),
+        found.engine,
         rules_of(asked),
     )
     command = replace(asked, model=plan.model.name, weights=plan.weights_format).command("fit")
