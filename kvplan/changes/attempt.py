@@ -121,11 +121,11 @@ def attempt(situation: Situation, options: Sequence[Option], rules: Rules | None
         # Flags and formats of one engine mean nothing to another.
         return None
     try:
-        if judged_by.allow_offload:
-            result = plan_or_offload(situation.model, workload, devices, engine, judged_by)
-        elif weights_alone_exceed(situation.model, workload, devices) or is_short(
-            situation.model, workload, devices, engine
-        ):
+        if rules is not None and rules.allow_offload:
+            result = plan_or_offload(situation.model, workload, devices, engine, rules)
+        elif (
+            not judged_by.allow_offload and weights_alone_exceed(situation.model, workload, devices)
+        ) or is_short(situation.model, workload, devices, engine):
             return None
         else:
             result = plan(situation.model, workload, devices, engine)

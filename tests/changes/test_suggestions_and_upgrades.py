@@ -191,7 +191,7 @@ def test_leaving_out_what_cannot_be_printed_changes_no_suggestion(answer, words)
 
 
 def test_a_checkpoint_in_four_bits_is_not_packed_anew(answer):
-    words = ("fit", "gpt-oss-120b", "--gpu", "h100", "--ctx", "128k", "--engine", "vllm")
+    words = ("fit", "gpt-oss-120b", "--gpu", "a100-80gb", "--ctx", "128k", "--engine", "vllm")
     code, data = answer(*words)
     assert code == 1
     assert data["suggestions"]
@@ -199,7 +199,7 @@ def test_a_checkpoint_in_four_bits_is_not_packed_anew(answer):
 
 
 def test_less_room_for_samples_is_proposed(answer):
-    code, data = answer("fit", "gpt-oss-120b", "--gpu", "h100", "--ctx", "60k", "--engine", "vllm")
+    code, data = answer("fit", "gpt-oss-120b", "--gpu", "h100", "--ctx", "128k", "--engine", "vllm@0.24")
     assert code == 1
     (fewer,) = [each for each in data["suggestions"] if "max_num_seqs" in each["changes"]]
     assert (fewer["verdict"], fewer["changes"]) == ("fits", {"max_num_seqs": "128"})

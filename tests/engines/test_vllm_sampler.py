@@ -82,6 +82,14 @@ def test_the_v2_runner_is_the_default_for_more_models_from_version_to_version(na
     assert found == versions
 
 
+def test_encoders_pool_instead_of_sampling():
+    # BGE-M3: hidden size 1,024, MLP of 4,096, 16 bits; its vocabulary of 250,002 is not sampled from.
+    forward = 1024 * 2 * (3 * 4096 + 4 * 1024)
+    found = activations("bge-m3", "l4", "0.33")
+    assert found.low <= forward <= found.high
+    assert found.high < 256 * MIB
+
+
 def test_quantized_models_ran_v1_for_longer():
     model = catalog.find("qwen3-8b")
     assert [runs_v2(model, "fp8", version) for version in ((0, 23), (0, 24))] == [False, True]

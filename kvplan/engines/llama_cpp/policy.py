@@ -8,6 +8,7 @@ not fit can be left in system memory with ``--n-cpu-moe`` or ``-ngl``, which is 
 
 from collections.abc import Sequence
 from copy import copy
+from functools import partial
 from typing import Self
 
 from kvplan.device import Device
@@ -21,6 +22,7 @@ from kvplan.engines.base import (
     Plan,
     context_or_limit,
 )
+from kvplan.engines.llama_cpp.cache import CELL_PADDING
 from kvplan.engines.llama_cpp.commands import server_command, startup_lines
 from kvplan.engines.llama_cpp.compute import compute_buffers
 from kvplan.engines.llama_cpp.device_plan import cache_on, device_plan
@@ -70,6 +72,7 @@ class LlamaCppEngine(Engine):
     kv_formats = (*CACHE_TYPES, *GENERIC)
     weight_families = ("plain", "gguf")
     about = "GGUF files on one card or several, with layers or experts in system memory"
+    block_size = CELL_PADDING
 
     # Whether the lower bound over several cards is worked out: it takes a graph of its own.
     _is_narrow = True
@@ -92,9 +95,9 @@ class LlamaCppEngine(Engine):
             return replace(result, on_devices=self._priced(model, workload, devices, whole, ()))
         return result
 
-    def spilled(self, plan: Plan, devices: Sequence[Device]) -> Plan | None:
+    def spilled(self, plan: Plan, devices: Sequence[Device], *, least: bool = True) -> Plan | None:
         """Return the plan with the fewest experts, then layers, in system memory that fits."""
-        from kvplan.engines.llama_cpp.offload import least_spilled
+        from kvplan.engines.llama_cpp.offload import least_spilled, most_spilled
 
         model, workload = plan.model, plan.workload
         type_k, type_v, _ = cache_types(workload)
@@ -107,28 +110,29 @@ class LlamaCppEngine(Engine):
         def most_room(tried: Settings) -> int:
             return self._spare_bytes(model, workload, devices, tried, plan.weights_format)
 
+        def room(tried: Settings, *, strict: bool) -> int:
+            held = searching._held(model, workload, on_gpu, tried)
+            return min(
+                check.limit_bytes - (check.required.high if strict else check.required.expected)
+                for device in held.devices
+                for check in device.checks
+            )
+
+        found: Settings | None = None
+        if not least:
+            found = most_spilled(settings, has_experts=has_experts, room=partial(room, strict=True))
         for strict in (True, False):
-
-            def room(tried: Settings, *, strict: bool = strict) -> int:
-                held = searching._held(model, workload, on_gpu, tried)
-                return min(
-                    check.limit_bytes - (check.required.high if strict else check.required.expected)
-                    for device in held.devices
-                    for check in device.checks
-                )
-
-            found = least_spilled(
+            found = found or least_spilled(
                 settings,
                 num_layers(model.structure),
                 has_experts=has_experts,
-                room=room,
+                room=partial(room, strict=strict),
                 most_room=most_room,
             )
-            if found is not None:
-                kept = tuple(notice for notice in plan.warnings if notice.code != "windows-spills")
-                result = self._priced(model, workload, devices, found, kept)
-                return replace(result, on_devices=plan)
-        return None
+        if found is None:
+            return None
+        kept = tuple(notice for notice in plan.warnings if notice.code != "windows-spills")
+        return replace(self._priced(model, workload, devices, found, kept), on_devices=plan)
 
     def most_spare_bytes(
         self, model: ModelSpec, workload: Workload, devices: Sequence[Device], *, spilling: bool = False
@@ -137,7 +141,7 @@ class LlamaCppEngine(Engine):
         on_gpu = _gpus(devices)
         if not on_gpu or (spilling and workload.cpu_memory_bytes is None):
             return None
-        workload, settings, _ = self._settled(model, workload, devices)
+        workload, settings, _ = self._settled(model, _at_least(model, workload), devices)
         if spilling:
             # In one place nothing is stored twice or padded for a card.
             settings = replace(settings, n_gpu_layers=0, n_cpu_moe=0, overrides=())
@@ -212,32 +216,34 @@ class LlamaCppEngine(Engine):
         # In one pool of cells the sequences share what a single one could have.
         sharing = workload.num_sequences if settings.kv_unified else 1
 
-        def priced(tokens: int) -> Plan:
+        on_gpu, searching = _gpus(devices), self.searching()
+
+        def held(tokens: int) -> tuple[DevicePlan, ...]:
             tried = replace(workload, context_tokens=max(1, tokens // sharing))
             tried_settings = settings_of(tried, tried.context_tokens, type_k, type_v)
-            return self._priced(model, tried, devices, tried_settings, ())
+            return searching._held(model, tried, on_gpu, tried_settings).devices
 
         def used_bytes(tokens: int) -> tuple[int, ...]:
             return tuple(
                 sum(part.bytes.expected for part in each.components if part.name != "runtime")
-                for each in priced(tokens).devices
+                for each in held(tokens)
             )
 
-        first = priced(limit)
-        runtimes = [
-            sum(part.bytes.expected for part in each.components if part.name == "runtime")
-            for each in first.devices
-        ]
         free = tuple(
-            max(0, each.budget_bytes - runtime) for each, runtime in zip(first.devices, runtimes, strict=True)
+            max(
+                0,
+                each.budget_bytes
+                - sum(part.bytes.expected for part in each.components if part.name == "runtime"),
+            )
+            for each in held(limit)
         )
-        has_experts = any(mix_bytes(model, first.weights_format).expert_bytes)
+        format_name = _format_of(model, workload)
         room = Room(
             free,
             target_bytes(workload, len(free)),
             1 if settings.kv_unified else settings.n_parallel,
-            first.weights.expected // max(1, num_layers(model.structure)),
-            has_experts,
+            weight_bytes(model, format_name).expected // max(1, num_layers(model.structure)),
+            any(mix_bytes(model, format_name).expert_bytes),
         )
         tokens, is_shorter = fitted_context(limit, min_context(workload), room, used_bytes)
         if not is_shorter:
@@ -372,6 +378,16 @@ def _gpus(devices: Sequence[Device]) -> tuple[Device, ...]:
 def _format_of(model: ModelSpec, workload: Workload) -> str:
     asked = format_name_of(model, workload.weights_format)
     return gguf_format(asked, explicit=workload.weights_format is not None)
+
+
+def _at_least(model: ModelSpec, workload: Workload) -> Workload:
+    """Return the workload with the shortest context that ``--fit`` could take, where it takes one."""
+    limit = model.context_limit_tokens
+    if not limit or not shrinks(workload):
+        return workload
+    # Sequences may share it.
+    shortest = min(limit, min_context(workload)) // workload.num_sequences
+    return replace(workload, context_tokens=max(1, shortest))
 
 
 def _is_older(version: str) -> bool:

@@ -28,6 +28,8 @@ FORWARD_WIDTHS, FORWARD_HIDDENS = 3, 4
 # Formats whose expert kernels bring no workspace of their own (trtllm and Triton MXFP4 and NVFP4).
 WITHOUT_WORKSPACE = ("mxfp4", "nvfp4")
 SAMPLED_ROWS = 2
+# Encoders pool instead (``_dummy_pooler_run``): hidden states in fp32, normalized, up to twice.
+POOLED_HIDDENS = 4
 MULTIMODAL_HIDDENS = 2
 # Formats that quantize activations to 8 bits keep that copy beside the 16-bit one.
 EIGHT_BIT_FAMILIES = ("fp8", "int8")
@@ -95,10 +97,12 @@ def activations(
 ) -> Quantity:
     """Return the peak, between the residuals of the logs.
 
-    ``held`` is what the sampler holds and ``kernels`` the class of card; ``samples`` is false on
-    pipeline stages before the last, whose peak is the forward pass alone; ``sees`` where images or
-    sound are encoded.
+    Encoders pool instead of sampling. ``held`` is what the sampler holds and ``kernels`` the class of
+    card; ``samples`` is false on pipeline stages before the last, whose peak is the forward pass alone;
+    ``sees`` where images or sound are encoded.
     """
+    pools = model.structure.kind == "encoder"
+    samples = samples and not pools
     kept = terms.experts + terms.prefill * context_tokens
     if held.counts_are_kept and samples:
         kept += terms.logits + terms.logits // COUNTS_PER_MASK
@@ -111,6 +115,10 @@ def activations(
     low = least - max(fit.LOW_BYTES, least * fit.LOW_PER_MILLE // 1000)
     high = worst + max(fit.HIGH_BYTES, worst * fit.HIGH_PER_MILLE // 1000)
     basis = held.basis
+    if pools:
+        expected += POOLED_HIDDENS * terms.hidden // 2
+        high += POOLED_HIDDENS * terms.hidden
+        basis = "assumed"
     if sees and has_towers(model):
         expected += MULTIMODAL_HIDDENS * terms.hidden
         high += MULTIMODAL_HIDDENS * terms.hidden + _tower_high_bytes(model)

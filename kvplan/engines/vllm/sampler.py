@@ -84,12 +84,14 @@ def held_by_sampler(
         if is_v2 and version < V2_FULL_SINCE:
             return Held(0, 0, 0, none, counts_are_kept=True, basis="assumed")
         full = COPIES * 1000
-        basis: Basis = "assumed" if is_v2 else "calibrated"
+        # No log is of the V2 runner on a card of its own memory, and none of an AMD card.
+        basis: Basis = "assumed" if is_v2 or kernels == "amd" else "calibrated"
         return Held(full, full, full, beside, counts_are_kept=is_v2, basis=basis)
     if version >= TRITON_SINCE and max_num_seqs >= FEW_SEQUENCES:
         full = COPIES * 1000
         rows = _rows(kernels, max_num_seqs)
-        return Held(full, full, full, rows, counts_are_kept=False, basis="calibrated")
+        known: Basis = "assumed" if kernels == "amd" else "calibrated"
+        return Held(full, full, full, rows, counts_are_kept=False, basis=known)
     most = SORTING_COPIES * 1000
     if V1_SAMPLER_SINCE <= version < SORTS_SINCE:
         few = COPIES * 1000
