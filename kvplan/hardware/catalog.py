@@ -48,6 +48,12 @@ def device_named(name: str) -> Device:
     apple = _apple(key)
     if apple is not None:
         return apple
+    if re.fullmatch(r"(?:apple)?m\d(?:pro|max|ultra)?", key):
+        raise UnknownGpu(
+            f"'{name}' does not say how much memory it has",
+            why="an Apple chip is sold with several, and the GPU shares it",
+            hint=f"write it like --gpu {name.strip().replace(' ', '-')}-64gb",
+        )
     raise UnknownGpu(
         f"'{name}' is not a GPU that kvplan knows",
         why=did_you_mean(name, [*(entry["id"] for entry in entries()), *_aliases()])

@@ -28,7 +28,7 @@ from kvplan.engines.llama_cpp.compute import compute_buffers
 from kvplan.engines.llama_cpp.converted import as_converted
 from kvplan.engines.llama_cpp.device_plan import cache_on, device_plan
 from kvplan.engines.llama_cpp.extras import extra_components
-from kvplan.engines.llama_cpp.fit import Room, fitted_context, min_context, shrinks, target_bytes
+from kvplan.engines.llama_cpp.fit import shortest, shrinks, shrunk
 from kvplan.engines.llama_cpp.notices import BY_PARTS, notices_of
 from kvplan.engines.llama_cpp.placement import Placed, layout_of, place, shares_of
 from kvplan.engines.llama_cpp.refusals import refusals
@@ -48,7 +48,6 @@ from kvplan.frozen import dataclass, replace
 from kvplan.gguf.mix import mix_bytes
 from kvplan.model import ModelSpec, num_layers
 from kvplan.quantity import exact
-from kvplan.units import format_gib, format_tokens
 from kvplan.weights import format_name_of, weight_bytes
 from kvplan.workload import Workload
 
@@ -146,7 +145,7 @@ class LlamaCppEngine(Engine):
         if not on_gpu or (spilling and workload.cpu_memory_bytes is None):
             return None
         model = as_converted(model)
-        workload, settings, _ = self._settled(model, _at_least(model, workload), devices)
+        workload, settings, _ = self._settled(model, shortest(model, workload), devices)
         if spilling:
             # In one place nothing is stored twice or padded for a card.
             settings = replace(settings, n_gpu_layers=0, n_cpu_moe=0, overrides=())
@@ -207,58 +206,20 @@ class LlamaCppEngine(Engine):
             workload = replace(workload, context_tokens=each, context_source="flag")
             workload = without_options(workload, "ctx_size")
         if shrinks(workload) and model.context_limit_tokens and any(each.kind == "gpu" for each in devices):
-            workload, shrunk = self._shrunk(model, workload, devices)
-            notices += shrunk
+            workload, said = self._shrunk(model, workload, devices)
+            notices += said
         return workload, notices
 
     def _shrunk(
         self, model: ModelSpec, workload: Workload, devices: Sequence[Device]
     ) -> tuple[Workload, tuple[Notice, ...]]:
         """Return the workload with the context that ``--fit`` takes."""
-        type_k, type_v, _ = cache_types(workload)
-        limit = model.context_limit_tokens
-        settings = settings_of(workload, limit, type_k, type_v)
-        # In one pool of cells the sequences share what a single one could have.
-        sharing = workload.num_sequences if settings.kv_unified else 1
-
         on_gpu, searching = _gpus(devices), self.searching()
 
-        def held(tokens: int) -> tuple[DevicePlan, ...]:
-            tried = replace(workload, context_tokens=max(1, tokens // sharing))
-            tried_settings = settings_of(tried, tried.context_tokens, type_k, type_v)
-            return searching._held(model, tried, on_gpu, tried_settings).devices
+        def held(tried: Workload, settings: Settings) -> tuple[DevicePlan, ...]:
+            return searching._held(model, tried, on_gpu, settings).devices
 
-        def used_bytes(tokens: int) -> tuple[int, ...]:
-            return tuple(
-                sum(part.bytes.expected for part in each.components if part.name != "runtime")
-                for each in held(tokens)
-            )
-
-        free = tuple(
-            max(
-                0,
-                each.budget_bytes
-                - sum(part.bytes.expected for part in each.components if part.name == "runtime"),
-            )
-            for each in held(limit)
-        )
-        format_name = _format_of(model, workload)
-        room = Room(
-            free,
-            target_bytes(workload, len(free)),
-            1 if settings.kv_unified else settings.n_parallel,
-            weight_bytes(model, format_name).expected // max(1, num_layers(model.structure)),
-            any(mix_bytes(model, format_name).expert_bytes),
-        )
-        tokens, is_shorter = fitted_context(limit, min_context(workload), room, used_bytes)
-        if not is_shorter:
-            return workload, ()
-        text = (
-            f"no context named: --fit takes {format_tokens(tokens)} of the model's {format_tokens(limit)}, "
-            f"so that {format_gib(room.target_bytes[0])} stay free (-fit off: all of it)"
-        )
-        workload = replace(workload, context_tokens=max(1, tokens // sharing), context_source="engine")
-        return workload, (Notice("context-shrunk", text),)
+        return shrunk(model, workload, _format_of(model, workload), held)
 
     def _priced(
         self,
@@ -387,16 +348,6 @@ def _gpus(devices: Sequence[Device]) -> tuple[Device, ...]:
 def _format_of(model: ModelSpec, workload: Workload) -> str:
     asked = format_name_of(model, workload.weights_format)
     return gguf_format(asked, explicit=workload.weights_format is not None)
-
-
-def _at_least(model: ModelSpec, workload: Workload) -> Workload:
-    """Return the workload with the shortest context that ``--fit`` could take, where it takes one."""
-    limit = model.context_limit_tokens
-    if not limit or not shrinks(workload):
-        return workload
-    # Sequences may share it.
-    shortest = min(limit, min_context(workload)) // workload.num_sequences
-    return replace(workload, context_tokens=max(1, shortest))
 
 
 def _is_older(version: str) -> bool:
