@@ -32,7 +32,9 @@ def result_fields(result):
 
 @cache
 def _bundled(name):
-    return find(name) or find(name.partition("/")[2])
+    # A release in fp8 has the caches of the model it was made of.
+    short = name.partition("/")[2]
+    return find(name) or find(short) or find(short.removesuffix("-FP8"))
 
 
 def spec_of(row):
