@@ -54,6 +54,13 @@ MULTIMODAL_CLASSES = frozenset((
     "WhisperForConditionalGeneration",
     "MiniMaxM3SparseForConditionalGeneration", "DotsVLMForCausalLM", "DotsOCRForCausalLM",
     "PaddleOCRVLForConditionalGeneration", "MiDashengLMModel", "StepVLForConditionalGeneration",
+    "Glm4vForConditionalGeneration", "Glm4vMoeForConditionalGeneration", "GlmOcrForConditionalGeneration",
+    "Ernie4_5_VLMoeForConditionalGeneration", "LlavaForConditionalGeneration",
+    "KimiVLForConditionalGeneration", "Mistral3ForConditionalGeneration",
+    "PixtralForConditionalGeneration", "MllamaForConditionalGeneration",
+    "Qwen2AudioForConditionalGeneration", "VoxtralForConditionalGeneration", "DeepseekOCRForCausalLM",
+    "NemotronH_Nano_VL_V2", "POINTSV15ChatModel", "Sarashina2VisionForCausalLM",
+    "NVILAForConditionalGeneration", "JetVLMForConditionalGeneration",
 ))  # fmt: skip
 # is_multimodal_chunked_prefill_supported: these take a prompt whole.
 WHOLE_PROMPT_CLASSES = frozenset((
