@@ -12,7 +12,6 @@ from kvplan.engines.sglang.pools import (
     Pools,
     Refused,
     no_room_message,
-    no_tokens_message,
     req_to_token_bytes,
     rest_gib,
     running_requests,
@@ -117,8 +116,6 @@ def size_compressed(
     full = int(max(budget - fixed, 0) / full_token_bytes(layout, settings)) // page * page
     if settings.max_total_tokens is not None:
         full = min(full, settings.max_total_tokens // page * page)
-    if full <= 0:
-        return Refused(no_tokens_message(settings))
     window = window_tokens(settings, full)
     if layout.sliding_window + page >= window:
         return Refused(

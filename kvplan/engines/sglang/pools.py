@@ -153,6 +153,8 @@ def state_slots(settings: Settings, per_request_bytes: int, rest: float) -> Stat
         slots = int((share - spare) // (per_slot if spec else per_request_bytes))
         kept = min(running, slots // settings.slots_per_request)
     if slots <= 0:
+        # The states of drafts are taken off first, for what is then a negative number of requests.
+        rest -= per_request_bytes * (kept + 1) * spec / GIB
         return Refused(
             "Not enough GPU memory for hybrid (mamba/linear-attention) state cache. "
             f"Computed max_mamba_cache_size={slots} (total_rest_memory={rest:.2f} GB, "
