@@ -27,7 +27,7 @@ class Compared:
 
     @property
     def error(self):
-        return (self.planned.expected - self.printed) / self.printed
+        return (self.planned.expected - self.printed) / max(1, self.printed)
 
 
 def tables():
@@ -86,7 +86,11 @@ _COMPARED = {}
 
 
 def _compared(table):
-    model = model_of(table)
+    yield from compared_with(model_of(table), table)
+
+
+def compared_with(model, table):
+    """Return every buffer of every run of a table, planned for the model given."""
     window = window_of(cache_kinds(model), table["arch"])
     for values in table["rows"]:
         row = dict(zip(table["columns"], values, strict=True))
@@ -104,4 +108,4 @@ def _compared(table):
             *((f"card {card}", planned.cards[card], bytes_) for card, bytes_ in enumerate(row["cards"])),
             ("host", planned.host, row["host"]),
         ):
-            yield Compared(table["model"], table["arch"], place, amount, printed, row)
+            yield Compared(table.get("model", table["arch"]), table["arch"], place, amount, printed, row)

@@ -108,6 +108,7 @@ ARCH_OF_TYPE: dict[str, str] = {
     "qwen3_vl_moe": "qwen3vlmoe",
     "qwen3_vl_moe_text": "qwen3vlmoe",
     "qwen3_vl_text": "qwen3vl",
+    "step3p5": "step35",
     "yi": "llama",
 }
 # Routers with a learned score correction, a buffer in transformers but a tensor in the file.
@@ -117,6 +118,7 @@ SCORE_CORRECTED = frozenset(
 NOT_IN_FILE_ROLES = frozenset(("vision", "audio", "projector", "mtp"))
 
 _SUFFIXES: tuple[tuple[str, Category], ...] = (
+    ("self_attn.gate_proj.weight", "other"),
     (".q_proj.weight", "attn_q"),
     (".k_proj.weight", "attn_k"),
     (".v_proj.weight", "attn_v"),
@@ -136,9 +138,17 @@ _SUFFIXES: tuple[tuple[str, Category], ...] = (
     (".fc1.weight", "ffn_up"),
     (".fc2.weight", "ffn_down"),
     (".c_fc.weight", "ffn_up"),
+    ("mlp.w1.weight", "ffn_up"),
+    ("mlp.w2.weight", "ffn_gate"),
     (".dense_h_to_4h.weight", "ffn_up"),
     (".dense_4h_to_h.weight", "ffn_down"),
 )
+_QKV: tuple[Category, ...] = ("attn_q", "attn_k", "attn_v")
+_BY_PLACE: dict[tuple[str, str], Category] = {
+    ("attention", "in"): "attn_output",
+    ("mlp", "in"): "ffn_down",
+    ("mlp", "out"): "ffn_up",
+}
 # Matrices the quantizer leaves alone although they are weights of two dimensions.
 _NEVER = ("conv1d", "short_conv.conv", "altup", "laurel", "per_layer_model_projection", "rel_pos", "A_log")
 _HALF = ("altup_", "altup.modality_router", "laurel", "per_layer_model_projection")
@@ -236,7 +246,12 @@ def gguf_tensors(model: ModelSpec) -> Iterator[tuple[int, tuple[GgufTensor, ...]
 
 def _in_layer(tensor: Tensor, layer: Layer) -> Iterator[GgufTensor]:
     if tensor.name.endswith("kv_b_proj.weight"):
-        cache = next(cache for cache in layer.caches if isinstance(cache, LatentAttention))
+        cache = next((cache for cache in layer.caches if isinstance(cache, LatentAttention)), None)
+        if cache is None:
+            # Where whole heads are cached the matrix stays whole, and ranks as values do.
+            columns = tensor.shape[-1]
+            yield GgufTensor(tensor, "attn_v", columns, tensor.shape[0], 1, is_quantizable=True)
+            return
         heads, rank = cache.num_attention_heads, cache.kv_lora_rank
         # k_b is stored transposed, so that its rows are a head's unrotated part.
         yield GgufTensor(tensor, "other", cache.qk_nope_head_dim, rank, heads, is_quantizable=True)
@@ -249,6 +264,12 @@ def _in_layer(tensor: Tensor, layer: Layer) -> Iterator[GgufTensor]:
         columns = tensor.shape[-1]
         yield GgufTensor(tensor, "attn_qkv", columns, tensor.shape[0] - values, 1, is_quantizable=True)
         yield GgufTensor(tensor, "other", columns, values, 1, is_quantizable=True)
+        return
+    if tensor.name.endswith("W_pack.weight"):
+        # Baichuan's joint projection: three tensors of as many rows in the file.
+        third, columns = tensor.shape[0] // 3, tensor.shape[-1]
+        for category in _QKV:
+            yield GgufTensor(tensor, category, columns, third, 1, is_quantizable=True)
         return
     if tensor.name == "shared_mlp.input_linear.weight":
         # Granite's shared MLP: gate and up are tensors of their own in the file.
@@ -301,7 +322,12 @@ def _category(tensor: Tensor) -> Category:
     for suffix, category in _SUFFIXES:
         if tensor.name.endswith(suffix):
             return category
-    return "other"
+    # Other checkpoints' own names (c_proj, Wo …): what leads back to the hidden size, and what leaves it.
+    return _BY_PLACE.get((tensor.role, tensor.split), "other") if _is_matrix(tensor) else "other"
+
+
+def _is_matrix(tensor: Tensor) -> bool:
+    return tensor.name.endswith(".weight") and len(tensor.shape) > 1
 
 
 def _is_quantizable(tensor: Tensor) -> bool:

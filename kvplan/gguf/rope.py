@@ -1,14 +1,17 @@
 """Tables of rotary factors in a GGUF file: what scaled rotations need beside a model's own tensors.
 
 llama.cpp 0c1e57098 convert_hf_to_gguf.py and conversion/: ``rope_freqs`` for llama3's scaling,
-``rope_factors_long`` and ``rope_factors_short`` for longrope's (Phi-3, MiniCPM). All are fp32; each device
-with a layer gets a copy (src/models/*.cpp, TENSOR_DUPLICATED).
+and Gemma 4's proportional scaling, ``rope_factors_long`` and ``rope_factors_short`` for longrope's (Phi-3,
+MiniCPM). All are fp32; each device with a layer gets a copy (src/models/*.cpp, TENSOR_DUPLICATED).
 """
+
+from types import UnionType
 
 from kvplan.layers import FullAttention, SlidingWindow
 from kvplan.model import ModelSpec
 
 FREQUENCIES = "rope_freqs.weight"
+PROPORTIONAL = frozenset(("gemma4", "gemma4_text"))
 LONG, SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
 
 
@@ -17,6 +20,8 @@ def rope_tables(model: ModelSpec) -> tuple[tuple[str, int], ...]:
     if model.gguf_metadata and model.stored:
         names = (FREQUENCIES, LONG, SHORT)
         return tuple((each.name, each.shape[0]) for each in model.stored if each.name in names)
+    if model.model_type in PROPORTIONAL and (head_dim := _head_dim(model, FullAttention)):
+        return ((FREQUENCIES, head_dim // 2),)
     for key in ("rope_scaling", "rope_parameters"):
         section = (model.config or {}).get(key)
         if not isinstance(section, dict):
@@ -30,9 +35,11 @@ def rope_tables(model: ModelSpec) -> tuple[tuple[str, int], ...]:
     return ()
 
 
-def _head_dim(model: ModelSpec) -> int:
+def _head_dim(
+    model: ModelSpec, kind: type[FullAttention | SlidingWindow] | UnionType = FullAttention | SlidingWindow
+) -> int:
     for group in model.layers:
         for cache in group.layer.caches:
-            if isinstance(cache, FullAttention | SlidingWindow):
-                return cache.head_dim
+            if isinstance(cache, kind):
+                return int(cache.head_dim)
     return 0

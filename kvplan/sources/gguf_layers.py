@@ -20,6 +20,7 @@ from kvplan.layers import (
     Layer,
     Mamba1State,
     Mamba2State,
+    RwkvState,
     SharedCache,
     ShortConvState,
     SlidingWindow,
@@ -27,9 +28,19 @@ from kvplan.layers import (
 )
 from kvplan.model import StoredTensor, Structure
 from kvplan.sources.gguf import Header
-from kvplan.sources.gguf_archs import GEMMA3N_LAYERS_WITH_CACHE, INDEXED, KNOWN, NO_CACHE, WINDOWS
+from kvplan.sources.gguf_archs import (
+    GEMMA3N_LAYERS_WITH_CACHE,
+    GLM_SPACED_CONTEXT,
+    INDEXED,
+    KNOWN,
+    NO_CACHE,
+    WINDOWS,
+)
 from kvplan.sources.gguf_keys import Keys
 from kvplan.sources.gguf_tensors import block_index, is_loaded, tensor_of
+
+# Rows of the token before that RWKV keeps where the header does not say (llama-hparams.h).
+DEFAULT_TOKEN_SHIFTS = 2
 
 
 def structure_of_header(header: Header, arch: str, origin: str, *, assume: bool = False) -> Structure:
@@ -45,6 +56,12 @@ def structure_of_header(header: Header, arch: str, origin: str, *, assume: bool 
             hint="go on with --assume full-attention: an upper bound, with every number marked assumed",
         )
     keys = Keys(header, arch, origin)
+    if keys.count("num_loops", 1) > 1:
+        raise UnsupportedArchitecture(
+            f"{origin}: its layers run {keys.count('num_loops')} times over",
+            why="each turn has a cache of its own, and how llama.cpp places them is not known here",
+            hint="plan another model, or report this one",
+        )
     num_blocks = keys.count("block_count")
     num_layers = num_blocks - keys.count("nextn_predict_layers", 0)
     if not 1 <= num_layers <= 10_000:
@@ -61,7 +78,8 @@ def structure_of_header(header: Header, arch: str, origin: str, *, assume: bool 
         )
     used = keys.count("expert_used_count", 0)
     caches = _caches(keys, num_layers, by_block)
-    kv_heads = keys.per_layer("attention.head_count_kv", num_layers, keys.count("attention.head_count", 0))
+    heads = max(keys.per_layer("attention.head_count", num_layers, 0))
+    kv_heads = keys.per_layer("attention.head_count_kv", num_layers, heads)
     layers = [
         Layer(caches[index], tuple(tensor_of(stored, kv_heads[index], used) for stored in by_block[index]))
         for index in range(num_layers)
@@ -73,7 +91,7 @@ def structure_of_header(header: Header, arch: str, origin: str, *, assume: bool 
         tensors=outside,
         hidden_size=keys.count("embedding_length"),
         vocab_size=_vocabulary(header, keys),
-        num_attention_heads=max(keys.per_layer("attention.head_count", num_layers, 0)),
+        num_attention_heads=heads,
         context_limit_tokens=keys.count("context_length", 0),
         tie_word_embeddings=not any(tensor.role == "lm_head" for tensor in outside),
         mtp_tensors=tuple(tensor_of(stored, 0, used) for stored in extra),
@@ -169,7 +187,7 @@ class _Attention:
             return ()
         keys = self._keys
         if keys.raw("attention.key_length_mla") is not None:
-            return (self._latent(heads),)
+            return (self._latent(heads, index),)
         head_dim, v_head_dim = self._sizes[bool(window)]
         if not head_dim or not v_head_dim:
             raise keys.invalid("attention.key_length", "is 0")
@@ -182,7 +200,7 @@ class _Attention:
         full = FullAttention(heads, kv_heads, head_dim, v_head_dim)
         return (SharedCache(full) if index >= self._owners else full,)
 
-    def _latent(self, heads: int) -> LatentAttention:
+    def _latent(self, heads: int, index: int) -> LatentAttention:
         keys = self._keys
         rope = keys.count("rope.dimension_count")
         return LatentAttention(
@@ -191,14 +209,30 @@ class _Attention:
             qk_rope_head_dim=rope,
             qk_nope_head_dim=max(0, keys.count("attention.key_length_mla") - rope),
             v_head_dim=keys.count("attention.value_length_mla"),
-            index_head_dim=keys.count("attention.indexer.key_length") if keys.arch in INDEXED else 0,
+            index_head_dim=keys.count("attention.indexer.key_length") if self._indexes(index) else 0,
         )
+
+    def _indexes(self, index: int) -> bool:
+        """Tell whether a layer has an indexer; others see the cells that the last one chose."""
+        keys = self._keys
+        if keys.arch != "glm-dsa":
+            return keys.arch in INDEXED
+        kinds = keys.raw("attention.indexer.types")
+        if isinstance(kinds, tuple):
+            return bool(kinds[index]) if index < len(kinds) else True
+        # src/models/glm-dsa.cpp: GLM 5.2's context says that every fourth layer has one, and the first two.
+        is_spaced = kinds is None and keys.count("context_length", 0) >= GLM_SPACED_CONTEXT
+        return not is_spaced or index < 2 or index % 4 == 2
 
 
 def _state(keys: Keys) -> Cache:
     arch = keys.arch
     if keys.raw("shortconv.l_cache") is not None:
         return ShortConvState(keys.count("embedding_length"), keys.count("shortconv.l_cache"))
+    if keys.raw("wkv.head_size") is not None:
+        hidden = keys.count("embedding_length")
+        shifts = keys.count("token_shift_count", DEFAULT_TOKEN_SHIFTS)
+        return RwkvState(hidden, shifts, hidden * keys.count("wkv.head_size"))
     kernel = keys.count("ssm.conv_kernel")
     if keys.raw("kda.head_dim") is not None:
         heads = keys.per_layer("attention.head_count", 1, 0)[0]

@@ -204,3 +204,16 @@ def test_less_room_for_samples_is_proposed(answer):
     (fewer,) = [each for each in data["suggestions"] if "max_num_seqs" in each["changes"]]
     assert (fewer["verdict"], fewer["changes"]) == ("fits", {"max_num_seqs": "128"})
     assert fewer["command"].endswith("-- --max-num-seqs 128")
+
+
+@pytest.mark.parametrize(
+    ("engine", "flag"), [("tensorrt-llm", "--max_batch_size 64"), ("lmdeploy", "--max-batch-size 64")]
+)
+def test_fewer_slots_of_states_are_proposed_in_the_engine_s_own_spelling(answer, engine, flag):
+    words = ("fit", "qwen3-next-80b", "--gpu", "2xh200", "--ctx", "32k", "--engine", engine)
+    # Given, so that it must be replaced.
+    _, data = answer(*words, "--", "--max_batch_size", "8192")
+    assert data["verdict"] == "does_not_fit"
+    (fewer,) = [each for each in data["suggestions"] if "max_batch_size" in each["changes"]]
+    assert fewer["command"].endswith(f"-- {flag}")
+    assert answer(*words, "--", *flag.split())[1]["verdict"] == fewer["verdict"] == "fits"

@@ -487,7 +487,7 @@ EXPECTED = {
         (
             "trt",
             "tensorrt-llm",
-            "",
+            "1.1.0",
             "deepseek-ai/DeepSeek-R1",
             15,
             (),

@@ -117,7 +117,7 @@ def test_n_grams_keep_no_memory():
         planned("tgi", "llama-3.1-8b"),
         planned("tgi", "llama-3.1-8b", words=["--speculate", "3"]),
     )
-    assert codes(drafted) == ["draft-not-counted"]
+    assert codes(drafted) == ["draft-by-ngrams"]
     assert part(drafted, "draft_model") is None
     assert part(drafted, "weights") == part(plain, "weights")
 

@@ -15,8 +15,11 @@ ODD_EXPERT_COUNTS = (288, 576)
 STARTS_OF_A_CHOICE = frozenset(("unary", "soft_max"))
 
 
-def kept_until(nodes: Sequence[Tensor]) -> dict[Tensor, list[Tensor]]:
-    """Return by node the tensors that must outlive it, for one split's nodes."""
+def kept_until(nodes: Sequence[Tensor], following: Tensor | None) -> dict[Tensor, list[Tensor]]:
+    """Return by node the tensors that must outlive it, for one split's nodes.
+
+    ``following`` is the next split's first node: a group that ends its split lives until that one.
+    """
     kept: dict[Tensor, list[Tensor]] = {}
     index = 0
     while index < len(nodes):
@@ -28,9 +31,11 @@ def kept_until(nodes: Sequence[Tensor]) -> dict[Tensor, list[Tensor]]:
                 index += length - 1
         if nodes[index].op in STARTS_OF_A_CHOICE:
             length = _choice_of_experts(nodes, index)
-            if length and index + length < len(nodes):
-                group = nodes[index : index + length]
-                _keep(kept, nodes[index + length], [each for node in group for each in (node, *node.src)])
+            end = index + length
+            until = nodes[end] if end < len(nodes) else following
+            if length and until is not None:
+                group = nodes[index:end]
+                _keep(kept, until, [each for node in group for each in (node, *node.src)])
                 index += length - 1
         index += 1
     return kept

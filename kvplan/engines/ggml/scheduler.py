@@ -7,8 +7,11 @@ copied at the start of a split. Backends are numbered: cards first, the CPU last
 
 from collections.abc import Callable, Sequence
 from dataclasses import field
+from itertools import zip_longest
 
+from kvplan.dtypes import GGML_TYPES
 from kvplan.engines.ggml.allocator import Lifetimes, lifetimes
+from kvplan.engines.ggml.flash_attention import half_precision_bytes
 from kvplan.engines.ggml.fusion import kept_until
 from kvplan.engines.ggml.tensor import VIEWS, Graph, Tensor
 from kvplan.frozen import dataclass
@@ -17,6 +20,8 @@ from kvplan.frozen import dataclass
 OFFLOAD_MIN_BATCH = 32
 NUM_PIPELINE_COPIES = 4
 MAX_OPERANDS = 10
+# ggml-cuda.cu ggml_backend_cuda_buffer_type_get_alloc_size: the last quantized row is padded to this.
+CARD_ROW_ELEMENTS = 512
 # Operations that do not follow a weight among their operands.
 WEIGHTLESS = frozenset(("rope", "flash_attn"))
 
@@ -52,21 +57,23 @@ def scheduled(graph: Graph, backends: Backends) -> Lifetimes:
     """
     _assign(graph, backends)
     copies = NUM_PIPELINE_COPIES if backends.pipeline else 1
-    splits, copied = _split(graph, copies)
+    splits, copied = _split(graph, copies, backends.num_cards)
     nodes: list[tuple[Tensor, int]] = []
     positions: list[int] = []
-    for split in splits:
+    kept: dict[Tensor, list[Tensor]] = {}
+    for split, after in zip_longest(splits, splits[1:]):
         for source in split.inputs:
             # The source stays until it was copied.
             waiting = Tensor("none", source.ne, (source,), view_src=source)
             nodes.append((waiting, _backend_of(source)))
             nodes.append((copied[id(source), split.backend][0], split.backend))
         on_card = split.backend < backends.num_cards
-        kept = kept_until(split.nodes) if on_card else {}
+        if on_card:
+            kept |= kept_until(split.nodes, after.nodes[0] if after is not None else None)
         for node in split.nodes:
-            if not on_card:
+            if on_card and node.op == "flash_attn":
                 # The CPU's kernels read quantized caches as they are.
-                node.scratch_bytes = 0
+                node.scratch_bytes = half_precision_bytes(node)
             positions.append(len(nodes))
             nodes.append((node, _backend_of(node)))
             held = kept.get(node, ())
@@ -100,9 +107,12 @@ def _pipeline_leaves(
     return made
 
 
-def _copy_of(tensor: Tensor, backend: int, *, stays: bool) -> Tensor:
+def _copy_of(tensor: Tensor, backend: int, *, stays: bool, on_card: bool = False) -> Tensor:
     copy = Tensor("none", tensor.ne, type=tensor.type, nb=tensor.nb)
     copy.num_bytes, copy.matrix = tensor.num_bytes, tensor.matrix
+    block = GGML_TYPES.get(tensor.type)
+    if on_card and block is not None and block.block_size > 1 and tensor.ne[0] % CARD_ROW_ELEMENTS:
+        copy.num_bytes += block.row_bytes(CARD_ROW_ELEMENTS - tensor.ne[0] % CARD_ROW_ELEMENTS)
     copy.backend = backend
     copy.is_input = copy.is_output = stays
     return copy
@@ -187,7 +197,7 @@ def _most_supported(node: Tensor, backends: Backends) -> int:
     return best
 
 
-def _split(graph: Graph, copies: int) -> tuple[list[_Split], _Copies]:
+def _split(graph: Graph, copies: int, num_cards: int) -> tuple[list[_Split], _Copies]:
     """Cut the graph where the backend changes and put copies in the place of far operands (pass 5)."""
     copied: _Copies = {}
     first = next((node for node in graph.nodes if node.op not in VIEWS), None)
@@ -210,7 +220,10 @@ def _split(graph: Graph, copies: int) -> tuple[list[_Split], _Copies]:
             operand = node.src[index]
             key = (id(operand), backend)
             if key not in copied:
-                copied[key] = [_copy_of(operand, backend, stays=copies > 1) for _ in range(copies)]
+                on_card = backend < num_cards
+                copied[key] = [
+                    _copy_of(operand, backend, stays=copies > 1, on_card=on_card) for _ in range(copies)
+                ]
                 split.inputs.append(operand)
             node.src[index] = copied[key][0]
     return splits, copied

@@ -18,6 +18,7 @@ from kvplan.layers import (
     LatentAttention,
     Mamba1State,
     Mamba2State,
+    RwkvState,
     SharedCache,
     ShortConvState,
     SlidingWindow,
@@ -135,10 +136,14 @@ def layer_cache(
         case SlidingWindow() | ChunkedAttention():
             held = cells.window if honours_window else cells.full
             return _key_value(cache, held, cells, type_k, type_v, value_width, cuda=cuda)
-        case LatentAttention(index_head_dim=0):
+        case LatentAttention():
             rows = cells.full * cells.num_streams
             row = cache.kv_lora_rank + cache.qk_rope_head_dim
-            return LayerCache(_tensor_bytes(row, type_k, rows, cuda=cuda), 0, 0)
+            keys = _tensor_bytes(row, type_k, rows, cuda=cuda)
+            if cache.index_head_dim:
+                # src/llama-kv-cache-dsa.cpp: the indexer's keys have a cache of their own.
+                keys += _tensor_bytes(cache.index_head_dim, type_k, rows, cuda=cuda)
+            return LayerCache(keys, 0, 0)
         case SharedCache():
             return LayerCache(0, 0, 0)
     state = state_elements(cache)
@@ -183,6 +188,8 @@ def state_elements(cache: Cache) -> int | None:
             return 3 * (cache.conv_kernel - 1) * inner + cache.head_dim * inner
         case ShortConvState():
             return (cache.conv_kernel - 1) * cache.hidden_size
+        case RwkvState():
+            return cache.num_model_dtype_rows * cache.hidden_size + cache.num_float32_elements
     return None
 
 

@@ -25,6 +25,7 @@ from kvplan.engines.base import (
 from kvplan.engines.llama_cpp.cache import CELL_PADDING
 from kvplan.engines.llama_cpp.commands import server_command, startup_lines
 from kvplan.engines.llama_cpp.compute import compute_buffers
+from kvplan.engines.llama_cpp.converted import as_converted
 from kvplan.engines.llama_cpp.device_plan import cache_on, device_plan
 from kvplan.engines.llama_cpp.extras import extra_components
 from kvplan.engines.llama_cpp.fit import shortest, shrinks, shrunk
@@ -87,6 +88,7 @@ class LlamaCppEngine(Engine):
 
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
         """Price one server. Raises UnknownFormat for weights or caches llama.cpp does not take."""
+        model = as_converted(model)
         workload, settings, notices = self._settled(model, workload, devices)
         result = self._priced(model, workload, devices, settings, notices)
         if result.offloaded:
@@ -119,7 +121,9 @@ class LlamaCppEngine(Engine):
 
         found: Settings | None = None
         if not least:
-            found = most_spilled(settings, has_experts=has_experts, room=partial(room, strict=True))
+            found = most_spilled(
+                settings, has_experts=has_experts, room=partial(room, strict=True), most_room=most_room
+            )
         for strict in (True, False):
             found = found or least_spilled(
                 settings,
@@ -140,6 +144,7 @@ class LlamaCppEngine(Engine):
         on_gpu = _gpus(devices)
         if not on_gpu or (spilling and workload.cpu_memory_bytes is None):
             return None
+        model = as_converted(model)
         workload, settings, _ = self._settled(model, shortest(model, workload), devices)
         if spilling:
             # In one place nothing is stored twice or padded for a card.
@@ -262,6 +267,10 @@ class LlamaCppEngine(Engine):
         shares = shares_of(settings, on_gpu)
         placed = place(model, format_name, settings, shares, layout)
         cache = cache_use(model, workload, settings, context_or_limit(model, workload)[0])
+        if not placed.unmodelled:
+            # Rows of quantized caches are padded on cards only.
+            held = sum(each.cache_bytes + each.state_bytes for each in (*placed.devices, placed.host))
+            cache = replace(cache, total=exact(held), peak_bytes=held)
         compute = compute_buffers(
             model,
             format_name,

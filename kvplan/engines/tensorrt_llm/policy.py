@@ -59,6 +59,8 @@ class TensorRtLlmEngine(Engine):
     versions = VERSIONS
     kv_formats = KV_NAMES
     weight_families = ("plain", "fp8", "int8", "int4", "fp4")
+    # A public start-up of gpt-oss-120b, of 131,072 positions, goes on with max_seq_len=86720, its pool's.
+    takes_what_fits = True
     about = "a share of what weights and activations leave; read from its source, assumed beside the rows"
 
     def __init__(self, version: str) -> None:

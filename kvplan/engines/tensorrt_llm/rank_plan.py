@@ -10,7 +10,7 @@ from functools import lru_cache
 from kvplan.device import Device
 from kvplan.engines.base import Check, Component, DevicePlan, Parallel
 from kvplan.engines.drafts import NONE
-from kvplan.engines.free_share import activation_peak, runtime_bytes
+from kvplan.engines.free_share import activation_peak, left_over, runtime_bytes, share_check
 from kvplan.engines.tensorrt_llm.adapters import adapter_bytes
 from kvplan.engines.tensorrt_llm.request import stage_request, times, with_beams
 from kvplan.engines.tensorrt_llm.settings import Settings
@@ -29,6 +29,7 @@ from kvplan.sharding import (
 from kvplan.units import GIB, ceil_div, round_up
 from kvplan.workload import Workload
 
+SHARE_NOTE = "weights, activations and the asked load exceed the share"
 STATES_NOTE = "slots for max_batch_size sequences, whatever runs"
 ACTIVATION_WHY = "profile run: 2 x max_num_tokens x hidden size x a factor by tp (aiconfigurator)"
 PADDED_WHY = "MXFP4 experts padded for their kernels: to 128 in the one public start-up, by kernel to 512"
@@ -91,7 +92,7 @@ def rank_plan(
     adapters = adapter_bytes(model, workload, parallel.tensor, usable - loaded)
     taken = total((weights, draft.weights, states, adapters, activations, runtime, exact(others)))
     pool = _pool(settings, usable, taken)
-    spare = int(max(0, usable - taken.expected) * (1 - settings.free_gpu_memory_fraction))
+    spare = left_over(taken.expected, usable, settings.free_gpu_memory_fraction)
     parts = [
         Component("weights", weights),
         Component("kv_cache", kv, "blocks of the asked load"),
@@ -106,8 +107,7 @@ def rank_plan(
         parts.append(Component("adapters", adapters))
     if others:
         parts.append(Component("other_processes", exact(others)))
-    required = total(part.bytes for part in parts)
-    checks = [Check("budget", required, usable, "weights, activations and the asked load exceed the share")]
+    checks = [share_check(taken, kv, usable, settings.free_gpu_memory_fraction, SHARE_NOTE)]
     if settings.max_tokens is not None or settings.max_gpu_total_bytes:
         checks += _capped(settings, model, parallel, stage, kv)
     rank = f"pp {stage}" if parallel.pipeline > 1 else ""

@@ -25,8 +25,12 @@ from kvplan.weight_formats import weight_format
 # (576 x 2) // 132 rows of an index key a token of context, times the default factor of 5.
 PREFILL_ROWS_PER_TOKEN = 40
 FORWARD_WIDTHS, FORWARD_HIDDENS = 3, 4
-# Formats whose expert kernels bring no workspace of their own (trtllm and Triton MXFP4 and NVFP4).
-WITHOUT_WORKSPACE = ("mxfp4", "nvfp4")
+# Formats and the classes of card whose expert kernels bring no workspace of their own: Triton's and
+# TensorRT-LLM's for 4 bits. Elsewhere Marlin's runs (fused_moe/experts/marlin_moe.py), which does.
+WITHOUT_WORKSPACE: dict[str, tuple[str, ...]] = {
+    "mxfp4": ("hopper", "blackwell", "amd"),
+    "nvfp4": ("blackwell",),
+}
 SAMPLED_ROWS = 2
 # Encoders pool instead (``_dummy_pooler_run``): hidden states in fp32, normalized, up to twice.
 POOLED_HIDDENS = 4
@@ -64,8 +68,9 @@ def terms_of(
     tensor: int,
     dtype: str,
     expert_ranks: int,
+    kernels: str,
 ) -> Terms:
-    """Return the sizes for one rank; ``prefill`` is of one token of context."""
+    """Return the sizes for one rank of a class of card; ``prefill`` is of one token of context."""
     structure, width = model.structure, DTYPE_BYTES[dtype]
     rows = max_num_seqs * structure.vocab_size
     inner = _intermediate(model) // tensor
@@ -80,7 +85,9 @@ def terms_of(
         sampled=SAMPLED_ROWS * max_num_seqs * hidden * width,
         hidden=tokens * hidden * width,
         forward=forward,
-        experts=_expert_workspace(model, format_name, tokens, tensor, width, expert_ranks),
+        experts=0
+        if kernels in WITHOUT_WORKSPACE.get(format_name, ())
+        else _expert_workspace(model, tokens, tensor, width, expert_ranks),
         prefill=_prefill_row_bytes(model),
     )
 
@@ -140,16 +147,12 @@ def _intermediate(model: ModelSpec) -> int:
     return max(widths, default=0)
 
 
-def _expert_workspace(
-    model: ModelSpec, format_name: str, num_tokens: int, tensor: int, width: int, expert_ranks: int
-) -> int:
+def _expert_workspace(model: ModelSpec, num_tokens: int, tensor: int, width: int, expert_ranks: int) -> int:
     """Return what every routed token keeps: both projections' outputs, each shared with the hidden row.
 
-    layers/fused_moe/experts/triton_moe.py and cutlass_moe.py: ``max(I, K)`` and ``max(2 I, K)`` a
-    token and expert.
+    layers/fused_moe/experts/triton_moe.py, cutlass_moe.py and marlin_moe.py: ``max(I, K)`` and
+    ``max(2 I, K)`` a token and expert.
     """
-    if format_name in WITHOUT_WORKSPACE:
-        return 0
     for group in reversed(model.layers):
         for part in group.layer.tensors:
             if part.role == "expert" and part.split == "in":

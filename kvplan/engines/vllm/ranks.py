@@ -150,6 +150,7 @@ def _share(server: Server, stage: int, beside: Surroundings) -> Share:
         tensor,
         settings.model_dtype,
         parallel.expert,
+        beside.kernels,
     )
     samples = stage == pipeline - 1 and model.structure.kind != "encoder"
     held = held_by_sampler(model, format_name, rules.version, beside.kernels, settings.max_num_seqs)

@@ -4,6 +4,8 @@ src/llama-graph.cpp build_qkv, build_attn, build_attn_mha; src/llama-kv-cache.cp
 src/models/deepseek2.cpp.
 """
 
+from collections.abc import Callable
+
 from kvplan.dtypes import GGML_TYPES
 from kvplan.engines.ggml.tensor import (
     F16,
@@ -19,6 +21,7 @@ from kvplan.engines.ggml.tensor import (
     like,
     mul_mat,
     permute,
+    repeat,
     reshape,
     set_rows,
     stored,
@@ -27,7 +30,6 @@ from kvplan.engines.ggml.tensor import (
 )
 from kvplan.engines.llama_cpp.graph.parts import GraphParts
 from kvplan.engines.llama_cpp.graph.shapes import Attention, Latent
-from kvplan.units import round_up
 
 # llama-kv-cache.cpp: quantized caches are rotated by Hadamard matrices of this size or a multiple.
 ROTATION = 64
@@ -93,16 +95,17 @@ class AttentionParts(GraphParts):
         )
         return query, key, val
 
-    def rope(self, tensor: Tensor) -> Tensor:
+    def rope(self, tensor: Tensor, *, tabled: bool = True) -> Tensor:
         """Rotate by position, with the model's table of frequencies where it has one."""
-        if not self.shape.rope_table:
+        if not (tabled and self.shape.rope_table):
             return like("rope", tensor, self.positions)
         place = self.places.layers[self.layer]
         if place not in self.rope_tables:
             self.rope_tables[place] = self.scale_weight(tensor.ne[0] // 2)
         return like("rope", tensor, self.positions, self.rope_tables[place])
 
-    def _cache(self, width: int, kind: str, *, windowed: bool) -> Tensor:
+    def cache(self, width: int, kind: str, *, windowed: bool = False) -> Tensor:
+        """Return the current layer's cache of ``width`` elements a cell."""
         batch = self.batch
         cells = batch.window if windowed else batch.full
         on = self.places.layers[self.layer] if self.places.caches_follow else self.places.cpu
@@ -114,11 +117,12 @@ class AttentionParts(GraphParts):
         batch = self.batch
         width = self.value_width if batch.values_turned else part.num_kv_heads * part.v_head_dim
         return (
-            self._cache(part.num_kv_heads * part.head_dim, batch.type_k, windowed=windowed),
-            self._cache(width, batch.type_v, windowed=windowed),
+            self.cache(part.num_kv_heads * part.head_dim, batch.type_k, windowed=windowed),
+            self.cache(width, batch.type_v, windowed=windowed),
         )
 
-    def _write(self, cache: Tensor, rows: Tensor, index: Tensor) -> None:
+    def write(self, cache: Tensor, rows: Tensor, index: Tensor) -> None:
+        """Write a batch's rows where ``index`` says."""
         tokens = rows.ne[2]
         flat = view(rows, (cache.ne[0], tokens), (4, rows.nb[2], rows.nb[2] * tokens, rows.nb[2] * tokens))
         if cache.ne[2] > 1:
@@ -162,16 +166,16 @@ class AttentionParts(GraphParts):
             self.caches[windowed] = self._caches(part, windowed=windowed)
         keys, values = self.caches[windowed]
         if key is not None:
-            self._write(keys, key, self._index(windowed=windowed, values=False))
+            self.write(keys, key, self._index(windowed=windowed, values=False))
         if value is not None:
-            write = self._write_transposed if batch.values_turned else self._write
+            write = self._write_transposed if batch.values_turned else self.write
             write(values, value, self._index(windowed=windowed, values=True))
         cells, streams = keys.ne[1], batch.num_streams
-        k = _whole(keys, (part.head_dim, part.num_kv_heads, cells, streams))
+        k = whole(keys, (part.head_dim, part.num_kv_heads, cells, streams))
         if batch.values_turned:
-            v = _whole(values, (cells, part.num_kv_heads, part.v_head_dim, streams))
+            v = whole(values, (cells, part.num_kv_heads, part.v_head_dim, streams))
         else:
-            v = _whole(values, (part.v_head_dim, part.num_kv_heads, cells, streams))
+            v = whole(values, (part.v_head_dim, part.num_kv_heads, cells, streams))
         cur = self._attend(
             query,
             k,
@@ -185,6 +189,52 @@ class AttentionParts(GraphParts):
         if not project:
             return cur
         return self.linear(cur, self.shape.hidden_size, "attn_output", bias=part.out_bias)
+
+    def expanded_heads(self, part: Latent, tensor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Expand a latent to whole heads before they are cached (src/models/minicpm3.cpp, plm.cpp)."""
+        tokens, rope, rank, heads = self.batch.num_tokens, part.rope_dim, part.kv_lora_rank, part.num_heads
+        head = part.nope_dim + rope
+        query = tensor
+        if part.q_lora_rank:
+            query = self.norm(self.linear(query, part.q_lora_rank, "attn_q_a"))
+        query = self.linear(query, head * heads, "attn_q_b" if part.q_lora_rank else "attn_q")
+        query = reshape(query, (head, heads, tokens))
+        joint = self.linear(tensor, rank + rope, "attn_kv_a_mqa")
+        row = joint.nb[1]
+        compressed = view(joint, (rank, tokens), (4, row, row * tokens, row * tokens))
+        k_pe = view(joint, (rope, 1, tokens), (4, row, row, row * tokens))
+        each = part.nope_dim + part.v_head_dim
+        both = self.linear(self.norm(compressed), each * heads, "attn_kv_b")
+        stride = (4, 4 * each, 4 * each * heads, 4 * each * heads * tokens)
+        k_nope = view(both, (part.nope_dim, heads, tokens), stride)
+        value = cont(view(both, (part.v_head_dim, heads, tokens), stride))
+        query = self.rope(query)
+        key = concat(k_nope, repeat(self.rope(k_pe), (rope, heads, tokens)), 0)
+        return query, key, value
+
+    def uncached_attention(self, part: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend to the batch itself (build_attn_inp_no_cache), and project back to the hidden size."""
+        for tensor in (query, key, value):
+            self.graph.expand(tensor)
+        if part.windowed not in self.masks:
+            tokens = self.batch.num_tokens
+            self.masks[part.windowed] = given((tokens, tokens), F16 if self.batch.flash_attn else F32)
+        cur = self._attend(query, key, value, self.masks[part.windowed], transposed=False)
+        return self.linear(cur, self.shape.hidden_size, "attn_output", bias=part.out_bias)
+
+    def gated(self, tensor: Tensor, part: Attention, attended: Tensor) -> Tensor:
+        """Multiply what the heads bring by a gate that the layer's input makes, and project.
+
+        src/models/afmoe.cpp (a number for each element), step35.cpp (for each head), laguna.cpp (either).
+        """
+        gate = like("unary", self.linear(tensor, part.gate_width, "attn_gate"))
+        if part.gate_width == part.num_heads:
+            heads = reshape(attended, (part.v_head_dim, part.num_heads, tensor.ne[1]))
+            heads = like("mul", heads, reshape(gate, (1, part.num_heads, tensor.ne[1])))
+            attended = reshape(heads, attended.ne)
+        else:
+            attended = like("mul", attended, gate)
+        return self.linear(attended, self.shape.hidden_size, "attn_output")
 
     def _attend(
         self,
@@ -209,7 +259,6 @@ class AttentionParts(GraphParts):
         if self.batch.flash_attn:
             k, v = (cast(tensor, F16) if tensor.type == F32 else tensor for tensor in (k, v))
             cur = Tensor("flash_attn", (v.ne[0], heads, each, streams), (q, k, v, mask, *rest))
-            cur.scratch_bytes = _half_precision_bytes(cur, k, v, each)
             if decompress:
                 cur = permute(cur, (0, 2, 1, 3))
                 cur = mul_mat(self.weight(cur.ne[0], decompress, heads, name="attn_v_b"), cur)
@@ -231,15 +280,30 @@ class AttentionParts(GraphParts):
                 cur.backend = self.places.cpu
         return self.graph.expand(cur)
 
+    def lowered_queries(self, part: Latent, tensor: Tensor) -> Tensor:
+        """Return what MLA projects its queries from: of a low rank where the model has one."""
+        if not part.q_lora_rank:
+            return tensor
+        return self.norm(self.linear(tensor, part.q_lora_rank, "attn_q_a"))
+
     def latent_attention(
-        self, part: Latent, tensor: Tensor, *, rotates: bool = True, temper: Tensor | None = None
+        self,
+        part: Latent,
+        tensor: Tensor,
+        *,
+        rotates: bool = True,
+        temper: Tensor | None = None,
+        queries: Tensor | None = None,
+        narrowed: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """MLA with the absorbed projections (src/models/deepseek2.cpp)."""
+        """MLA with the absorbed projections (src/models/deepseek2.cpp).
+
+        ``queries`` are what queries are projected from where something else reads them too;
+        ``narrowed`` makes another mask of the usual one.
+        """
         tokens, rope, rank = self.batch.num_tokens, part.rope_dim, part.kv_lora_rank
         head = part.nope_dim + rope
-        q = tensor
-        if part.q_lora_rank:
-            q = self.norm(self.linear(q, part.q_lora_rank, "attn_q_a"))
+        q = self.lowered_queries(part, tensor) if queries is None else queries
         q = self.linear(q, head * part.num_heads, "attn_q_b" if part.q_lora_rank else "attn_q")
         q = reshape(q, (head, part.num_heads, tokens))
         joint = self.linear(tensor, rank + rope, "attn_kv_a_mqa")
@@ -258,36 +322,23 @@ class AttentionParts(GraphParts):
         for each in (query, value, key):
             self.graph.expand(each)
         batch = self.batch
-        cache = self._cache(rank + rope, batch.type_k, windowed=False)
-        self._write(cache, key, self._index(windowed=False, values=False))
-        k = _whole(cache, (rank + rope, 1, batch.full, batch.num_streams))
+        cache = self.cache(rank + rope, batch.type_k, windowed=False)
+        self.write(cache, key, self._index(windowed=False, values=False))
+        k = whole(cache, (rank + rope, 1, batch.full, batch.num_streams))
         v = view(k, (rank, 1, batch.full, batch.num_streams), k.nb)
-        v.num_bytes = k.num_bytes
-        cur = self._attend(query, k, v, self.mask(windowed=False), transposed=False,
-                           decompress=part.v_head_dim)  # fmt: skip
+        # Values are the first part of each key: up to the last one's, not its rotated part.
+        kind = GGML_TYPES[batch.type_k]
+        v.num_bytes = k.num_bytes - kind.row_bytes(rank + rope) + kind.row_bytes(rank)
+        mask = self.mask(windowed=False)
+        mask = mask if narrowed is None else narrowed(mask)
+        cur = self._attend(query, k, v, mask, transposed=False, decompress=part.v_head_dim)
         return self.linear(cur, self.shape.hidden_size, "attn_output")
 
 
-def _whole(cache: Tensor, ne: Dims) -> Tensor:
+def whole(cache: Tensor, ne: Dims) -> Tensor:
     """Return a view of all of a cache, [head size, heads, cells, streams] or with values transposed."""
     result = view(cache, ne)
     size = {F32: 4, I32: 4}.get(cache.type, 2)
     result.nb = (size, size * ne[0], size * ne[0] * ne[1], size * ne[0] * ne[1] * ne[2])
     result.num_bytes = cache.num_bytes
     return result
-
-
-def _half_precision_bytes(result: Tensor, k: Tensor, v: Tensor, tokens: int) -> int:
-    """Return the fp16 copies of a quantized cache that CUDA's kernels read, behind their result.
-
-    fattn-common.cuh ggml_cuda_flash_attn_ext_get_f16_extra_data; with two tokens or fewer the vector
-    kernel reads quantized caches as they are.
-    """
-    if tokens <= 2 and k.ne[0] <= 256:
-        return 0
-    end = result.num_bytes
-    if k.type != F16:
-        end = round_up(end, 128) + 2 * k.num_elements
-    if v.type != F16 and v.view_src is not k.view_src:
-        end = round_up(end, 128) + 2 * v.num_elements
-    return end - result.num_bytes

@@ -4,8 +4,11 @@ src/llama-graph.cpp build_ffn, build_moe_ffn.
 """
 
 from kvplan.engines.ggml.tensor import (
+    F32,
+    I32,
     Tensor,
     argsort_top_k,
+    cast,
     cont,
     get_rows,
     glu,
@@ -28,24 +31,27 @@ EXACT_EXPERT_ARCHS = frozenset(("mistral4",))
 class Builder(AttentionParts):
     """Makes one graph; a layer's parts are its methods."""
 
-    def mlp(self, tensor: Tensor, part: FeedForward) -> Tensor:
-        """A dense MLP."""
-        return self._mlp(tensor, part, "ffn_gate", "ffn_up", "ffn_down")
+    def mlp(self, tensor: Tensor, part: FeedForward, *, sub_norm: bool = False) -> Tensor:
+        """A dense MLP; ``sub_norm`` normalizes what goes down (BitNet)."""
+        return self._mlp(tensor, part, "ffn_gate", "ffn_up", "ffn_down", sub_norm=sub_norm)
 
-    def shared_mlp(self, tensor: Tensor, width: int, *, gated: bool = True) -> Tensor:
+    def shared_mlp(self, tensor: Tensor, width: int, *, gated: bool = True, clamped: bool = False) -> Tensor:
         """The MLP beside routed experts."""
-        part = FeedForward(width, gated=gated, fused=False)
+        part = FeedForward(width, gated=gated, fused=False, clamped=clamped)
         return self._mlp(tensor, part, "ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp")
 
-    def _mlp(self, tensor: Tensor, part: FeedForward, gate: str, up: str, down: str) -> Tensor:
+    def _mlp(
+        self, tensor: Tensor, part: FeedForward, gate: str, up: str, down: str, *, sub_norm: bool = False
+    ) -> Tensor:
         if part.fused:
             cur = glu(self.linear(tensor, 2 * part.width, up))
         elif part.gated:
             raised = self.linear(tensor, part.width, up)
-            cur = glu(self.linear(tensor, part.width, gate), raised)
+            opened = self.linear(tensor, part.width, gate)
+            cur = _limited(opened, raised) if part.clamped else glu(opened, raised)
         else:
             cur = like("sqr", like("unary", self.linear(tensor, part.width, up)))
-        return self.linear(cur, tensor.ne[0], down)
+        return self.linear(self.norm(cur) if sub_norm else cur, tensor.ne[0], down)
 
     def experts(
         self,
@@ -57,10 +63,12 @@ class Builder(AttentionParts):
         scaled: bool = False,
         weight_first: bool = False,
         logits: Tensor | None = None,
+        in_chunks: bool = False,
     ) -> Tensor:
         """Route each token to its experts and add their weighted results up (build_moe_ffn).
 
-        ``gating`` is ``softmax``, ``sigmoid`` or ``softmax_weight`` (over the chosen ones).
+        ``gating`` is ``softmax``, ``sigmoid`` or ``softmax_weight`` (over the chosen ones). Where experts
+        have chunks (GroveMoE), a sigmoid chooses, and ``in_chunks`` goes through those of the chosen ones.
         """
         hidden, tokens = tensor.ne[0], tensor.ne[1]
         num, used = part.num, part.num_used
@@ -75,9 +83,13 @@ class Builder(AttentionParts):
             chosen_by = like("add", probs, self.scale_weight(num))
         if weight_first:
             chosen_by = logits
+        if part.num_chunks:
+            chosen_by = like("unary", logits)
         if self.shape.routing.num_groups > 1:
             chosen_by = self._within_groups(chosen_by)
         chosen = argsort_top_k(chosen_by, used)
+        if in_chunks:
+            chosen = cast(like("scale", cast(chosen, F32)), I32)
         weights = get_rows(reshape(probs, (1, num, tokens)), chosen)
         if gating == "softmax_weight":
             weights = reshape(like("soft_max", reshape(weights, (used, tokens))), (1, used, tokens))
@@ -89,11 +101,14 @@ class Builder(AttentionParts):
             weights = like("scale", weights)
         self.graph.expand(weights)
         cur = reshape(tensor, (hidden, 1, tokens))
+        held, inner, suffix = num, part.width, "exps"
+        if in_chunks:
+            held, inner, suffix = part.num_chunks, part.chunk_width, "chexps"
         if weight_first:
             cur = like("mul", repeat(cur, (hidden, used, tokens)), weights)
 
         def through(operand: Tensor, width: int, name: str) -> Tensor:
-            matrices = self.weight(operand.ne[0], width, num, name=name)
+            matrices = self.weight(operand.ne[0], width, held, name=f"{name}_{suffix}")
             result = mul_mat_id(matrices, operand, chosen)
             if part.biased:
                 bias = weight((width, num), self.places.experts[self.layer])
@@ -101,15 +116,16 @@ class Builder(AttentionParts):
             return result
 
         if part.fused:
-            both = through(cur, 2 * part.width, "ffn_gate_up_exps")
-            gate, up = (view(both, (part.width, used, tokens), both.nb) for _ in range(2))
+            both = through(cur, 2 * inner, "ffn_gate_up")
+            gate, up = (view(both, (inner, used, tokens), both.nb) for _ in range(2))
             cur = glu(gate, up)
         elif part.gated:
-            up = through(cur, part.width, "ffn_up_exps")
-            cur = glu(through(cur, part.width, "ffn_gate_exps"), up)
+            up = through(cur, inner, "ffn_up")
+            gate = through(cur, inner, "ffn_gate")
+            cur = _limited(gate, up) if part.clamped else glu(gate, up)
         else:
-            cur = like("sqr", like("unary", through(cur, part.width, "ffn_up_exps")))
-        results = through(cur, hidden, "ffn_down_exps")
+            cur = like("sqr", like("unary", through(cur, inner, "ffn_up")))
+        results = through(cur, hidden, "ffn_down")
         if self.shape.arch in EXACT_EXPERT_ARCHS:
             results.op = "mul_mat_id_f32"
         if part.scaled:
@@ -141,3 +157,8 @@ class Builder(AttentionParts):
         chosen = argsort_top_k(reshape(best, (groups, tokens)), routing.num_groups_used)
         kept = get_rows(grouped, chosen)
         return reshape(set_rows(like("fill", grouped), kept, chosen), (num, tokens))
+
+
+def _limited(gate: Tensor, up: Tensor) -> Tensor:
+    """Return a gated activation both of whose parts are clamped."""
+    return like("mul", like("clamp", like("unary", gate)), like("clamp", up))

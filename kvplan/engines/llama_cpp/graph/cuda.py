@@ -9,10 +9,15 @@ from kvplan.engines.ggml.tensor import Tensor
 ALIGNMENT = 128
 HOST_ALIGNMENT = 32
 CELL_STRIDE = 256
+# ggml-cuda.cu MATRIX_ROW_PADDING: a quantized tensor with shorter last rows has room for a whole one.
+ROW_PADDING = 512
 SAME_SIZED_HEADS = frozenset((40, 64, 72, 80, 96, 112, 128, 256, 512))
 CACHE_TYPES = frozenset(("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"))
 # Sizes of key and value heads that differ -> the query heads per KV head the kernel works in.
 UNEQUAL_HEADS = {(192, 128): 8, (320, 256): 32, (576, 512): 2}
+
+# lightning-indexer.cu: the size and the numbers of heads it takes.
+INDEXER_HEAD, INDEXER_HEADS = 128, (32, 64)
 
 
 def has_kernel(tensor: Tensor) -> bool:
@@ -25,14 +30,27 @@ def has_kernel(tensor: Tensor) -> bool:
             )
         case "ssm_scan":
             state, decay = tensor.src[0], tensor.src[3]
-            if decay.ne[0] == 1:
-                return state.ne[0] in (96, 128, 256) and state.ne[1] % 16 == 0
-            return state.ne[0] == 16 and state.ne[1] == 1 and state.ne[2] % 128 == 0
+            return has_scan_kernel(*state.ne[:3], decay.ne[0] == 1)
         case "mul_mat_id_f32":
             return False
+        case "lightning_indexer":
+            query, key = tensor.src[:2]
+            return query.ne[0] == INDEXER_HEAD and query.ne[1] in INDEXER_HEADS and key.type in CACHE_TYPES
         case "ssm_conv":
-            return tensor.src[0].ne[1] % 128 == 0
+            return has_conv_kernel(tensor.src[0].ne[1])
     return True
+
+
+def has_scan_kernel(state_size: int, head_dim: int, num_heads: int, is_second: bool, /) -> bool:
+    """Tell whether CUDA scans states of this shape, of Mamba-1 or the second."""
+    if is_second:
+        return state_size in (96, 128, 256) and head_dim % 16 == 0
+    return state_size == 16 and head_dim == 1 and num_heads % 128 == 0
+
+
+def has_conv_kernel(channels: int) -> bool:
+    """Tell whether CUDA convolves this many channels."""
+    return channels % 128 == 0
 
 
 def flash_attention_runs(

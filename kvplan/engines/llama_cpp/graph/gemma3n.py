@@ -75,7 +75,12 @@ class Gemma3n:
     def _layer(self, cur: Tensor, inputs: Tensor, index: int) -> Tensor:
         builder = self.builder
         layer = builder.shape.layers[index]
-        predictions = self._predicted(cur)
+        # Both routings of a layer read the same weights: one copy on a card serves them.
+        router = (
+            builder.scale_weight(self.hidden),
+            builder.weight(self.hidden, self.streams, name="altup_router"),
+        )
+        predictions = self._predicted(cur, router)
         active = _slice(predictions, 0)
         normed = builder.norm(active)
         laurel = builder.linear(builder.linear(normed, LAUREL_RANK, "laurel_l"), self.hidden, "laurel_r")
@@ -93,7 +98,7 @@ class Gemma3n:
             gate = _largest(gate)
         fed = builder.linear(like("mul", up, like("unary", gate)), self.hidden, "ffn_down")
         activated = like("add", builder.norm(fed, pinned=False), attended)
-        corrected = self._corrected(predictions, activated)
+        corrected = self._corrected(predictions, activated, router)
         own = like("mul", _slice(corrected, 0), builder.scale_weight(self.hidden))
         own = input_of_layer(builder, own, _slice(inputs, index))
         rest = view(corrected, (self.hidden, self.tokens, self.streams - 1), corrected.nb)
@@ -112,14 +117,14 @@ class Gemma3n:
         query, key = builder.rope(query), builder.rope(key)
         return builder.attention(part, query, key, value, two_caches=True)
 
-    def _modalities(self, tensor: Tensor) -> Tensor:
-        builder = self.builder
-        return like("unary", mul_mat(builder.weight(self.hidden, self.streams, name="altup_router"),
-                                     like("scale", builder.norm(tensor))))  # fmt: skip
+    def _modalities(self, tensor: Tensor, router: tuple[Tensor, Tensor]) -> Tensor:
+        scale, matrix = router
+        normed = self.builder.norm(tensor, scale=scale)
+        return like("unary", mul_mat(matrix, like("scale", normed)))
 
-    def _predicted(self, cur: Tensor) -> Tensor:
+    def _predicted(self, cur: Tensor, router: tuple[Tensor, Tensor]) -> Tensor:
         builder, streams = self.builder, self.streams
-        modalities = self._modalities(_slice(cur, 0))
+        modalities = self._modalities(_slice(cur, 0), router)
         coefficients = builder.linear(modalities, streams * streams, "altup_predict_coef")
         coefficients = reshape(coefficients, (streams, streams, self.tokens))
         turned = cont(permute(cur, (1, 2, 0, 3)))
@@ -127,9 +132,9 @@ class Gemma3n:
         predictions = cont(permute(predictions, (0, 2, 1, 3)))
         return like("add", predictions, cur)
 
-    def _corrected(self, predictions: Tensor, activated: Tensor) -> Tensor:
+    def _corrected(self, predictions: Tensor, activated: Tensor, router: tuple[Tensor, Tensor]) -> Tensor:
         builder, streams = self.builder, self.streams
-        modalities = self._modalities(activated)
+        modalities = self._modalities(activated, router)
         innovation = like("sub", activated, _slice(predictions, 0))
         coefficients = like("scale", builder.linear(modalities, streams, "altup_correct_coef"))
         coefficients = cont(transpose(coefficients), (1, self.tokens, streams))

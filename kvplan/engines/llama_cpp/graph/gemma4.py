@@ -34,7 +34,7 @@ def _attention(builder: Builder, layer: LayerShape, tensor: Tensor) -> Tensor:
 
     def rotated(heads: Tensor) -> Tensor:
         normed = builder.norm(heads)
-        return like("rope", normed, builder.positions) if part.windowed else builder.rope(normed)
+        return builder.rope(normed, tabled=not part.windowed)
 
     def projected(num_heads: int, name: str) -> Tensor:
         return builder.linear(tensor, part.head_dim * num_heads, name)

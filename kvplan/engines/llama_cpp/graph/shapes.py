@@ -4,6 +4,14 @@ from dataclasses import replace
 from functools import lru_cache
 
 from kvplan.engines.llama_cpp.cache import window_of
+from kvplan.engines.llama_cpp.graph.traits import (
+    Routing,
+    clamped_layers,
+    index_top_k_of,
+    odd_layers,
+    routing_of,
+    said_of,
+)
 from kvplan.frozen import dataclass
 from kvplan.gguf.names import SCORE_CORRECTED, llama_cpp_arch
 from kvplan.gguf.rope import rope_tables
@@ -15,6 +23,7 @@ from kvplan.layers import (
     LatentAttention,
     Layer,
     RecurrentState,
+    RwkvState,
     SharedCache,
     SlidingWindow,
 )
@@ -24,13 +33,18 @@ from kvplan.tensors import Tensor
 _FUSED_QKV = (".qkv_proj.weight", ".query_key_value.weight", ".c_attn.weight", ".Wqkv.weight")
 _QKV_BIASES = (".q_proj.bias", ".qkv_proj.bias", ".query_key_value.bias", ".c_attn.bias", ".Wqkv.bias")
 _VALUES = (".v_proj.weight", *_FUSED_QKV)
+_MIXES = ("time_mix_", "channel_mix_")
+_KV_B = ("kv_b_proj.weight", "self_attn.kv_b.weight")
+_INDEX_WEIGHTS = ("indexer.proj.weight", "indexer.weights_proj.weight")
+_CHUNKS = ".chunk_experts."
+_CORRECTIONS = ("mlp.gate.e_score_correction", "mlp.expert_bias")
+_OUTPUT_GATES = ("self_attn.gate.weight", "self_attn.gate_proj.weight", "self_attn.g_proj.weight")
 _OUT_BIASES = (".o_proj.bias", ".out_proj.bias", "self_attention.dense.bias", "self_attn.dense.bias")
 # A factor an expert and one a layer, by the names of checkpoints and of files.
-_EXPERT_SCALES = (".per_expert_scale", "ffn_down_exps.scale", ".experts.*.down_proj.scale")
+_EXPERT_SCALES = (".per_expert_scale", "ffn_down_exps.scale.weight", ".experts.*.down_proj.scale")
 _LAYER_SCALES = ("layer_scalar", "layer_output_scale.weight")
-# Every fourth layer is not rotated (hparams n_no_rope_layer_step).
-NO_ROPE_ARCHS = frozenset(("llama4", "smollm3"))
-NO_ROPE_STEP = 4
+# Architectures whose checkpoints keep a layer's factor as a buffer, which no config tells of.
+LAYER_SCALED_ARCHS = frozenset(("gemma4",))
 # Architectures whose graph asks for the tables of rotary factors (llama_model::get_rope_factors); others
 # load them, if at all, for nothing.
 ROPE_TABLE_ARCHS = frozenset(
@@ -39,10 +53,6 @@ ROPE_TABLE_ARCHS = frozenset(
 )  # fmt: skip
 # Architectures whose converter keeps the experts' gate and up in one matrix (conversion/gemma.py).
 FUSED_EXPERT_ARCHS = frozenset(("gemma4",))
-# The first layers of some: those whose gate keeps only its largest values (n_layer_sparsity in
-# src/models/gemma3n.cpp), those that add what a picture brings (n_deepstack_layers).
-BAICHUAN_7B_LAYERS = 32
-NUM_ODD_FIRST = {"gemma3n": 10, "qwen3vl": 3, "qwen3vlmoe": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,9 @@ class Attention:
     """Heads and their sizes.
 
     ``stores`` is False where another layer's cache is read; ``sinks`` adds a score to each head;
-    ``keys_are_values`` projects no values.
+    ``keys_are_values`` projects no values. ``gate_width`` is the width of the gate that what the heads
+    bring is multiplied by, 0 without one: a number for each head, or for each element. ``qk_normed``
+    layers have norms for queries and keys.
     """
 
     num_heads: int
@@ -64,11 +76,16 @@ class Attention:
     out_bias: bool
     sinks: bool
     keys_are_values: bool = False
+    gate_width: int = 0
+    qk_normed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Latent:
-    """MLA. ``q_lora_rank`` is 0 where queries are projected at once."""
+    """MLA. ``q_lora_rank`` is 0 where queries are projected at once.
+
+    ``num_index_heads`` of ``index_dim`` choose the cells that are attended to, 0 without an indexer.
+    """
 
     num_heads: int
     kv_lora_rank: int
@@ -76,15 +93,21 @@ class Latent:
     nope_dim: int
     v_head_dim: int
     q_lora_rank: int
+    num_index_heads: int = 0
+    index_dim: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class FeedForward:
-    """A dense MLP of ``width``; ``fused`` has gate and up in one matrix, not ``gated`` has one of them."""
+    """A dense MLP of ``width``; ``fused`` has gate and up in one matrix, not ``gated`` has one of them.
+
+    ``clamped`` limits both before they are multiplied.
+    """
 
     width: int
     gated: bool
     fused: bool
+    clamped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +115,9 @@ class Experts:
     """Routed experts of ``width``, ``num_used`` of ``num`` a token, and a shared MLP of ``shared``.
 
     ``biased`` experts add a row each; ``corrected`` routers add one to the scores they choose by;
-    ``fused`` ones have gate and up in one matrix, ``scaled`` ones a factor each.
+    ``fused`` ones have gate and up in one matrix, ``scaled`` ones a factor each, ``clamped`` ones (and
+    ``shared_clamped``) limits as an MLP. ``num_chunks`` of ``chunk_width`` are smaller experts, one for
+    several of the others (GroveMoE).
     """
 
     num: int
@@ -105,6 +130,10 @@ class Experts:
     shared_gate: bool
     fused: bool = False
     scaled: bool = False
+    clamped: bool = False
+    shared_clamped: bool = False
+    num_chunks: int = 0
+    chunk_width: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +141,11 @@ class LayerShape:
     """One layer: at most one of each part.
 
     ``is_odd`` marks the layers that an architecture treats in its own way: without rotation
-    (SmolLM3, Llama 4, Baichuan), with a sparse gate (Gemma 3n), with a picture's features (Qwen3-VL),
-    with two norms (Falcon), without parallel parts (GPT-NeoX).
-    ``scaled`` multiplies what the layer returns by a factor.
+    (SmolLM3, Llama 4, AFMoE, Baichuan, SmallThinker), with a sparse gate (Gemma 3n), with a picture's
+    features (Qwen3-VL), with two norms (Falcon, Jina BERT) or none (ModernBERT), without parallel parts
+    (GPT-NeoX). ``scaled`` multiplies what the layer returns by a factor. ``expanded`` is the latent that
+    keys and values are made of where whole heads are cached; ``widths`` gives the rows of RWKV's tensors
+    by name.
     """
 
     attention: Attention | Latent | None
@@ -124,6 +155,8 @@ class LayerShape:
     experts: Experts | None
     is_odd: bool = False
     scaled: bool = False
+    expanded: Latent | None = None
+    widths: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +164,8 @@ class ModelShape:
     """A model: its architecture as GGUF names it, and its layers in order.
 
     ``num_layers`` is their number in the file, more than those listed where repeats are left out;
-    ``rope_table`` says that rotations read a table of factors.
+    ``rope_table`` says that rotations read a table of factors; ``index_top_k`` is how many cells an
+    indexer chooses.
     """
 
     arch: str
@@ -139,21 +173,12 @@ class ModelShape:
     vocab_size: int
     layers: tuple[LayerShape, ...]
     num_layers: int
-    routing: "Routing"
+    routing: Routing
     per_layer_input: int
     num_altup: int
     rope_table: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Routing:
-    """What a model says of its router: scores by sigmoid, weights normalized, weights scaled, groups."""
-
-    sigmoid: bool
-    normed: bool
-    scaled: bool
-    num_groups: int = 0
-    num_groups_used: int = 0
+    has_token_types: bool = False
+    index_top_k: int = 0
 
 
 @lru_cache(maxsize=128)
@@ -161,21 +186,27 @@ def model_shape(model: ModelSpec) -> ModelShape:
     """Return the widths that a model's graph has."""
     arch = llama_cpp_arch(model)
     # One object for each kind of layer: graphs compare layers by the hundred to find those that repeat.
-    kinds: dict[tuple[int, bool], LayerShape] = {}
-    step = NO_ROPE_STEP if arch in NO_ROPE_ARCHS else 0
-    num_first = _num_odd_first(model, arch)
+    kinds: dict[tuple[int, bool, bool, bool, bool], LayerShape] = {}
     honours_window = window_of(cache_kinds(model), arch) > 0
+    odd = odd_layers(model, arch, honours_window)
+    limits, shared_limits = clamped_layers(model, arch)
     fused = arch in FUSED_EXPERT_ARCHS
     if model.gguf_metadata and model.stored:
         fused = any(".ffn_gate_up_exps." in stored.name for stored in model.stored)
+    is_encoder = model.structure.kind == "encoder"
+    windows = _windows_without_cache(model, arch) if is_encoder else ()
     shapes: list[LayerShape] = []
     for index, layer in enumerate(expand_layers(model)):
-        is_odd = index < num_first or (bool(step) and (index + 1) % step == 0)
-        kind = (id(layer), is_odd)
+        is_windowed = is_encoder and windows[index]
+        kind = (id(layer), index in odd, index in limits, index in shared_limits, is_windowed)
         if kind not in kinds:
             corrected = model.model_type in SCORE_CORRECTED
             shape = _layer_shape(layer, corrected=corrected, honours_window=honours_window, fused=fused)
-            kinds[kind] = replace(shape, is_odd=is_odd)
+            shape = _clamped(shape, experts=index in limits, others=index in shared_limits)
+            scaled = shape.scaled or (arch in LAYER_SCALED_ARCHS and not model.stored)
+            kinds[kind] = replace(shape, is_odd=index in odd, scaled=scaled)
+            if is_encoder:
+                kinds[kind] = _without_cache(kinds[kind], layer, model, arch, windowed=is_windowed)
         shapes.append(kinds[kind])
     hidden = model.structure.hidden_size
     per_layer = altup = 0
@@ -192,52 +223,45 @@ def model_shape(model: ModelSpec) -> ModelShape:
         model.structure.vocab_size,
         tuple(shapes),
         len(shapes),
-        _routing(model, arch),
+        routing_of(model, arch),
         per_layer,
         altup,
         arch in ROPE_TABLE_ARCHS and bool(rope_tables(model)),
+        any("token_type" in tensor.name for tensor in model.structure.tensors),
+        index_top_k_of(model, arch),
     )
 
 
-def _num_odd_first(model: ModelSpec, arch: str) -> int:
-    """Return how many layers, from the first on, an architecture treats in its own way."""
-    layers = num_layers(model.structure)
-    match arch:
-        case "baichuan":
-            # Only the 7B is rotated (src/models/baichuan.cpp).
-            return 0 if layers == BAICHUAN_7B_LAYERS else layers
-        case "falcon":
-            names = {tensor.name for tensor in model.layers[0].layer.tensors}
-            return layers if any(name.startswith(("attn_norm_2", "ln_mlp")) for name in names) else 0
-        case "gptneox":
-            return 0 if _says(model, arch, "use_parallel_residual", "use_parallel_residual", True) else layers
-    return NUM_ODD_FIRST.get(arch, 0)
+def _windows_without_cache(model: ModelSpec, arch: str) -> tuple[bool, ...]:
+    from kvplan.engines.llama_cpp.graph.uncached import windows_of
 
-
-def _says(model: ModelSpec, arch: str, key: str, name: str, default: object = None) -> object:
-    """Return what a file's header says under ``key``, or a config under ``name``."""
     says = dict(model.gguf_metadata) if model.gguf_metadata else dict(model.config or {})
-    return says.get(f"{arch}.{key}", says.get(name, default))
+    return windows_of(arch, says, num_layers(model.structure))
 
 
-def _routing(model: ModelSpec, arch: str) -> Routing:
-    def value(key: str, name: str) -> object:
-        return _says(model, arch, key, name)
+def _without_cache(
+    shape: LayerShape, layer: Layer, model: ModelSpec, arch: str, *, windowed: bool
+) -> LayerShape:
+    """Return a layer's shape with the attention that no cache tells of."""
+    from kvplan.engines.llama_cpp.graph.uncached import Heads, attention_of, is_odd
 
-    def whole(number: object) -> int:
-        return number if isinstance(number, int) else 0
+    said = said_of(model, arch, "attention.key_length", "head_dim")
+    heads = Heads(model.structure.num_attention_heads, said if isinstance(said, int) else 0)
+    return replace(
+        shape,
+        attention=attention_of(layer, heads, windowed=windowed),
+        is_odd=is_odd(layer, arch),
+    )
 
-    scale = value("expert_weights_scale", "routed_scaling_factor")
-    sigmoid = value("expert_gating_func", "scoring_func") in (2, "sigmoid")
-    sigmoid = sigmoid or model.model_type in SCORE_CORRECTED
-    normed = value("expert_weights_norm", "norm_topk_prob")
-    # Configs that leave it out follow their class, and those with a sigmoid normalize.
-    return Routing(
-        sigmoid,
-        sigmoid if normed is None else bool(normed),
-        scale not in (None, 0, 1),
-        whole(value("expert_group_count", "n_group")),
-        whole(value("expert_group_used_count", "topk_group")),
+
+def _clamped(shape: LayerShape, *, experts: bool, others: bool) -> LayerShape:
+    if not experts and not others:
+        return shape
+    mlp, routed = shape.mlp, shape.experts
+    return replace(
+        shape,
+        mlp=None if mlp is None else replace(mlp, clamped=others),
+        experts=None if routed is None else replace(routed, clamped=experts, shared_clamped=others),
     )
 
 
@@ -251,21 +275,51 @@ def _layer_shape(layer: Layer, *, corrected: bool, honours_window: bool, fused: 
         mlp=_mlp(layer),
         experts=_experts(layer, corrected=corrected, fused=fused),
         scaled=any(tensor.name.endswith(_LAYER_SCALES) for tensor in layer.tensors),
+        expanded=_expanded(attention, layer) if isinstance(attention, FullAttention) else None,
+        widths=_mix_widths(layer) if isinstance(state, RwkvState) else (),
     )
+
+
+def _expanded(cache: FullAttention, layer: Layer) -> Latent | None:
+    """Return the latent that keys and values are expanded from before they are cached (MiniCPM3, PLM)."""
+    joint = next((t for t in layer.tensors if t.name.endswith("kv_a_proj_with_mqa.weight")), None)
+    raised = next((t for t in layer.tensors if t.name.endswith(_KV_B)), None)
+    if joint is None or raised is None:
+        return None
+    rank = raised.shape[1]
+    rope = joint.shape[0] - rank
+    return Latent(
+        cache.num_attention_heads,
+        rank,
+        rope,
+        cache.head_dim - rope,
+        cache.v_head_dim,
+        _q_lora_rank(layer),
+    )
+
+
+def _mix_widths(layer: Layer) -> tuple[tuple[str, int], ...]:
+    mixes = [tensor for tensor in layer.tensors if tensor.name.startswith(_MIXES)]
+    return tuple((tensor.name.removesuffix(".weight"), tensor.shape[0]) for tensor in mixes)
+
+
+def _q_lora_rank(layer: Layer) -> int:
+    return next((t.shape[0] for t in layer.tensors if t.name.endswith("q_a_proj.weight")), 0)
 
 
 def _attention(cache: Cache, layer: Layer, honours_window: bool) -> Attention | Latent | None:
     stores = not isinstance(cache, SharedCache)
     owner = cache.owner if isinstance(cache, SharedCache) else cache
     if isinstance(owner, LatentAttention):
-        rank = next((t.shape[0] for t in layer.tensors if t.name.endswith("q_a_proj.weight")), 0)
         return Latent(
             owner.num_attention_heads,
             owner.kv_lora_rank,
             owner.qk_rope_head_dim,
             owner.qk_nope_head_dim,
             owner.v_head_dim,
-            rank,
+            _q_lora_rank(layer),
+            next((t.shape[0] for t in layer.tensors if t.name.endswith(_INDEX_WEIGHTS)), 0),
+            owner.index_head_dim,
         )
     if not isinstance(owner, FullAttention | SlidingWindow | ChunkedAttention):
         return None
@@ -281,6 +335,8 @@ def _attention(cache: Cache, layer: Layer, honours_window: bool) -> Attention | 
         out_bias=any(tensor.name.endswith(_OUT_BIASES) for tensor in layer.tensors),
         sinks=any("sinks" in tensor.name for tensor in layer.tensors),
         keys_are_values=stores and not any(tensor.name.endswith(_VALUES) for tensor in layer.tensors),
+        gate_width=next((t.shape[0] for t in layer.tensors if t.name.endswith(_OUTPUT_GATES)), 0),
+        qk_normed=any("q_norm" in tensor.name for tensor in layer.tensors),
     )
 
 
@@ -303,7 +359,9 @@ def _mlp(layer: Layer) -> FeedForward | None:
 
 
 def _experts(layer: Layer, *, corrected: bool, fused: bool) -> Experts | None:
-    routed = [tensor for tensor in _of_role(layer, "expert") if len(tensor.shape) == 2]
+    matrices = [tensor for tensor in _of_role(layer, "expert") if len(tensor.shape) == 2]
+    chunks = [tensor for tensor in matrices if _CHUNKS in tensor.name and tensor.split == "in"]
+    routed = [tensor for tensor in matrices if _CHUNKS not in tensor.name]
     if not routed:
         return None
     down = next((tensor for tensor in routed if tensor.split == "in"), routed[-1])
@@ -314,11 +372,13 @@ def _experts(layer: Layer, *, corrected: bool, fused: bool) -> Experts | None:
         width=down.shape[1],
         gated=len(routed) > 2 or any("gate_up" in tensor.name for tensor in routed),
         biased=any(tensor.role == "expert" and tensor.name.endswith(".bias") for tensor in layer.tensors),
-        corrected=corrected or any("e_score_correction" in tensor.name for tensor in layer.tensors),
+        corrected=corrected or any(tensor.name.startswith(_CORRECTIONS) for tensor in layer.tensors),
         shared=shared[0].shape[1] if shared else 0,
         shared_gate=any("shared_expert_gate" in tensor.name for tensor in layer.tensors),
         fused=fused,
         scaled=any(tensor.name.endswith(_EXPERT_SCALES) for tensor in layer.tensors),
+        num_chunks=chunks[0].count if chunks else 0,
+        chunk_width=chunks[0].shape[1] if chunks else 0,
     )
 
 
