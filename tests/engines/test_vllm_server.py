@@ -30,7 +30,7 @@ def amount(result, name, device=0):
 
 
 def test_latents_are_whole_on_every_rank():
-    # 61 layers x (512 + 64) x 2 bytes a token on each of eight ranks, in blocks of 16 on Hopper.
+    # 61 layers x (512 + 64) x 2 bytes a token on each of eight ranks, in FlashAttention's blocks of 16.
     result = planned("deepseek-v3", ["8xh200"], 16_384)
     block = 61 * 576 * 2 * 16
     assert amount(result, "kv_cache").expected == (16_384 // 16 + 1) * block
