@@ -282,7 +282,8 @@ def _stored_bytes(model: ModelSpec, layout: Layout) -> MixBytes:
         if head == "blk" and index.isdigit() and int(index) < count:
             places.layers[int(index)] += num_bytes
             # Older files keep every expert as a tensor of its own: ffn_up.3.weight.
-            if "exps." in inner or (inner.startswith("ffn_") and inner.split(".")[1].isdigit()):
+            part, _, rest = inner.partition(".")
+            if "exps." in inner or (part.startswith("ffn_") and rest.partition(".")[0].isdigit()):
                 places.experts[int(index)] += num_bytes
         else:
             places.add(_STORED_PLACES.get(head, "norm"), num_bytes)
