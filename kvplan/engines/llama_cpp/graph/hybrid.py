@@ -68,12 +68,13 @@ def hybrid(builder: Builder, rules: HybridRules) -> None:
     last = len(shape.layers) - 1
     for index, layer in enumerate(shape.layers):
         builder.layer = index
-        cur = builder.norm(residual)
+        scale = builder.scale_weight(shape.hidden_size)
+        cur = builder.norm(residual, scale=scale)
         if rules.gated_attention or rules.expanded_norm:
             graph.expand(cur)
         if rules.side_by_side:
             attended = _mixed(builder, recurrent, rules, replace(layer, state=None), cur)
-            mixed = _mixed(builder, recurrent, rules, layer, builder.norm(residual))
+            mixed = _mixed(builder, recurrent, rules, layer, builder.norm(residual, scale=scale))
             residual = like("add", like("add", attended, mixed), residual)
             if index == last:
                 (residual,) = builder.pick(residual)
