@@ -182,7 +182,7 @@ def _subject(asked: "Asked", varied: list[str], opened: dict[str, "ModelSpec"]) 
 
 def _differences(subjects: tuple["Subject", ...]) -> tuple["Difference", ...]:
     """Explain each subject by the earlier one it shares most with."""
-    from kvplan.comparison import reasons
+    from kvplan.differences.between_plans import reasons
     from kvplan.report.compare_answer import Difference
 
     found: list[Difference] = []

@@ -1,6 +1,6 @@
 """From options to values: which model, which workload, which devices, under which engine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kvplan.cli.asked import Asked, multiplied
 from kvplan.device import Device
@@ -10,7 +10,7 @@ from kvplan.errors import InvalidValue, OptionClash, UnknownEngine, UnknownForma
 from kvplan.frozen import dataclass, replace
 from kvplan.judge import Rules
 from kvplan.model import ModelSpec
-from kvplan.plan import default_engine, spread
+from kvplan.plan import as_it_is, default_engine, spread
 from kvplan.units import format_gib, parse_size, parse_tokens
 from kvplan.weight_formats import weight_format
 from kvplan.workload import Workload
@@ -108,19 +108,24 @@ def _drafted(
 
 
 def calibrated(engine: Engine) -> Engine:
-    """Return the engine with what was measured on this machine, itself where nothing was.
+    """Return the engine with what was measured on this machine, itself where nothing was."""
+    return calibrations()(engine)
 
-    Measurements that cannot be read are a warning of every plan: no answer depends on them.
+
+def calibrations() -> Callable[[Engine], Engine]:
+    """Return what gives an engine the measurements of this machine, read once.
+
+    Those that cannot be read are a warning of every plan: no answer depends on them.
     """
     from kvplan.verify.calibration_file import is_there
 
     if not is_there():
-        return engine
+        return as_it_is
     from kvplan.calibration import CalibratedEngine
     from kvplan.verify.calibration import saved_or_why
 
     measurements = saved_or_why()
-    return CalibratedEngine(engine, measurements) if measurements else engine
+    return (lambda engine: CalibratedEngine(engine, measurements)) if measurements else as_it_is
 
 
 def rules_of(asked: Asked) -> Rules:

@@ -256,6 +256,10 @@ def _notes(grid: "Grid", reader: _Reader) -> tuple[str, ...]:
             f"contexts above {limit:,} are beyond what {reader.model.name} was trained for; "
             "some engines refuse them"
         )
-    reasons = dict.fromkeys(point.problem for point in grid.points if point.problem)
-    notes += [f"refused: {reason}" for reason in list(reasons)[:3]]
+    reasons = dict.fromkeys(
+        f"{'cannot tell' if point.status == 'unknown' else 'refused'}: {point.problem}"
+        for point in grid.points
+        if point.problem
+    )
+    notes += list(reasons)[:3]
     return tuple(notes)

@@ -11,6 +11,7 @@ from kvplan.device import Device
 from kvplan.engines.base import Parallel
 from kvplan.engines.vllm.activations import has_towers
 from kvplan.engines.vllm.attention import generation
+from kvplan.engines.vllm.checkpoints import NONE, checkpoints_of
 from kvplan.engines.vllm.groups import PoolRules
 from kvplan.engines.vllm.speculative import Speculation
 from kvplan.engines.vllm.states import StateDtypes
@@ -37,13 +38,15 @@ V0_LONG_CONTEXT_TOKENS = 32768
 class Card:
     """What of a device decides how a server resolves itself; nothing where no device is named.
 
-    ``generation`` is the major number of its compute capability, 0 where it changes nothing;
-    ``max_num_batched_tokens`` and ``max_num_seqs`` are the scheduler's defaults there.
+    ``is_named`` tells that there is one, whose kernels then count. ``generation`` is the major number of
+    its compute capability, 0 where it changes nothing; ``max_num_batched_tokens`` and ``max_num_seqs``
+    are the scheduler's defaults there.
     """
 
     generation: int
     max_num_batched_tokens: int
     max_num_seqs: int
+    is_named: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ def settings_of(
     rules: Behaviour,
     *,
     block_size: int,
+    least_block_size: int,
     speculation: Speculation,
     pipeline: int,
     max_model_len: int,
@@ -94,6 +98,9 @@ def settings_of(
             hint=f"leave it out for {rules.gpu_memory_utilization:g}",
         )
     mamba_mode = _mamba_mode(model, workload)
+    checkpoints = NONE
+    if card.is_named and mamba_mode == "align":
+        checkpoints = checkpoints_of(model, card.generation, rules.version)
     eager = _is_eager(workload)
     asked_block = whole(workload.option("block_size"), 0)
     return Settings(
@@ -105,12 +112,14 @@ def settings_of(
         kv_cache_memory_bytes=whole(workload.option("kv_cache_memory_bytes"), 0),
         num_gpu_blocks_override=whole(workload.option("num_gpu_blocks_override"), 0),
         pool=PoolRules(
-            block_size=asked_block or block_size,
+            block_size=max(asked_block or block_size, least_block_size),
             mamba_mode=mamba_mode,
             num_speculative=speculation.num_tokens,
             max_model_len=max_model_len if mamba_mode == "none" else 0,
             unify_windows=_unifies_windows(model, workload, speculation),
             dcp=max(1, whole(workload.option("decode_context_parallel_size"), 1)),
+            num_checkpoints=checkpoints.num_blocks,
+            checkpoint_alignment=checkpoints.alignment,
         ),
         states=_state_dtypes(model, workload),
         speculation=speculation,
@@ -215,7 +224,7 @@ def card_of(device: Device | None, version: tuple[int, int], *, by_generation: b
     0.28, the GB10 is kept small since 0.33.
     """
     if device is None:
-        return Card(0, 8192, 1024)
+        return Card(0, 8192, 1024, is_named=False)
     # CUDA's total, which is what vLLM asks for.
     memory = device.usable_bytes
     is_small_tier = "a100" in device.name and version >= (0, 9)

@@ -54,7 +54,7 @@ class Placement:
     @property
     def all_on_cards(self) -> bool:
         """Whether all layers and the output are on cards, but for experts."""
-        return self.num_cards not in (*self.layers, self.output)
+        return self.num_cards not in self.layers and self.num_cards != self.output
 
     @property
     def is_pipeline(self) -> bool:
@@ -87,7 +87,7 @@ def compute_buffer_sizes(
     """
     cpu = placement.num_cards
     # The matrices' types decide only about those that lie in system memory.
-    reads_types = cpu in (*placement.layers, *placement.experts, placement.output)
+    reads_types = cpu in placement.layers or cpu in placement.experts or cpu == placement.output
     of_mix = mix if reads_types or llama_cpp_arch(model) in EXACT_EXPERT_ARCHS | HEAD_STAYS_ARCHS else ""
     follows = batch.window == batch.full
     # An indexer chooses all cells of a short context: until then sizes do not grow in a straight line.
