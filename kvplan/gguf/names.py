@@ -55,12 +55,14 @@ class GgufTensor:
 # model_type -> the architecture name in a GGUF header, where the rules or layouts ask for it.
 ARCH_OF_TYPE: dict[str, str] = {
     "bailing_hybrid": "bailingmoe2",
+    "camembert": "bert",
     "cohere": "command-r",
     "deepseek_ref": "deepseek4",
     "deepseek_v2": "deepseek2",
     "deepseek_v3": "deepseek2",
     "deepseek_v32": "deepseek32",
     "deepseek_v4": "deepseek4",
+    "distilbert": "bert",
     "falcon_h1": "falcon-h1",
     "falcon_mamba": "mamba",
     "gemma3_text": "gemma3",
@@ -84,6 +86,11 @@ ARCH_OF_TYPE: dict[str, str] = {
     "llama4_text": "llama4",
     "mimo_v2_flash": "mimo2",
     "minimax_m2": "minimax-m2",
+    "modernbert": "modern-bert",
+    "neobert": "neo-bert",
+    "nomic_bert": "nomic-bert",
+    "roberta": "bert",
+    "xlm-roberta": "bert",
     "ministral": "llama",
     "ministral3": "mistral3",
     "ministral3_text": "mistral3",
@@ -115,6 +122,10 @@ ARCH_OF_TYPE: dict[str, str] = {
 SCORE_CORRECTED = frozenset(
     ("deepseek_v3", "kimi_k2", "kimi_k25", "deepseek_v32", "glm_moe_dsa", "glm4_moe", "minimax_m2")
 )
+# EmbeddingGemma: Gemma 3 whose tokens see all others.
+BIDIRECTIONAL_GEMMAS = frozenset(("gemma3", "gemma3_text"))
+# Heads of BERT's training that its converter leaves out (conversion/bert.py).
+NOT_CONVERTED = ("pooler.", "cls.")
 NOT_IN_FILE_ROLES = frozenset(("vision", "audio", "projector", "mtp"))
 
 _SUFFIXES: tuple[tuple[str, Category], ...] = (
@@ -156,6 +167,8 @@ _HALF = ("altup_", "altup.modality_router", "laurel", "per_layer_model_projectio
 
 def llama_cpp_arch(model: ModelSpec) -> str:
     """Return the architecture name that the model's GGUF header would carry."""
+    if model.structure.kind == "encoder" and model.model_type in BIDIRECTIONAL_GEMMAS:
+        return "gemma-embedding"
     return ARCH_OF_TYPE.get(model.model_type, model.model_type)
 
 
@@ -240,7 +253,11 @@ def gguf_tensors(model: ModelSpec) -> Iterator[tuple[int, tuple[GgufTensor, ...]
         for _ in range(group.count):
             yield index, tensors
             index += 1
-    outside = [_plain(tensor) for tensor in model.structure.tensors if tensor.role not in NOT_IN_FILE_ROLES]
+    outside = [
+        _plain(tensor)
+        for tensor in model.structure.tensors
+        if tensor.role not in NOT_IN_FILE_ROLES and not tensor.name.startswith(NOT_CONVERTED)
+    ]
     yield -1, (*outside, *_rope_frequencies(model))
 
 

@@ -4,53 +4,26 @@ from dataclasses import replace
 from math import prod
 
 import pytest
+from gguf_tables import model_of
 from llama_cpp_runs import compared_with, settings_of
 from oracle_tables import oracle
 
-from kvplan.dtypes import GGML_TYPES
 from kvplan.engines.llama_cpp.cache import cells_of, window_of
 from kvplan.engines.llama_cpp.compute import compute_buffers
 from kvplan.engines.llama_cpp.converted import as_converted
 from kvplan.engines.llama_cpp.placement import place
-from kvplan.model import StoredTensor, cache_kinds
+from kvplan.model import cache_kinds
 from kvplan.sources.config_model import model_from_config
-from kvplan.sources.gguf import Header
-from kvplan.sources.gguf_model import model_from_gguf
 
 TABLES = oracle("llama_cpp_graphs.jsonl")
 CARD_TABLES = oracle("llama_cpp_card_graphs.jsonl")
 # Without flash attention, and with as many query elements as hidden ones, which no real model has.
-FILE_TYPES = {None: 0, "q8_0": 7, "q4_k_m": 15}
 A_LITTLE_HIGH = ("qwen3next", "qwen35moe")
 DEFAULTS = {
     "n_batch": 2048, "type_k": "f16", "type_v": "f16", "kv_unified": False, "swa_full": False,
     "n_gpu_layers": 0, "cpu_moe": 0, "kv_offload": 1, "op_offload": 1, "split_mode": "layer",
     "tensor_split": None,
 }  # fmt: skip
-
-
-def model_of(table):
-    metadata = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in table["metadata"].items()
-    }
-    metadata |= {
-        "general.architecture": table["arch"],
-        "general.file_type": int(table["arch"] == "jina-bert-v2") or FILE_TYPES[table.get("mix")],
-    }
-    tensors = tuple(_tensors(table))
-    return model_from_gguf(Header(metadata, {}, tensors, 0), name=table["arch"], source="test", origin="test")
-
-
-def _tensors(table):
-    """Tensors of a table: name, shape, and where they are not fp32 in all, type and layers."""
-    for name, shape, *rest in table["tensors"]:
-        # Jina's matrices are fp16, all else is fp32 where nothing is said.
-        in_half = table["arch"] == "jina-bert-v2" and len(shape) > 1 and name != "token_types.weight"
-        dtype = rest[0] if rest else ("f16" if in_half else "f32")
-        num_bytes = GGML_TYPES[dtype].row_bytes(shape[0]) * prod(shape[1:])
-        for first, last in rest[1] if len(rest) > 1 else [(0, 0)]:
-            for layer in range(first, last + 1):
-                yield StoredTensor(name.replace("#", str(layer)), dtype, tuple(shape), num_bytes)
 
 
 NAMES = [f"{table['arch']}{'-moe' * ('exps' in str(table))}-{number}" for number, table in enumerate(TABLES)]
@@ -150,3 +123,15 @@ def test_graphs_over_cards_are_llama_cpps_own(table):
     for buffer in compared_with(model, table):
         assert buffer.planned.basis == "calibrated"
         assert buffer.planned.expected == buffer.printed, buffer
+
+
+def test_tensors_without_an_ending_are_placed():
+    # Falcon-H1's loader asks for blk.0.ffn_norm.
+    table = next(table for table in TABLES if table["arch"] == "falcon-h1")
+    assert any(name == "blk.0.ffn_norm" for name, *_ in table["tensors"])
+    model = model_of(table)
+    row = DEFAULTS | {
+        "n_ctx": 4096, "n_ubatch": 512, "flash_attn": True, "num_outputs": 1, "n_parallel": 1,
+    }  # fmt: skip
+    placed = place(model, "gguf-f32", settings_of(row), (), "cpu")
+    assert placed.host.weight_bytes == sum(4 * prod(shape) for _, shape in table["tensors"])

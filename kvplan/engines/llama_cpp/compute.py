@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from kvplan.dtypes import GGML_TYPES
-from kvplan.engines.llama_cpp.cache import CELL_PADDING, Cells, split_layers
+from kvplan.engines.llama_cpp.cache import Cells, split_layers
 from kvplan.engines.llama_cpp.graph.cuda import CELL_STRIDE, flash_attention_runs
 from kvplan.engines.llama_cpp.graph.parts import Batch
 from kvplan.engines.llama_cpp.graph.shapes import Attention, Latent, model_shape
@@ -130,10 +130,7 @@ def _moves_experts(overrides: Sequence[tuple[str, str]], layer: int) -> bool:
 
 
 def _batch(model: ModelSpec, settings: Settings, cells: Cells, *, on_cards: bool) -> Batch:
-    tokens = min(settings.n_ubatch, round_up(settings.n_ctx, CELL_PADDING))
-    if model.structure.kind == "encoder" and settings.n_ubatch == settings.n_ctx:
-        # Without a causal mask the batch is not cut to the context, padded as each part is.
-        tokens = cells.full * cells.num_streams
+    tokens = min(settings.n_ubatch, cells.full * cells.num_streams)
     wants = settings.flash_attn and llama_cpp_arch(model) not in WITHOUT_FLASH_ATTENTION
     flash_attn = wants
     if wants and settings.flash_attn_auto and on_cards:

@@ -1,4 +1,4 @@
-"""Checkpoints as llama.cpp runs them: which latents it expands before it caches them.
+"""Models as llama.cpp runs them: which latents it expands before it caches them, which see all at once.
 
 src/models/minicpm3.cpp caches whole heads, as its converter (conversion/minicpm.py) writes them; the
 other latent architectures cache the latent itself.
@@ -24,6 +24,11 @@ def as_converted(model: ModelSpec) -> ModelSpec:
         for group in model.structure.layers
     )
     return replace(model, structure=replace(model.structure, layers=groups))
+
+
+def is_causal(model: ModelSpec) -> bool:
+    """Tell whether a token sees only those before it: not in embedding and diffusion models."""
+    return model.structure.kind != "encoder"
 
 
 def _expanded(cache: Cache) -> Cache:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from kvplan.engines.base import DevicePlan, Notice
 from kvplan.engines.llama_cpp.cache import CELL_PADDING
+from kvplan.engines.llama_cpp.converted import is_causal
 from kvplan.engines.llama_cpp.settings import Settings, cache_types, settings_of, whole
 from kvplan.errors import InvalidValue
 from kvplan.frozen import dataclass, replace
@@ -97,13 +98,14 @@ def shrunk(
     """
     type_k, type_v, _ = cache_types(workload)
     limit = model.context_limit_tokens
-    settings = settings_of(workload, limit, type_k, type_v)
+    causal = is_causal(model)
+    settings = settings_of(workload, limit, type_k, type_v, is_causal=causal)
     # In one pool of cells the sequences share what a single one could have.
     sharing = workload.num_sequences if settings.kv_unified else 1
 
     def cards(tokens: int) -> tuple[DevicePlan, ...]:
         tried = replace(workload, context_tokens=max(1, tokens // sharing))
-        return held(tried, settings_of(tried, tried.context_tokens, type_k, type_v))
+        return held(tried, settings_of(tried, tried.context_tokens, type_k, type_v, is_causal=causal))
 
     def used_bytes(tokens: int) -> tuple[int, ...]:
         return tuple(

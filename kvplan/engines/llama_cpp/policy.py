@@ -25,7 +25,7 @@ from kvplan.engines.base import (
 from kvplan.engines.llama_cpp.cache import CELL_PADDING
 from kvplan.engines.llama_cpp.commands import server_command, startup_lines
 from kvplan.engines.llama_cpp.compute import compute_buffers
-from kvplan.engines.llama_cpp.converted import as_converted
+from kvplan.engines.llama_cpp.converted import as_converted, is_causal
 from kvplan.engines.llama_cpp.device_plan import cache_on, device_plan
 from kvplan.engines.llama_cpp.extras import extra_components
 from kvplan.engines.llama_cpp.fit import shortest, shrinks, shrunk
@@ -102,7 +102,7 @@ class LlamaCppEngine(Engine):
 
         model, workload = plan.model, plan.workload
         type_k, type_v, _ = cache_types(workload)
-        settings = settings_of(workload, plan.context_tokens, type_k, type_v)
+        settings = settings_of(workload, plan.context_tokens, type_k, type_v, is_causal=is_causal(model))
         if settings.placement_is_given or plan.refusals or not plan.devices:
             return None
         has_experts = any(mix_bytes(model, plan.weights_format).expert_bytes)
@@ -187,7 +187,8 @@ class LlamaCppEngine(Engine):
         workload, notices = self.resolved(model, workload, devices)
         type_k, type_v, mapped = cache_types(workload)
         context_tokens, _ = context_or_limit(model, workload)
-        return workload, settings_of(workload, context_tokens, type_k, type_v), (*notices, *mapped)
+        settings = settings_of(workload, context_tokens, type_k, type_v, is_causal=is_causal(model))
+        return workload, settings, (*notices, *mapped)
 
     def resolved(
         self, model: ModelSpec, workload: Workload, devices: Sequence[Device]

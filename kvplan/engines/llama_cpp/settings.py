@@ -66,10 +66,13 @@ class Settings:
     flash_attn_auto: bool = False
 
 
-def settings_of(workload: Workload, context_tokens: int, type_k: str, type_v: str) -> Settings:
+def settings_of(
+    workload: Workload, context_tokens: int, type_k: str, type_v: str, *, is_causal: bool = True
+) -> Settings:
     """Resolve the settings: ``-c`` and ``-np`` from the load unless the flags say otherwise.
 
-    Raises InvalidValue for a flag whose value llama.cpp would not take.
+    Without ``is_causal`` attention batches are not cut to the context. Raises InvalidValue for a flag whose
+    value llama.cpp would not take.
     """
     option = workload.option
     parallel = option("parallel")
@@ -81,8 +84,10 @@ def settings_of(workload: Workload, context_tokens: int, type_k: str, type_v: st
     # Slots share one pool of cells when unified; otherwise each has its own part of ``-c``.
     num_shares = workload.num_sequences if unified else max(n_parallel, workload.num_sequences)
     n_ctx = whole(option("ctx_size"), 0) or context_tokens * num_shares
-    # The context as it was asked for: it is padded only afterwards (src/llama-context.cpp).
-    n_batch = min(n_ctx, whole(option("n_batch"), DEFAULT_N_BATCH))
+    n_batch = whole(option("n_batch"), DEFAULT_N_BATCH)
+    if is_causal:
+        # The context as it was asked for: it is padded only afterwards (src/llama-context.cpp).
+        n_batch = min(n_ctx, n_batch)
     flash = str(option("flash_attn", "auto")).casefold()
     layers, split_mode = option("n_gpu_layers"), _split_mode(option("split_mode"))
     n_cpu_moe = ALL_LAYERS if option("cpu_moe") else whole(option("n_cpu_moe"), 0)

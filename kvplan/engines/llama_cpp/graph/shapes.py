@@ -164,6 +164,7 @@ class ModelShape:
     """A model: its architecture as GGUF names it, and its layers in order.
 
     ``num_layers`` is their number in the file, more than those listed where repeats are left out;
+    ``is_uncached`` models attend to the batch itself;
     ``rope_table`` says that rotations read a table of factors; ``index_top_k`` is how many cells an
     indexer chooses.
     """
@@ -178,6 +179,7 @@ class ModelShape:
     num_altup: int
     rope_table: bool = False
     has_token_types: bool = False
+    is_uncached: bool = False
     index_top_k: int = 0
 
 
@@ -228,6 +230,7 @@ def model_shape(model: ModelSpec) -> ModelShape:
         altup,
         arch in ROPE_TABLE_ARCHS and bool(rope_tables(model)),
         any("token_type" in tensor.name for tensor in model.structure.tensors),
+        is_encoder,
         index_top_k_of(model, arch),
     )
 

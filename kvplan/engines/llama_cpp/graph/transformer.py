@@ -316,7 +316,7 @@ def _attention(
         query, key = like("rms_norm", query), like("rms_norm", key)
     if rules.scaled_query:
         query = like("scale", query)
-    if rules.uncached:
+    if rules.uncached or builder.shape.is_uncached:
         return builder.uncached_attention(part, query, key, value)
     is_gated = part.gate_width > 0
     cur = builder.attention(
