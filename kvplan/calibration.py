@@ -92,7 +92,7 @@ class CalibratedEngine(Engine):
         self.kv_formats, self.weight_families = inner.kv_formats, inner.weight_families
         self.about, self.runs_on_cpu = inner.about, inner.runs_on_cpu
         self.spills_by_itself, self.loads_beside = inner.spills_by_itself, inner.loads_beside
-        self.takes_what_fits = inner.takes_what_fits
+        self.takes_what_fits, self.block_size = inner.takes_what_fits, inner.block_size
 
     def searching(self) -> Engine:
         """Return the same over the engine as searches use it."""
@@ -100,9 +100,9 @@ class CalibratedEngine(Engine):
         searching.uncalibrated = self.uncalibrated.searching()
         return searching
 
-    def spilled(self, plan: Plan, devices: Sequence[Device]) -> Plan | None:
+    def spilled(self, plan: Plan, devices: Sequence[Device], *, least: bool = True) -> Plan | None:
         """Spill as the engine does."""
-        return self.uncalibrated.spilled(plan, self._seen(devices))
+        return self.uncalibrated.spilled(plan, self._seen(devices), least=least)
 
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
         """Plan as the engine does, with what was measured where it holds."""

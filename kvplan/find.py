@@ -1,9 +1,9 @@
 """Which models, and in which precision, fit on given devices: tried one by one, then ranked.
 
-What fits comes before what is tight, then the order of kvplan.choices.
+What fits comes before what is tight, and that before what spills; then the order of kvplan.choices.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 
 from kvplan.choices import Choice, choices, order_of
@@ -13,7 +13,8 @@ from kvplan.errors import KvplanError
 from kvplan.frozen import replace
 from kvplan.judge import DEFAULT_RULES, Rules, Status, Verdict, exit_code, judge
 from kvplan.model import ModelSpec, num_active_parameters
-from kvplan.plan import default_engine, plan, trial
+from kvplan.offload import plan_or_offload
+from kvplan.plan import as_it_is, default_engine, plan, trial
 from kvplan.quality import Loss
 from kvplan.speed import Rate, decode_rate
 from kvplan.weights import num_model_parameters, weight_bytes
@@ -61,6 +62,11 @@ class Candidate:
         return decode_rate(self.plan)
 
     @property
+    def engine(self) -> Engine:
+        """The engine that it runs under."""
+        return self._case.engine
+
+    @property
     def num_parameters(self) -> int:
         """The model's parameters, the stand-in for its quality."""
         return num_model_parameters(self.model)
@@ -75,8 +81,9 @@ class Search:
     """What fits of the choices, asked of one group of devices after another.
 
     What was found on a card decides smaller and larger ones of its kind without another plan.
-    ``engine`` None takes the one that the weights call for. A model whose limit is below the asked
-    context is left out, as is one that the engine cannot plan.
+    ``engine`` None takes the one that the weights call for, ``has_gpu`` False one that runs on the CPU;
+    ``measured`` gives it what was measured on this machine.
+    A model whose limit is below the asked context is left out, as is one that the engine cannot plan.
     """
 
     def __init__(
@@ -86,7 +93,10 @@ class Search:
         *,
         engine: Engine | None = None,
         rules: Rules = DEFAULT_RULES,
+        has_gpu: bool = True,
+        measured: Callable[[Engine], Engine] = as_it_is,
     ) -> None:
+        self._host_bytes = workload.cpu_memory_bytes
         asked: dict[str, Workload] = {}
         self._cases: list[_Case] = []
         for choice in tried:
@@ -95,18 +105,34 @@ class Search:
                 continue
             if name not in asked:
                 asked[name] = replace(workload, weights_format=name)
-            policy = engine or default_engine(choice.model, name)
+            policy = measured(engine or default_engine(choice.model, name, has_gpu=has_gpu))
             self._cases.append(_Case(choice, asked[name], policy, rules))
 
     def fitting(self, devices: Sequence[Device]) -> Iterator[Candidate]:
         """Yield the choices that fit on ``devices``, in their order."""
-        memory = sum(device.memory_bytes for device in devices)
+        memory = sum(device.memory_bytes for device in devices) if devices else self._host_bytes or 0
         for case in self._cases:
-            if case.choice.least_bytes >= memory or case.least_weight_bytes >= memory:
+            if case.least_bytes >= memory:
                 continue
             found = case.tried(devices)
             if found is not None:
                 yield found
+
+    def spilling(self, devices: Sequence[Device], fitting: Container[str] = ()) -> Iterator[Candidate]:
+        """Yield what runs with a part in system memory, of models other than ``fitting``.
+
+        The first format of each model that does; rules that do not allow it yield nothing.
+        """
+        memory = sum(device.memory_bytes for device in devices) + (self._host_bytes or MOST_BYTES)
+        found: set[str] = set()
+        for case in self._cases:
+            name = case.choice.model.name
+            if name in fitting or name in found or case.least_bytes >= memory:
+                continue
+            candidate = case.spilled(devices)
+            if candidate is not None:
+                found.add(name)
+                yield candidate
 
     def best(self, devices: Sequence[Device], tokens_per_second: float | None = None) -> Candidate | None:
         """Return the best of the choices on ``devices`` that decodes so fast; None if none fits.
@@ -115,11 +141,14 @@ class Search:
         """
         tight: Candidate | None = None
         for candidate in self.fitting(devices):
-            if tokens_per_second is not None and not fast_enough(candidate, tokens_per_second):
+            if not fast_enough(candidate, tokens_per_second):
                 continue
             if candidate.status == "fits":
                 return candidate
             tight = tight or candidate
+        if tight is None:
+            spilling = self.spilling(devices)
+            tight = next((each for each in spilling if fast_enough(each, tokens_per_second)), None)
         return tight
 
 
@@ -132,13 +161,13 @@ class _Case:
         self._known: dict[object, _Known] = {}
 
     @cached_property
-    def least_weight_bytes(self) -> int:
-        """The weights' lower bound, all devices together."""
-        return weight_bytes(self.choice.model, self.choice.format_name).low
+    def least_bytes(self) -> int:
+        """A lower bound of the weights, all devices together."""
+        return max(self.choice.least_bytes, weight_bytes(self.choice.model, self.choice.format_name).low)
 
     def tried(self, devices: Sequence[Device]) -> "Candidate | None":
         """Return the candidate that the choice makes on ``devices``; None if it fails or cannot be told."""
-        kind = self.engine.kind_of(self.choice.model, self.workload, devices)
+        kind = self.engine.kind_of(self.choice.model, self.workload, devices) if devices else None
         if kind is None:
             return self._planned(devices)
         known = self._known.get(kind)
@@ -161,6 +190,17 @@ class _Case:
         if exit_code(status, self._rules) != 0 or status == "unknown":
             return None
         return Candidate(self, devices, status, found if isinstance(found, Plan) else None)
+
+    def spilled(self, devices: Sequence[Device]) -> "Candidate | None":
+        """Return the candidate with a part in system memory; None where it cannot run so, or may not."""
+        if not self._rules.allow_offload or not devices:
+            return None
+        try:
+            found = plan_or_offload(self.choice.model, self.workload, devices, self.engine, self._rules)
+        except KvplanError:
+            return None
+        status = judge(found, self._rules).status
+        return Candidate(self, devices, status, found) if status == "offload" else None
 
     def verdict(self, found: Plan) -> Verdict:
         """Judge one of its plans."""
@@ -203,10 +243,19 @@ def candidates(
     formats: Sequence[str] | None = None,
     engine: Engine | None = None,
     rules: Rules = DEFAULT_RULES,
+    measured: Callable[[Engine], Engine] = as_it_is,
 ) -> Iterator[Candidate]:
-    """Yield every model and format that fits, in the order of the models: ``choices``, then a search."""
+    """Yield every model and format that fits, in the order of the models, then what fits by spilling.
+
+    Without ``devices`` the CPU does it all, in the workload's ``cpu_memory_bytes``.
+    """
     tried = choices(models, formats=formats, engine=engine)
-    return Search(tried, workload, engine=engine, rules=rules).fitting(devices)
+    search = Search(tried, workload, engine=engine, rules=rules, has_gpu=bool(devices), measured=measured)
+    fitting: set[str] = set()
+    for candidate in search.fitting(devices):
+        fitting.add(candidate.model.name)
+        yield candidate
+    yield from search.spilling(devices, fitting)
 
 
 @lru_cache(maxsize=4096)
@@ -225,12 +274,17 @@ def ranked(found: Iterable[Candidate], *, every_format: bool = False) -> tuple[C
     return tuple(best.values())
 
 
-def _rank(candidate: Candidate) -> tuple[bool, tuple[bool, int, int, str]]:
-    return candidate.status != "fits", order_of(candidate.model, candidate.loss)
+def _rank(candidate: Candidate) -> tuple[int, tuple[bool, int, int, str]]:
+    return {"fits": 0, "tight": 1}.get(candidate.status, 2), order_of(candidate.model, candidate.loss)
 
 
-def fast_enough(candidate: Candidate, tokens_per_second: float) -> bool:
-    """Tell whether one sequence decodes at that rate, by the expected value; not if it is unknown."""
+def fast_enough(candidate: Candidate, tokens_per_second: float | None) -> bool:
+    """Tell whether one sequence decodes at that rate, by the expected value; not if it is unknown.
+
+    Any is fast enough where no rate is asked for.
+    """
+    if tokens_per_second is None:
+        return True
     if candidate.rate is None:
         return False
     return candidate.rate.expected / max(1, candidate.plan.num_sequences) >= tokens_per_second

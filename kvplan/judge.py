@@ -122,10 +122,12 @@ def spare_bytes(plan: Plan, rules: Rules = DEFAULT_RULES) -> int:
 
 
 def pooled_spare_bytes(plan: Plan) -> int:
-    """Return the room for what may lie in devices or system memory: that in both, in the last once it spills.
+    """Return the room for what may lie in devices or system memory, negative when short.
 
-    Negative when short.
+    That in both, in system memory once it spills, in the closest device where that is not counted.
     """
+    if plan.offloaded and plan.workload.cpu_memory_bytes is None:
+        return min(device.headroom_bytes for device in plan.devices)
     on_devices = 0 if plan.offloaded else sum(device.headroom_bytes for device in plan.devices)
     return on_devices + _host_headroom(plan)
 

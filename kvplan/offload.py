@@ -38,9 +38,17 @@ def settled(result: Plan, devices: Sequence[Device], engine: Engine, rules: Rule
 
 
 def alternative(
-    result: Plan, devices: Sequence[Device], engine: Engine, rules: Rules = DEFAULT_RULES
+    result: Plan,
+    devices: Sequence[Device],
+    engine: Engine,
+    rules: Rules = DEFAULT_RULES,
+    *,
+    least: bool = True,
 ) -> Plan | None:
-    """Return how ``result``, which does not fit, would run with a part in system memory; None if nohow."""
+    """Return how ``result``, which does not fit, would run with a part in system memory; None if nohow.
+
+    Without ``least`` the part is as large as it may be, which is found sooner.
+    """
     if result.offloaded or judge(result, rules).status != "does_not_fit":
         return None
-    return engine.spilled(result, devices)
+    return engine.spilled(result, devices, least=least)

@@ -52,6 +52,11 @@ def default_engine(model: ModelSpec, weights: str | None, *, has_gpu: bool = Tru
     return engine_named(_ENGINE_OF_FAMILY.get(family, "vllm"))
 
 
+def as_it_is(engine: Engine) -> Engine:
+    """Return the engine itself: what stands for measurements where there are none."""
+    return engine
+
+
 def spread(devices: Sequence[Device], tensor: int, pipeline: int, *, multiplied: bool) -> tuple[Device, ...]:
     """Return as many devices as ``--tp`` and ``--pp`` need.
 

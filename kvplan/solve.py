@@ -48,12 +48,12 @@ def largest(attempt: Attempt, ceiling: int, step: int = 1, least: int = 1) -> in
     """
     if ceiling < least:
         return 0
-    succeeded, room = attempt(least)
-    if not succeeded or ceiling == least:
-        return least if succeeded else 0
     succeeded, short = attempt(ceiling)
-    if succeeded:
-        return ceiling
+    if succeeded or ceiling == least:
+        return ceiling if succeeded else 0
+    succeeded, room = attempt(least)
+    if not succeeded:
+        return 0
 
     def position(num_blocks: int) -> int:
         return max(least, min(num_blocks * step, ceiling))
@@ -73,7 +73,7 @@ def _narrowed(attempt: Attempt, ends: tuple[int, int, int, int], first: str) -> 
     halving now and then bounds the search where they do not.
     """
     low, room, high, short = ends
-    turns = cycle(("line", "next", "half") if first == "line" else ("next", "half"))
+    turns = cycle(("line", "line", "half") if first == "line" else ("next", "half"))
     while high - low > 1:
         turn = next(turns)
         guess = (low + high) // 2
@@ -109,12 +109,12 @@ def max_context(
     """
     engine = engine.searching()
 
-    def attempt(context_tokens: int) -> tuple[bool, int]:
+    def attempt(context_tokens: int, rules: Rules) -> tuple[bool, int]:
         asked = replace(workload, context_tokens=context_tokens, context_source="flag")
         return _outcome(model, asked, devices, engine, rules)
 
-    block_size = plan(model, workload, devices, engine).cache.block_size or 1
-    return largest(attempt, context_ceiling(model, workload), block_size, least)
+    block_size = engine.block_size or plan(model, workload, devices, engine).cache.block_size or 1
+    return _largest_by(rules, attempt, context_ceiling(model, workload), block_size, least)
 
 
 def max_sequences(
@@ -128,11 +128,30 @@ def max_sequences(
     """Return the most sequences that succeed at the asked context, at most the engine's own cap."""
     engine = engine.searching()
 
-    def attempt(num_sequences: int) -> tuple[bool, int]:
+    def attempt(num_sequences: int, rules: Rules) -> tuple[bool, int]:
         asked = replace(workload, num_sequences=num_sequences)
         return _outcome(model, asked, devices, engine, rules)
 
-    return largest(attempt, MAX_SEQUENCES if ceiling is None else ceiling)
+    return _largest_by(rules, attempt, MAX_SEQUENCES if ceiling is None else ceiling)
+
+
+def _largest_by(
+    rules: Rules,
+    attempt: Callable[[int, Rules], tuple[bool, int]],
+    ceiling: int,
+    step: int = 1,
+    least: int = 1,
+) -> int:
+    """Return the largest n that succeeds, as all below do.
+
+    Where ``tight`` is not enough, what is tight on the devices fails though more, which spills, would not.
+    """
+    if rules.strict and rules.allow_offload:
+        unspilled = replace(rules, allow_offload=False)
+        most = largest(lambda n: attempt(n, unspilled), ceiling, step, least)
+        if most == ceiling or not attempt(max(most + 1, least), rules)[0]:
+            return most
+    return largest(lambda n: attempt(n, rules), ceiling, step, least)
 
 
 def is_short(model: ModelSpec, workload: Workload, devices: Sequence[Device], engine: Engine) -> bool:
@@ -154,7 +173,9 @@ def _outcome(
     result = plan(model, workload, devices, engine)
     if not rules.allow_offload:
         return succeeds(result, rules), spare_bytes(result, rules)
-    result = alternative(result, devices, engine, rules) or result
+    # How much lies in a memory whose size is not known does not matter.
+    is_counted = workload.cpu_memory_bytes is not None
+    result = alternative(result, devices, engine, rules, least=is_counted) or result
     return succeeds(result, rules), pooled_spare_bytes(result)
 
 

@@ -80,7 +80,7 @@ def parse_tokens(text: str, what: str = "context") -> int:
     match = _TOKENS.fullmatch(text.strip())
     if match is None:
         raise InvalidValue(
-            f"'{text}' is not a {what} length",
+            f"'{text}' is not {'an' if what[0] in 'aeiou' else 'a'} {what} length",
             why="a length is a number of tokens, with k for 1,024 or m for 1,048,576",
             hint="write it like 8192, 32k or 1m",
         )

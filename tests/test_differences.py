@@ -5,7 +5,8 @@ from itertools import combinations
 
 import pytest
 
-from kvplan.differences import explain, size
+from kvplan.differences import explain
+from kvplan.differences.reason import size
 from kvplan.engines import engine_named
 from kvplan.hardware.parse import parse_gpus
 from kvplan.plan import plan
@@ -164,7 +165,9 @@ def test_windows_are_said_to_be_kept_in_full_where_they_are():
 
 def test_tgi_s_budget_is_told_by_its_version():
     for version, base in (("2.4", "all that is free"), ("3.3", "0.9 of the card's total")):
-        sentences, _, _ = reasons("llama-3.1-8b", "h100", "vllm", f"tgi@{version}", context_tokens=4096)
+        sentences, _, _ = reasons(
+            "llama-3.1-8b", "h100", "vllm", f"tgi@{version}", context_tokens=4096, num_sequences=16
+        )
         assert any(base in sentence for sentence in sentences if sentence.startswith("budget"))
 
 
@@ -172,3 +175,10 @@ def test_sizes_are_short():
     assert size(3 * GIB) == "3.00 GiB"
     assert size(2 * MIB) == "2.0 MiB"
     assert size(0) == "none"
+
+
+def test_a_load_inside_tgi_s_warm_up_is_not_held_against_its_share():
+    sentences, _, b = reasons("gpt-oss-120b", "h100", "vllm", "tgi", context_tokens=4096)
+    assert b.devices[0].budget_bytes == b.devices[0].device.usable_bytes
+    budget = next(sentence for sentence in sentences if sentence.startswith("budget"))
+    assert budget.endswith("(all that is free) under TGI")

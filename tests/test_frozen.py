@@ -136,6 +136,16 @@ def test_a_frozen_class_can_be_derived_from_as_one():
 
     assert Longer(1) == Longer(1, 2, "", 3)
     assert dataclasses.is_dataclass(Pair(1))
+
+    class Named(Pair):
+        @property
+        def text(self):
+            return f"{self.word}{self.first}"
+
+    assert Named(1, word="a").text == "a1"
+    assert Named(1).second == 2
+    with pytest.raises(TypeError):
+        Named()
     with pytest.raises(TypeError, match="non-frozen"):
 
         @dataclasses.dataclass

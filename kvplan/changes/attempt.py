@@ -5,7 +5,7 @@ judged, with what each costs in quality and who measured it. Nothing is guessed,
 refuses is no suggestion.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from kvplan.device import Device
 from kvplan.engines.base import Engine, Plan
@@ -14,7 +14,7 @@ from kvplan.frozen import dataclass, replace
 from kvplan.judge import DEFAULT_RULES, Rules, Verdict, exit_code, judge
 from kvplan.model import ModelSpec
 from kvplan.offload import plan_or_offload
-from kvplan.plan import default_engine, plan
+from kvplan.plan import as_it_is, default_engine, plan
 from kvplan.quality import kv_loss, weight_loss
 from kvplan.solve import is_short
 from kvplan.weights import format_name_of, weights_exceed
@@ -55,7 +55,10 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What is being changed: the question, its devices and whether the engine was chosen by name."""
+    """What is being changed: the question, its devices and whether the engine was chosen by name.
+
+    ``measured`` gives another engine that a change calls for what was measured on this machine.
+    """
 
     model: ModelSpec
     workload: Workload
@@ -63,6 +66,7 @@ class Situation:
     engine: Engine
     engine_chosen: bool
     rules: Rules = DEFAULT_RULES
+    measured: Callable[[Engine], Engine] = as_it_is
 
 
 def changed(situation: Situation, options: Sequence[Option]) -> tuple[Workload, tuple[Device, ...], Engine]:
@@ -75,7 +79,7 @@ def changed(situation: Situation, options: Sequence[Option]) -> tuple[Workload, 
             case "weights":
                 workload = replace(workload, weights_format=option.value)
                 if not situation.engine_chosen:
-                    engine = default_engine(situation.model, option.value).searching()
+                    engine = situation.measured(default_engine(situation.model, option.value)).searching()
             case "gpu":
                 devices = (devices[0],) * int(option.value)
             case "ctx":
@@ -117,11 +121,11 @@ def attempt(situation: Situation, options: Sequence[Option], rules: Rules | None
         # Flags and formats of one engine mean nothing to another.
         return None
     try:
-        if judged_by.allow_offload:
-            result = plan_or_offload(situation.model, workload, devices, engine, judged_by)
-        elif weights_alone_exceed(situation.model, workload, devices) or is_short(
-            situation.model, workload, devices, engine
-        ):
+        if rules is not None and rules.allow_offload:
+            result = plan_or_offload(situation.model, workload, devices, engine, rules)
+        elif (
+            not judged_by.allow_offload and weights_alone_exceed(situation.model, workload, devices)
+        ) or is_short(situation.model, workload, devices, engine):
             return None
         else:
             result = plan(situation.model, workload, devices, engine)

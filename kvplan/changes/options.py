@@ -40,9 +40,12 @@ WEIGHTS: tuple[str, ...] = (
 SHARE_OPTION = {"vllm": "gpu_memory_utilization", "sglang": "mem_fraction_static"}
 EAGER_OPTION = {"vllm": "enforce_eager", "sglang": "disable_cuda_graph"}
 # What a server makes room for at once: a step of a prompt (vLLM's default on small cards) and the rows it
-# samples (half of that default).
+# samples (half of that default), or the sequences that it sets states aside for.
 ROOM_OPTIONS: dict[str, tuple[tuple[str, int], ...]] = {
     "vllm": (("max_num_batched_tokens", 2048), ("max_num_seqs", 128)),
+    "tensorrt-llm": (("max_num_tokens", 2048), ("max_batch_size", 64)),
+    "lmdeploy": (("max_prefill_token_num", 2048), ("max_batch_size", 64)),
+    "tgi": (("max_batch_prefill_tokens", 2048),),
 }
 
 GPU_COST = 10

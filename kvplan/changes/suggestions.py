@@ -15,7 +15,7 @@ from kvplan.errors import KvplanError
 from kvplan.frozen import replace
 from kvplan.judge import judge
 from kvplan.quality import weight_loss
-from kvplan.solve import max_context, max_sequences
+from kvplan.solve import is_short, max_context, max_sequences
 
 MAX_SUGGESTIONS = 4
 MIN_CONTEXT_TOKENS = 2048
@@ -103,6 +103,15 @@ def _reduced(situation: Situation, options: tuple[Option, ...]) -> Iterator[Sugg
         return
     try:
         if not situation.rules.allow_offload and weights_alone_exceed(situation.model, workload, devices):
+            return
+        # What spills is no suggestion, whatever is searched below.
+        shortest = min(workload.context_tokens or MIN_CONTEXT_TOKENS, MIN_CONTEXT_TOKENS)
+        if is_short(
+            situation.model,
+            replace(workload, context_tokens=shortest, context_source="flag", num_sequences=1),
+            devices,
+            engine,
+        ):
             return
         longest = max_context(situation.model, workload, devices, engine, situation.rules, MIN_CONTEXT_TOKENS)
         most = 0

@@ -85,8 +85,9 @@ class Asked:
                     words = _without_own(words, key)
                 continue
             words = _without_flag(words, key, takes_value=value != "true")
-            flag = f"--{key.replace('_', '-')}"
-            words += [flag] if value == "true" else [flag, value]
+            # TensorRT-LLM's parser takes underscores alone.
+            own = key if (self.engine or "").startswith(("tensorrt", "trt")) else key.replace("_", "-")
+            words += [f"--{own}"] if value == "true" else [f"--{own}", value]
         return tuple(words)
 
 
@@ -107,9 +108,9 @@ def _without_flag(words: Sequence[str], option: str, *, takes_value: bool) -> li
     for word in words:
         if skip:
             skip = False
-        elif word == flag:
+        elif word.replace("_", "-") == flag:
             skip = takes_value
-        elif not word.startswith(f"{flag}="):
+        elif word.partition("=")[0].replace("_", "-") != flag:
             kept.append(word)
     return kept
 

@@ -127,7 +127,8 @@ def find(
 
 
 def _answer(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
-    from kvplan.cli.question import devices_of, rules_of, workload_of
+    from kvplan.cli.question import calibrations, devices_of, rules_of, workload_of
+    from kvplan.errors import CannotTell
     from kvplan.find import candidates, fast_enough, ranked
     from kvplan.report.find_answer import FindAnswer
 
@@ -136,11 +137,25 @@ def _answer(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
     workload, rules = workload_of(asked), rules_of(asked)
     devices, _ = devices_of(asked)
     models, engine = _models(filters), _engine(asked, filters)
+    if not devices and workload.cpu_memory_bytes is None:
+        raise CannotTell(
+            "how much memory the machine has is not said",
+            why="--gpu none leaves everything to the CPU and its memory",
+            hint="add --cpu-memory 64GiB",
+        )
     fitting = list(
-        candidates(models, workload, devices, formats=filters.weights or None, engine=engine, rules=rules)
+        candidates(
+            models,
+            workload,
+            devices,
+            formats=filters.weights or None,
+            engine=engine,
+            rules=rules,
+            measured=calibrations(),
+        )
     )
     wanted = filters.tokens_per_second
-    fast = [found for found in fitting if wanted is None or fast_enough(found, wanted)]
+    fast = [found for found in fitting if fast_enough(found, wanted)]
     best = ranked(fast, every_format=filters.every_format)
     answer = FindAnswer(
         asked=_asked_text(asked, filters),
@@ -162,7 +177,7 @@ def _every_card(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
 
     from kvplan.choices import best_first, choices
     from kvplan.cli.progress import watched
-    from kvplan.cli.question import devices_of, rules_of, workload_of
+    from kvplan.cli.question import calibrations, devices_of, rules_of, workload_of
     from kvplan.errors import OptionClash
     from kvplan.find import Search
     from kvplan.hardware.catalog import catalogue
@@ -181,7 +196,7 @@ def _every_card(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
     tried = best_first(
         choices(models, formats=filters.weights or None, engine=engine, published_only=published_only)
     )
-    search = Search(tried, workload, engine=engine, rules=rules)
+    search = Search(tried, workload, engine=engine, rules=rules, measured=calibrations())
     cards = catalogue()
     found: list[tuple[Asked, Candidate]] = []
     for card in watched(cards, len(cards), "planning"):
@@ -255,7 +270,6 @@ def _row(asked: "Asked", found: "Candidate") -> "Found":
     from dataclasses import replace
 
     from kvplan.cli.question import devices_of, rules_of
-    from kvplan.engines import engine_named
     from kvplan.report.find_answer import Found
     from kvplan.solve import max_context
 
@@ -265,7 +279,7 @@ def _row(asked: "Asked", found: "Candidate") -> "Found":
         plan.model,
         plan.workload,
         devices,
-        engine_named(f"{plan.engine_name}@{plan.engine_version}"),
+        found.engine,
         rules_of(asked),
     )
     command = replace(asked, model=plan.model.name, weights=plan.weights_format).command("fit")
@@ -275,7 +289,7 @@ def _row(asked: "Asked", found: "Candidate") -> "Found":
 def _asked_text(asked: "Asked", filters: _Filters) -> str:
     parts = [f"{asked.ctx} tokens"]
     if asked.gpus != (EVERY_CARD,):
-        parts.insert(0, f"on {' + '.join(asked.gpus)}")
+        parts.insert(0, "on the CPU" if asked.gpus == ("none",) else f"on {' + '.join(asked.gpus)}")
     if asked.batch:
         parts.append(f"× {asked.batch}")
     if asked.kv:

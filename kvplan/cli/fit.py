@@ -102,7 +102,7 @@ def fit(
 def _answer(asked: "Asked", output: Output, *, price: bool) -> Outcome:
     from kvplan.changes.attempt import Situation
     from kvplan.changes.suggestions import suggestions
-    from kvplan.cli.question import question
+    from kvplan.cli.question import calibrations, question
     from kvplan.judge import exit_code, judge
     from kvplan.offload import alternative, plan_or_offload
     from kvplan.report.answer import FitAnswer
@@ -120,6 +120,7 @@ def _answer(asked: "Asked", output: Output, *, price: bool) -> Outcome:
         asking.engine,
         asked.engine is not None,
         asking.rules,
+        calibrations(),
     )
     proposals: tuple[Proposal, ...] = ()
     gains: tuple[Proposal, ...] = ()

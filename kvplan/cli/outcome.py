@@ -99,6 +99,12 @@ def write_file(path: str, text: str) -> None:
     """Write a report whole or not at all. Raises OutputError when the place cannot be written."""
     from kvplan.whole_file import write_whole
 
+    if not path:
+        raise OutputError(
+            "--output names no file",
+            why="its value is empty",
+            hint="write it like -o plan.txt, or leave it out",
+        )
     target = Path(path)
     try:
         if target.is_dir():

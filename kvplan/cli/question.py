@@ -1,16 +1,16 @@
 """From options to values: which model, which workload, which devices, under which engine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kvplan.cli.asked import Asked, multiplied
 from kvplan.device import Device
-from kvplan.engines import engine_named
+from kvplan.engines import ENGINES, engine_named
 from kvplan.engines.base import Engine
 from kvplan.errors import InvalidValue, OptionClash, UnknownEngine, UnknownFormat, UnknownGpu, UnknownModel
 from kvplan.frozen import dataclass, replace
 from kvplan.judge import Rules
 from kvplan.model import ModelSpec
-from kvplan.plan import default_engine, spread
+from kvplan.plan import as_it_is, default_engine, spread
 from kvplan.units import format_gib, parse_size, parse_tokens
 from kvplan.weight_formats import weight_format
 from kvplan.workload import Workload
@@ -108,19 +108,24 @@ def _drafted(
 
 
 def calibrated(engine: Engine) -> Engine:
-    """Return the engine with what was measured on this machine, itself where nothing was.
+    """Return the engine with what was measured on this machine, itself where nothing was."""
+    return calibrations()(engine)
 
-    Measurements that cannot be read are a warning of every plan: no answer depends on them.
+
+def calibrations() -> Callable[[Engine], Engine]:
+    """Return what gives an engine the measurements of this machine, read once.
+
+    Those that cannot be read are a warning of every plan: no answer depends on them.
     """
     from kvplan.verify.calibration_file import is_there
 
     if not is_there():
-        return engine
+        return as_it_is
     from kvplan.calibration import CalibratedEngine
     from kvplan.verify.calibration import saved_or_why
 
     measurements = saved_or_why()
-    return CalibratedEngine(engine, measurements) if measurements else engine
+    return (lambda engine: CalibratedEngine(engine, measurements)) if measurements else as_it_is
 
 
 def rules_of(asked: Asked) -> Rules:
@@ -166,6 +171,20 @@ def workload_of(asked: Asked) -> Workload:
         cpu_memory_bytes=parse_size(asked.cpu_memory).num_bytes if asked.cpu_memory else None,
         encoder_tokens=parse_tokens(asked.encoder_ctx, "encoder") if asked.encoder_ctx else 0,
     )
+
+
+def check_kv_formats(names: Sequence[str]) -> None:
+    """Raise UnknownFormat for one of several cache formats that no engine takes, by any of its names.
+
+    One that some engine takes is that engine's to refuse or not, as is a single one.
+    """
+    from kvplan.kv_formats import kv_format, kv_format_names
+
+    general = ("auto", *kv_format_names())
+    for name in names if len(names) > 1 else ():
+        folded = name.casefold()
+        if folded not in general and not any(folded in engine_named(one).kv_formats for one in ENGINES):
+            kv_format(name)
 
 
 def number_of_sequences(text: str) -> int:

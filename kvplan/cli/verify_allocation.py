@@ -32,8 +32,8 @@ def answer(
             why="verify allocates a model's cache, reads a log (--log) or asks a server (--url)",
             hint="write it like: kvplan verify llama-3-8b --ctx 4k --device cpu",
         )
-    torch_module()
     asking = question(asked)
+    torch_module()
     # Held against the rules that ship, not against what was measured here before.
     policy = asking.engine.uncalibrated if isinstance(asking.engine, CalibratedEngine) else asking.engine
     result = plan(asking.model, asking.workload, asking.devices, policy)

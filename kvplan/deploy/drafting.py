@@ -16,6 +16,7 @@ TENSORRT_LLM_NUM_TOKENS = 4
 NAMING = ("speculative_model", "speculative_draft_model_path", "speculative_draft_model", "model_draft")
 # Keys of ``speculative_config`` that name the draft: vLLM's, TensorRT-LLM's.
 CONFIG_KEYS = ("model", "speculative_model", "speculative_model_dir")
+LMDEPLOY_HEADS = ("eagle3", "dflash", "eagle")
 # Engines whose draft is a model of its own beside the first, without an option that names it.
 BESIDE = ("ideal", "transformers")
 
@@ -66,7 +67,13 @@ def draft_options(
         return (*given.items(), ("speculative_config", config))
     if engine_name == "lmdeploy":
         if not any(name == "speculative_algorithm" for name, _ in options):
-            algorithm = "eagle3" if "eagle3" in head else "dflash" if "dflash" in head else "eagle"
+            algorithm = next((known for known in LMDEPLOY_HEADS if known in head), "")
+            if not algorithm:
+                raise CannotTell(
+                    f"LMDeploy drafts with heads, and {draft} does not say of which kind it is",
+                    why=f"it takes {', '.join(LMDEPLOY_HEADS)}, no whole models",
+                    hint="say which: -- --speculative-algorithm eagle3",
+                )
             options = (*options, ("speculative_algorithm", algorithm))
         return (*options, ("speculative_draft_model", draft))
     if engine_name in ("llama.cpp", "ollama"):

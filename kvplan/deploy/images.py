@@ -33,7 +33,9 @@ WITHOUT_RULES = frozenset(
      "mistral.rs", "ktransformers", "mlc-llm", "infinity")
 )  # fmt: skip
 # Images of other products that carry an engine under their own version numbers.
-_OWN_NUMBERS = re.compile(r"nvcr\.io|-runtime|dynamo|ray-llm|huggingface-|lmcache|lmstack|djl")
+_OWN_NUMBERS = re.compile(
+    r"nvcr\.io(?!/nvidia/tensorrt-llm/)|-runtime|dynamo|ray-llm|huggingface-|lmcache|lmstack|djl"
+)
 _VERSIONS: dict[str, str] = {
     "vllm": r"v?(0\.\d+(?:\.\d+)?|1\.\d+(?:\.\d+)?)(?!\d)",
     "sglang": r"v?(0\.\d+(?:\.\d+)?)(?!\d)",

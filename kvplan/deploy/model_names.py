@@ -10,6 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import field, replace
 from pathlib import Path
 
+from kvplan.deploy.format_words import (
+    OLLAMA_QUANT,
+    format_said,
+    gguf_format,
+    sounds_quantized,
+    without_format,
+    without_mix,
+)
 from kvplan.deploy.launch import Launch
 from kvplan.deploy.settings import ModelChoice, Settings
 from kvplan.errors import CannotTell, HubError, KvplanError, UnknownFormat
@@ -19,26 +27,7 @@ from kvplan.sources.catalog import find
 
 Opener = Callable[[str, bool], ModelSpec]
 
-GGUF_QUANT = re.compile(
-    r"(?<![A-Za-z0-9])(?P<dynamic>UD-)?(?P<quant>I?Q\d_[A-Z0-9]+(?:_[A-Z]+)?|T?Q\d_\d|BF16|F16|F32|MXFP4(?:_MOE)?)"
-    r"(?=[.\-_]|$)",
-    re.IGNORECASE,
-)
-OLLAMA_QUANT = re.compile(r"[-:](q\d_[a-z0-9_]+|fp16|bf16)$", re.IGNORECASE)
 SIXTEEN_BIT = ("bf16", "fp16", "fp32")
-# Words in a folder's name that say its weights are not the published 16-bit ones.
-QUANTIZED = re.compile(
-    r"fp8|nvfp4|mxfp4|fp4|awq|gptq|int4|int8|w4a16|w8a8|w8a16|autoround|bnb|4bit|8bit|nf4|exl[23]|mlx|gguf",
-    re.IGNORECASE,
-)
-
-
-# What those words are among kvplan's formats, the more telling ones first.
-FORMAT_WORDS: tuple[tuple[str, str], ...] = (
-    ("nvfp4", "nvfp4"), ("mxfp4", "mxfp4"), ("fp8", "fp8"), ("awq", "awq"), ("gptq-int8", "gptq-int8"),
-    ("gptq", "gptq-int4"), ("w4a16", "w4a16"), ("autoround", "w4a16"), ("w8a8", "int8"), ("bnb-4bit", "nf4"),
-    ("nf4", "nf4"), ("int8", "int8"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +125,7 @@ class Models:
         if launch.engine == "ollama" and not is_local(written, "ollama"):
             return _as_ollama_ships(found, written)
         last = written.rstrip("/").rpartition("/")[2]
-        if QUANTIZED.search(last) and found.model.quantization is None and not QUANTIZED.search(choice.ref):
+        if sounds_quantized(last) and found.model.quantization is None and not sounds_quantized(choice.ref):
             return Unresolved(
                 f"'{last}' sounds quantized, {found.model.name} is {found.model.weights_format}",
                 f"--model {written}={choice.ref},weights=FORMAT",
@@ -209,9 +198,10 @@ def _proposed(ref: str, launch: Launch) -> str:
     guess = next((name for name in _candidates(ref) if is_bundled(name)), None)
     if guess is None:
         return _mapping(launch)
-    said = ref.rpartition("/")[2].casefold()
-    weights = next((each for word, each in FORMAT_WORDS if word in said), "FORMAT")
-    return f"--model {ref}={guess},weights={weights}" if QUANTIZED.search(said) else f"--model {ref}={guess}"
+    said = ref.rpartition("/")[2]
+    if not sounds_quantized(said):
+        return f"--model {ref}={guess}"
+    return f"--model {ref}={guess},weights={format_said(said) or 'FORMAT'}"
 
 
 def _names(launch: Launch) -> Iterator[str]:
@@ -248,33 +238,8 @@ def _hub_name(written: str) -> str:
 def _candidates(written: str) -> Iterator[str]:
     """Yield what the last part of a path may be a name of, without its quantization."""
     last = written.rstrip("/").rpartition("/")[2]
-    last = re.sub(r"\.gguf$|-\d{5}-of-\d{5}", "", last, flags=re.IGNORECASE)
-    last = GGUF_QUANT.sub("", last)
-    quantized = rf"[-_.]*(?:{QUANTIZED.pattern})(?:[-_.](?:kv|dynamic|block))*[-_.]*"
-    stripped = re.sub(quantized, "-", last, flags=re.IGNORECASE).strip("-_.")
-    for name in (last.strip("-_."), stripped):
+    last = without_mix(last)
+    for name in (last.strip("-_."), without_format(last)):
         yield name
         yield re.sub(r"^[A-Za-z]+_", "", name)
         yield re.sub(r"-(instruct|it|chat|hf|base)$", "", name, flags=re.IGNORECASE)
-
-
-def gguf_format(written: str) -> tuple[str, tuple[str, ...]] | None:
-    """Return (weight format, notes) that a GGUF file's name states, None for other names."""
-    from kvplan.weight_formats import weight_format
-
-    last = written.rpartition("/")[2]
-    if not last.casefold().endswith(".gguf"):
-        return None
-    match = GGUF_QUANT.search(last)
-    if match is None:
-        return None
-    quant = match.group("quant").casefold()
-    name = {"bf16": "gguf-bf16", "f16": "gguf-f16", "f32": "gguf-f32", "mxfp4": "mxfp4_moe"}.get(quant, quant)
-    try:
-        weight_format(name)
-    except UnknownFormat:
-        return None
-    note = f"weights read as {quant} by the file's name"
-    if match.group("dynamic"):
-        note += " (UD: Unsloth's own mix, a little larger or smaller)"
-    return name, (note,)

@@ -36,7 +36,7 @@ BEYOND: dict[str, str] = {
 }
 CONTEXT_OPTIONS = ("max_model_len", "context_length", "max_seq_len", "ctx_size", "session_len")
 # Options that fix the length of engines that otherwise take what their pool holds.
-LENGTH_OPTIONS = ("session_len", "max_total_tokens")
+LENGTH_OPTIONS = ("session_len", "max_total_tokens", "max_seq_len")
 # Flags that change the model's limit itself; what comes out is not worked out.
 STRETCHING = ("--rope-scaling", "--hf-overrides", "--json-model-override-args", "--rope-theta")
 TRUE = ("1", "true", "yes", "on")

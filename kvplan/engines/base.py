@@ -235,7 +235,8 @@ class Engine(ABC):
     ``about`` is one line for ``kvplan list engines``. ``runs_on_cpu`` says that system memory may
     stand in for a device, ``spills_by_itself`` that what does not fit goes to system memory unasked,
     ``loads_beside`` that draft models and adapters are loaded beside the model, with nothing reserved,
-    ``takes_what_fits`` that a length left open is the longest that its pool holds.
+    ``takes_what_fits`` that a length left open is the longest that its pool holds. ``block_size`` is the
+    number of tokens by which its caches grow, 0 where only a plan tells.
     """
 
     name: str
@@ -248,6 +249,7 @@ class Engine(ABC):
     spills_by_itself: bool = False
     loads_beside: bool = False
     takes_what_fits: bool = False
+    block_size: int = 0
 
     @abstractmethod
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
@@ -306,9 +308,16 @@ class Engine(ABC):
         """
         return self
 
-    def spilled(self, plan: Plan, devices: Sequence[Device]) -> Plan | None:  # noqa: ARG002
+    def spilled(
+        self,
+        plan: Plan,  # noqa: ARG002
+        devices: Sequence[Device],  # noqa: ARG002
+        *,
+        least: bool = True,  # noqa: ARG002
+    ) -> Plan | None:
         """Return ``plan``'s workload with as little as possible in system memory, so that it fits.
 
+        Without ``least`` with as much there as may be, which is found sooner; it need not fit.
         None where the engine has no way to spill, where none suffices, or where a flag has fixed
         what lies where.
         """

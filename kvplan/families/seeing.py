@@ -1,16 +1,16 @@
 """Models with eyes whose parts are stock: a known tower, a small projector, any known text model.
 
-LLaVA 1.5 to OneVision, PaliGemma, Idefics 3 and SmolVLM, InternVL, LFM2-VL, Command A Vision, Aya
+LLaVA 1.5 to OneVision, PaliGemma, Idefics 3 and SmolVLM, LFM2-VL, Command A Vision, Aya
 Vision, MiniMax-M3, Phi-3-Vision. Source: transformers 5.23 models/llava_next, llava_onevision,
-vipllava, paligemma, idefics3, smolvlm, internvl, lfm2_vl, cohere2_vision, aya_vision, minimax_m3_vl;
-OpenGVLab modeling_internvl_chat.py; microsoft modeling_phi3_v.py.
+vipllava, paligemma, idefics3, smolvlm, lfm2_vl, cohere2_vision, aya_vision, minimax_m3_vl; microsoft
+modeling_phi3_v.py.
 """
 
 from dataclasses import replace
 
-from kvplan.blocks.vision import as_vision, clip, encoder_layer, intern_vit, siglip_encoder, tower_of
+from kvplan.blocks.vision import as_vision, clip, encoder_layer, siglip_encoder, tower_of
 from kvplan.config import Config
-from kvplan.families.reading import joined, parts, text_structure
+from kvplan.families.reading import joined, text_structure
 from kvplan.model import Structure
 from kvplan.tensors import Tensor, linear, norm, repeat
 
@@ -42,7 +42,8 @@ SIGLIP_SO: dict[str, object] = {
 }
 
 
-def _two_layers(size: int, seen: int, *, middle: int | None = None, bias: bool = True) -> tuple[Tensor, ...]:
+def two_layers(size: int, seen: int, *, middle: int | None = None, bias: bool = True) -> tuple[Tensor, ...]:
+    """Return a projector of two layers from what the tower sees to the text's size."""
     between = size if middle is None else middle
     return (
         *linear(f"{PROJECTOR}.linear_1", between, seen, "projector", bias=bias),
@@ -70,7 +71,7 @@ def _num_taken(config: Config) -> int:
 
 def _llava_projector(config: Config, vision: Config, size: int) -> tuple[Tensor, ...]:
     bias = config.flag("multimodal_projector_bias", True)
-    return _two_layers(size, vision.positive("hidden_size") * _num_taken(config), bias=bias)
+    return two_layers(size, vision.positive("hidden_size") * _num_taken(config), bias=bias)
 
 
 def _with_newline(config: Config, vision: Config, size: int) -> tuple[Tensor, ...]:
@@ -136,7 +137,7 @@ def vipllava(config: Config) -> Structure:
     def projector(config: Config, vision: Config, size: int) -> tuple[Tensor, ...]:
         layers = config.raw("vision_feature_layer")
         joined = vision.positive("hidden_size") * (len(layers) if isinstance(layers, list) else 5)
-        return (*norm(f"{PROJECTOR}.projector_layernorm", joined, bias=True), *_two_layers(size, joined))
+        return (*norm(f"{PROJECTOR}.projector_layernorm", joined, bias=True), *two_layers(size, joined))
 
     return joined(
         config,
@@ -192,35 +193,6 @@ def idefics3(config: Config) -> Structure:
     )
 
 
-def internvl(config: Config) -> Structure:
-    """Read InternVL in transformers' own form: InternViT, pixels shuffled, a normed projector."""
-    return joined(config, "qwen2", intern_vit, _intern_projector, tied=True)
-
-
-def qianfan_ocr(config: Config) -> Structure:
-    """Read Qianfan-OCR: InternVL's parts before Qwen3, a head of its own by default."""
-    return joined(config, "qwen3", intern_vit, _intern_projector, tied=False)
-
-
-def internvl_chat(config: Config) -> Structure:
-    """Read InternVL as its makers publish it: ``llm_config`` beside ``vision_config``."""
-    text, vision = parts(config, "llm_config")
-    structure = text_structure(text, text.text("model_type"))
-    seen = (
-        *intern_vit(vision),
-        *as_vision(_intern_projector(config, vision, structure.hidden_size), "projector"),
-    )
-    return replace(structure, tensors=(*structure.tensors, *seen))
-
-
-def _intern_projector(config: Config, vision: Config, size: int) -> tuple[Tensor, ...]:
-    ratio = config.number("downsample_ratio", 0.5)
-    if not 0 < ratio <= 1:
-        raise config.invalid("downsample_ratio", f"is {ratio:g}")
-    joined = vision.positive("hidden_size", 1024) * int(1 / ratio) ** 2
-    return (*norm(f"{PROJECTOR}.layer_norm", joined, bias=True), *_two_layers(size, joined))
-
-
 def lfm2_vl(config: Config) -> Structure:
     """Read LFM2-VL: SigLIP 2's tower, pixels unshuffled, a projector with or without a norm."""
 
@@ -230,7 +202,7 @@ def lfm2_vl(config: Config) -> Structure:
         bias = config.flag("projector_bias", True)
         normed = config.flag("projector_use_layernorm", True)
         before = norm(f"{PROJECTOR}.layer_norm", joined, bias=True) if normed else ()
-        return (*before, *_two_layers(size, joined, middle=middle, bias=bias))
+        return (*before, *two_layers(size, joined, middle=middle, bias=bias))
 
     return joined(
         config, "lfm2", lambda vision: tower_of(vision, "siglip2_vision_model"), projector, tied=True
@@ -281,7 +253,7 @@ def minimax_m3_vl(config: Config) -> Structure:
         width = config.positive("projector_hidden_size", 6144)
         merged = size * vision.positive("spatial_merge_size", 2) ** 2
         return (
-            *_two_layers(size, vision.positive("hidden_size", 1280), middle=width),
+            *two_layers(size, vision.positive("hidden_size", 1280), middle=width),
             *linear(f"{PROJECTOR}.merge_linear_1", width, merged, "projector", bias=True),
             *linear(f"{PROJECTOR}.merge_linear_2", size, width, "projector", bias=True),
         )

@@ -23,7 +23,7 @@ from kvplan.gguf.names import (
     num_experts_of,
     num_gqa,
 )
-from kvplan.gguf.stored import stored_tensors
+from kvplan.gguf.stored import is_of_experts, stored_tensors
 from kvplan.gguf.types import CHANGED_BY_IMATRIX, State, is_counted, smallest_type, stored_type
 from kvplan.model import ModelSpec, num_layers
 from kvplan.tensors import Tensor
@@ -152,7 +152,7 @@ def mix_bytes(model: ModelSpec, mix: str, layout: Layout = "file") -> MixBytes:
         if layer < 0:
             for tensor, stored, num_bytes in rows:
                 held = allocated_bytes(stored, tensor.num_columns, num_bytes, layout)
-                places.add(_place_outside(tensor), held)
+                places.add(_place_outside(tensor, model.model_type), held)
             continue
         found = sums.get(id(rows))
         if found is None:
@@ -213,7 +213,7 @@ def named_bytes(model: ModelSpec, mix: str, layout: Layout) -> tuple[tuple[str, 
             if head == "blk" and index.isdigit():
                 columns = tensor.shape[0] if tensor.shape else 1
                 num_bytes = allocated_bytes(tensor.dtype, columns, tensor.num_bytes, layout)
-                found.append((tensor.name, int(index), num_bytes, "exps." in inner))
+                found.append((tensor.name, int(index), num_bytes, is_of_experts(inner)))
         return tuple(found)
     return tuple(
         (
@@ -256,9 +256,9 @@ class _Places:
         )
 
 
-def _place_outside(tensor: GgufTensor) -> Place:
+def _place_outside(tensor: GgufTensor, arch: str) -> Place:
     if tensor.kept_type:
-        return _STORED_PLACES.get(tensor.origin.name.partition(".")[0], "norm")
+        return _stored_place(tensor.origin.name.partition(".")[0], arch)
     if tensor.category == "output":
         return "output"
     if tensor.category == "token_embd":
@@ -282,11 +282,11 @@ def _stored_bytes(model: ModelSpec, layout: Layout) -> MixBytes:
         if head == "blk" and index.isdigit() and int(index) < count:
             places.layers[int(index)] += num_bytes
             # Older files keep every expert as a tensor of its own: ffn_up.3.weight.
-            part, _, rest = inner.partition(".")
-            if "exps." in inner or (part.startswith("ffn_") and rest.partition(".")[0].isdigit()):
+            stem, _, rest = inner.partition(".")
+            if is_of_experts(inner) or (stem.startswith("ffn_") and rest.partition(".")[0].isdigit()):
                 places.experts[int(index)] += num_bytes
         else:
-            places.add(_STORED_PLACES.get(head, "norm"), num_bytes)
+            places.add(_stored_place(head, model.model_type), num_bytes)
     return places.summed()
 
 
@@ -297,6 +297,13 @@ _STORED_PLACES: dict[str, Place] = {
     **dict.fromkeys(("per_layer_model_proj", "per_layer_proj_norm", "token_embd_norm"), "first"),
     **dict.fromkeys(INPUT_TABLES, "input"),
 }
+
+
+def _stored_place(stem: str, arch: str) -> Place:
+    # Files of LFM2 call the last norm by the name of the first (src/llama-arch.cpp).
+    if stem == "token_embd_norm" and arch.startswith("lfm2"):
+        return "norm"
+    return _STORED_PLACES.get(stem, "norm")
 
 
 def sized_tensors(model: ModelSpec, mix: str) -> tuple[tuple[int, GgufTensor, str, int], ...]:

@@ -55,12 +55,14 @@ class GgufTensor:
 # model_type -> the architecture name in a GGUF header, where the rules or layouts ask for it.
 ARCH_OF_TYPE: dict[str, str] = {
     "bailing_hybrid": "bailingmoe2",
+    "camembert": "bert",
     "cohere": "command-r",
     "deepseek_ref": "deepseek4",
     "deepseek_v2": "deepseek2",
     "deepseek_v3": "deepseek2",
     "deepseek_v32": "deepseek32",
     "deepseek_v4": "deepseek4",
+    "distilbert": "bert",
     "falcon_h1": "falcon-h1",
     "falcon_mamba": "mamba",
     "gemma3_text": "gemma3",
@@ -84,6 +86,11 @@ ARCH_OF_TYPE: dict[str, str] = {
     "llama4_text": "llama4",
     "mimo_v2_flash": "mimo2",
     "minimax_m2": "minimax-m2",
+    "modernbert": "modern-bert",
+    "neobert": "neo-bert",
+    "nomic_bert": "nomic-bert",
+    "roberta": "bert",
+    "xlm-roberta": "bert",
     "ministral": "llama",
     "ministral3": "mistral3",
     "ministral3_text": "mistral3",
@@ -115,6 +122,10 @@ ARCH_OF_TYPE: dict[str, str] = {
 SCORE_CORRECTED = frozenset(
     ("deepseek_v3", "kimi_k2", "kimi_k25", "deepseek_v32", "glm_moe_dsa", "glm4_moe", "minimax_m2")
 )
+# EmbeddingGemma: Gemma 3 whose tokens see all others.
+BIDIRECTIONAL_GEMMAS = frozenset(("gemma3", "gemma3_text"))
+# Heads of BERT's training that its converter leaves out (conversion/bert.py).
+NOT_CONVERTED = ("pooler.", "cls.")
 NOT_IN_FILE_ROLES = frozenset(("vision", "audio", "projector", "mtp"))
 
 _SUFFIXES: tuple[tuple[str, Category], ...] = (
@@ -138,9 +149,17 @@ _SUFFIXES: tuple[tuple[str, Category], ...] = (
     (".fc1.weight", "ffn_up"),
     (".fc2.weight", "ffn_down"),
     (".c_fc.weight", "ffn_up"),
+    ("mlp.w1.weight", "ffn_up"),
+    ("mlp.w2.weight", "ffn_gate"),
     (".dense_h_to_4h.weight", "ffn_up"),
     (".dense_4h_to_h.weight", "ffn_down"),
 )
+_QKV: tuple[Category, ...] = ("attn_q", "attn_k", "attn_v")
+_BY_PLACE: dict[tuple[str, str], Category] = {
+    ("attention", "in"): "attn_output",
+    ("mlp", "in"): "ffn_down",
+    ("mlp", "out"): "ffn_up",
+}
 # Matrices the quantizer leaves alone although they are weights of two dimensions.
 _NEVER = ("conv1d", "short_conv.conv", "altup", "laurel", "per_layer_model_projection", "rel_pos", "A_log")
 _HALF = ("altup_", "altup.modality_router", "laurel", "per_layer_model_projection")
@@ -148,6 +167,8 @@ _HALF = ("altup_", "altup.modality_router", "laurel", "per_layer_model_projectio
 
 def llama_cpp_arch(model: ModelSpec) -> str:
     """Return the architecture name that the model's GGUF header would carry."""
+    if model.structure.kind == "encoder" and model.model_type in BIDIRECTIONAL_GEMMAS:
+        return "gemma-embedding"
     return ARCH_OF_TYPE.get(model.model_type, model.model_type)
 
 
@@ -232,13 +253,22 @@ def gguf_tensors(model: ModelSpec) -> Iterator[tuple[int, tuple[GgufTensor, ...]
         for _ in range(group.count):
             yield index, tensors
             index += 1
-    outside = [_plain(tensor) for tensor in model.structure.tensors if tensor.role not in NOT_IN_FILE_ROLES]
+    outside = [
+        _plain(tensor)
+        for tensor in model.structure.tensors
+        if tensor.role not in NOT_IN_FILE_ROLES and not tensor.name.startswith(NOT_CONVERTED)
+    ]
     yield -1, (*outside, *_rope_frequencies(model))
 
 
 def _in_layer(tensor: Tensor, layer: Layer) -> Iterator[GgufTensor]:
     if tensor.name.endswith("kv_b_proj.weight"):
-        cache = next(cache for cache in layer.caches if isinstance(cache, LatentAttention))
+        cache = next((cache for cache in layer.caches if isinstance(cache, LatentAttention)), None)
+        if cache is None:
+            # Where whole heads are cached the matrix stays whole, and ranks as values do.
+            columns = tensor.shape[-1]
+            yield GgufTensor(tensor, "attn_v", columns, tensor.shape[0], 1, is_quantizable=True)
+            return
         heads, rank = cache.num_attention_heads, cache.kv_lora_rank
         # k_b is stored transposed, so that its rows are a head's unrotated part.
         yield GgufTensor(tensor, "other", cache.qk_nope_head_dim, rank, heads, is_quantizable=True)
@@ -251,6 +281,12 @@ def _in_layer(tensor: Tensor, layer: Layer) -> Iterator[GgufTensor]:
         columns = tensor.shape[-1]
         yield GgufTensor(tensor, "attn_qkv", columns, tensor.shape[0] - values, 1, is_quantizable=True)
         yield GgufTensor(tensor, "other", columns, values, 1, is_quantizable=True)
+        return
+    if tensor.name.endswith("W_pack.weight"):
+        # Baichuan's joint projection: three tensors of as many rows in the file.
+        third, columns = tensor.shape[0] // 3, tensor.shape[-1]
+        for category in _QKV:
+            yield GgufTensor(tensor, category, columns, third, 1, is_quantizable=True)
         return
     if tensor.name == "shared_mlp.input_linear.weight":
         # Granite's shared MLP: gate and up are tensors of their own in the file.
@@ -303,7 +339,12 @@ def _category(tensor: Tensor) -> Category:
     for suffix, category in _SUFFIXES:
         if tensor.name.endswith(suffix):
             return category
-    return "other"
+    # Other checkpoints' own names (c_proj, Wo …): what leads back to the hidden size, and what leaves it.
+    return _BY_PLACE.get((tensor.role, tensor.split), "other") if _is_matrix(tensor) else "other"
+
+
+def _is_matrix(tensor: Tensor) -> bool:
+    return tensor.name.endswith(".weight") and len(tensor.shape) > 1
 
 
 def _is_quantizable(tensor: Tensor) -> bool:

@@ -24,17 +24,22 @@ def _layer_of(name: str) -> int:
     return int(index) if head == "blk" and index.isdigit() and len(index) < 9 else -1
 
 
+def is_of_experts(name: str) -> bool:
+    """Tell whether a tensor holds routed experts by its name in the file: not their norm (Arctic)."""
+    return "exps." in name and "norm" not in name
+
+
 def _of_file(stored: StoredTensor) -> GgufTensor:
     name, shape = stored.name, stored.shape or (1,)
     rows, matrices = (shape[1] if len(shape) > 1 else 1), prod(shape[2:])
     return GgufTensor(
-        origin=Tensor(name, tuple(reversed(shape)), "expert" if "exps." in name else "other"),
+        origin=Tensor(name, tuple(reversed(shape)), "expert" if is_of_experts(name) else "other"),
         category=_category_of_name(name),
         num_columns=shape[0],
         num_rows=rows,
         num_matrices=matrices,
         is_quantizable=_allows_quantization(name, len([size for size in shape[1:] if size > 1]) > 0),
-        is_expert="exps." in name,
+        is_expert=is_of_experts(name),
         kept_type=stored.dtype,
     )
 

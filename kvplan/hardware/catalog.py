@@ -3,8 +3,7 @@
 Three figures are never mixed: what a card is sold as, what its driver reports, and what a process
 sees. Where no reading of the last exists, a discrete NVIDIA card is taken to show 0.4 to 0.9 GiB
 less than its driver reports (readings of 4090, 3090, A100, H100 and L20 lie there), assumed. Where
-no driver reading exists either, the vendor's rule of kvplan/hardware/gpus.yaml's neighbours is
-applied and the figure is assumed.
+no driver reading exists either, it is inferred from the cards of its kind that were read, assumed.
 """
 
 import json
@@ -49,6 +48,12 @@ def device_named(name: str) -> Device:
     apple = _apple(key)
     if apple is not None:
         return apple
+    if re.fullmatch(r"(?:apple)?m\d(?:pro|max|ultra)?", key):
+        raise UnknownGpu(
+            f"'{name}' does not say how much memory it has",
+            why="an Apple chip is sold with several, and the GPU shares it",
+            hint=f"write it like --gpu {name.strip().replace(' ', '-')}-64gb",
+        )
     raise UnknownGpu(
         f"'{name}' is not a GPU that kvplan knows",
         why=did_you_mean(name, [*(entry["id"] for entry in entries()), *_aliases()])

@@ -114,7 +114,8 @@ def _sheet(answer: FindAnswer) -> Sheet:
             for row, found in zip(rows, answer.found, strict=True)
         )
     elif answer.found:
-        device_notes = answer.found[0].candidate.plan.devices[0].device.notes[:1]
+        first = answer.found[0].candidate.plan.devices[:1]
+        device_notes = tuple(note for item in first for note in item.device.notes[:1])
     notes = list(_notes(answer))
     records = tuple(_record(found, card=bool(answer.num_cards)) for found in answer.found)
     tables = (Table(columns, rows, drop=_DROP, right=_RIGHT),) if rows else ()

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kvplan.errors import InputError, UnknownModel, did_you_mean, reason_of
+from kvplan.errors import InputError, UnknownFormat, UnknownModel, did_you_mean, reason_of
 from kvplan.model import ModelSpec
 from kvplan.sources.config_model import model_from_config
 
@@ -79,12 +79,28 @@ def known_names() -> tuple[str, ...]:
 
 def unknown_model(name: str) -> UnknownModel:
     """Return the error for a name that is nothing we know."""
+    head, colon, said = name.rpartition(":")
+    if colon and find(head) is not None and _is_format(said):
+        return UnknownModel(
+            f"unknown model '{name}'",
+            why=f"{head} is a model, {said} a format of its weights",
+            hint=f"write it like: kvplan fit {head} --weights {said}",
+        )
     why = did_you_mean(normalise(name), known_names())
     return UnknownModel(
         f"unknown model '{name}'",
         why=why or "it is no bundled model, no file or folder here, and no org/repo",
         hint=f"see: kvplan list models {normalise(name).split('-')[0][:12]}".rstrip(),
     )
+
+
+def _is_format(name: str) -> bool:
+    from kvplan.weight_formats import weight_format
+
+    try:
+        return bool(weight_format(name))
+    except UnknownFormat:
+        return False
 
 
 def aliases_of(name: str) -> tuple[str, ...]:

@@ -62,8 +62,8 @@ class Header:
 
     @property
     def num_block_tensors(self) -> int:
-        """How many tensors belong to a layer."""
-        return sum(tensor.name.startswith("blk.") for tensor in self.tensors)
+        """How many tensors belong to a layer, of an encoder or decoder too."""
+        return sum(tensor.name.startswith(("blk.", "enc.blk.", "dec.blk.")) for tensor in self.tensors)
 
 
 def read_gguf(source: ByteSource, origin: str) -> Header:

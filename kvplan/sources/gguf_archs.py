@@ -12,11 +12,12 @@ _FULL_ATTENTION = """
     minicpm minicpm3 gemma starcoder2 xverse command-r dbrx olmo olmoe openelm arctic deepseek deepseek2
     chatglm glm4 glm4moe bitnet jais nemotron exaone granite granitemoe bailingmoe bailingmoe2 dots1
     arcee ernie4_5 ernie4_5-moe hunyuan-moe hunyuan-dense smollm3 seed_oss apertus minimax-m2 mistral3
-    mistral4 grovemoe pangu-embedded llama-embed plm
+    mistral4 grovemoe pangu-embedded llama-embed plm hunyuan_vl paddleocr maincoder nanbeige jais2 hy_v3
 """
 _RECURRENT = """
     mamba mamba2 jamba falcon-h1 granitehybrid nemotron_h nemotron_h_moe qwen3next qwen35 qwen35moe
-    lfm2 lfm2moe kimi-linear
+    lfm2 lfm2moe kimi-linear rwkv6 rwkv6qwen2 rwkv7 arwkv7
+    plamo2
 """
 _NO_CACHE = """
     bert modern-bert nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert
@@ -60,6 +61,9 @@ WINDOWS: dict[str, Windows] = {
     "smallthinker": Windows(4, dense_first=True, fixed=4096),
     "step35": Windows(),
     "lfm2": Windows(every=True),
+    "plamo3": Windows(8),
+    "granite_swa": Windows(),
+    "mellum": Windows(4),
 }
 # Layers from here on read an earlier one's cache (src/models/gemma3n.cpp n_layer_kv_from_start).
 GEMMA3N_LAYERS_WITH_CACHE = 20

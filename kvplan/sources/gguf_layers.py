@@ -20,6 +20,7 @@ from kvplan.layers import (
     Layer,
     Mamba1State,
     Mamba2State,
+    RwkvState,
     SharedCache,
     ShortConvState,
     SlidingWindow,
@@ -38,6 +39,9 @@ from kvplan.sources.gguf_archs import (
 from kvplan.sources.gguf_keys import Keys
 from kvplan.sources.gguf_tensors import block_index, is_loaded, tensor_of
 
+# Rows of the token before that RWKV keeps where the header does not say (llama-hparams.h).
+DEFAULT_TOKEN_SHIFTS = 2
+
 
 def structure_of_header(header: Header, arch: str, origin: str, *, assume: bool = False) -> Structure:
     """Return the structure of a GGUF file.
@@ -52,6 +56,12 @@ def structure_of_header(header: Header, arch: str, origin: str, *, assume: bool 
             hint="go on with --assume full-attention: an upper bound, with every number marked assumed",
         )
     keys = Keys(header, arch, origin)
+    if keys.count("num_loops", 1) > 1:
+        raise UnsupportedArchitecture(
+            f"{origin}: its layers run {keys.count('num_loops')} times over",
+            why="each turn has a cache of its own, and how llama.cpp places them is not known here",
+            hint="plan another model, or report this one",
+        )
     num_blocks = keys.count("block_count")
     num_layers = num_blocks - keys.count("nextn_predict_layers", 0)
     if not 1 <= num_layers <= 10_000:
@@ -68,8 +78,8 @@ def structure_of_header(header: Header, arch: str, origin: str, *, assume: bool 
         )
     used = keys.count("expert_used_count", 0)
     caches = _caches(keys, num_layers, by_block)
-    most_heads = max(keys.per_layer("attention.head_count", num_layers, 0))
-    kv_heads = keys.per_layer("attention.head_count_kv", num_layers, most_heads)
+    heads = max(keys.per_layer("attention.head_count", num_layers, 0))
+    kv_heads = keys.per_layer("attention.head_count_kv", num_layers, heads)
     layers = [
         Layer(caches[index], tuple(tensor_of(stored, kv_heads[index], used) for stored in by_block[index]))
         for index in range(num_layers)
@@ -81,7 +91,7 @@ def structure_of_header(header: Header, arch: str, origin: str, *, assume: bool 
         tensors=outside,
         hidden_size=keys.count("embedding_length"),
         vocab_size=_vocabulary(header, keys),
-        num_attention_heads=most_heads,
+        num_attention_heads=heads,
         context_limit_tokens=keys.count("context_length", 0),
         tie_word_embeddings=not any(tensor.role == "lm_head" for tensor in outside),
         mtp_tensors=tuple(tensor_of(stored, 0, used) for stored in extra),
@@ -219,6 +229,10 @@ def _state(keys: Keys) -> Cache:
     arch = keys.arch
     if keys.raw("shortconv.l_cache") is not None:
         return ShortConvState(keys.count("embedding_length"), keys.count("shortconv.l_cache"))
+    if keys.raw("wkv.head_size") is not None:
+        hidden = keys.count("embedding_length")
+        shifts = keys.count("token_shift_count", DEFAULT_TOKEN_SHIFTS)
+        return RwkvState(hidden, shifts, hidden * keys.count("wkv.head_size"))
     kernel = keys.count("ssm.conv_kernel")
     if keys.raw("kda.head_dim") is not None:
         heads = keys.per_layer("attention.head_count", 1, 0)[0]

@@ -59,7 +59,7 @@ def model_from_gguf(
             why="it is loaded beside a model",
             hint="name the model's own .gguf file",
         )
-    if header.num_block_tensors == 0 and config_is_known(arch):
+    if header.num_block_tensors == 0 and arch in KNOWN and config_is_known(arch):
         return _from_keys_alone(header, arch, name=name, source=source, origin=origin)
     structure = structure_of_header(header, arch, origin, assume=assume is not None)
     stored = loaded_tensors(header, arch, origin)

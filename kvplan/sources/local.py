@@ -202,8 +202,8 @@ def read_mapping(text: str, origin: str) -> Mapping[str, object]:
         data = load_yaml(text, origin)
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise InvalidSpec(
-            f"{origin}: not a config",
-            why="it should be an object with keys such as hidden_size",
+            f"{origin}: not a config" if text.strip() else f"{origin} is empty",
+            why="a config is an object with keys such as hidden_size",
             hint="check that this is the model's config.json",
         )
     return data

@@ -11,7 +11,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Request, build_opener
 
-from kvplan.errors import CannotTell, InvalidValue
+from kvplan.errors import CannotTell, InvalidValue, reason_of
 
 TIMEOUT_SECONDS = 5.0
 # A whole answer has this long, however slowly it drips.
@@ -93,7 +93,8 @@ class Server:
                 raise self._slow(path) from None
             raise CannotTell(
                 f"cannot reach {self.base}",
-                why=str(reason)[:160] or type(error).__name__,
+                why=(reason_of(reason) if isinstance(reason, OSError) else str(reason))[:160]
+                or type(error).__name__,
                 hint="check that the server runs and the port is right: --url http://127.0.0.1:8000",
             ) from None
 

@@ -82,10 +82,9 @@ def workload_of(readings: Readings, workload: Workload) -> Workload:
         share = _share(readings)
         if share is not None:
             options["gpu_memory_utilization"] = share
-    if workload.context_tokens == 0 and readings.counts.get(CONTEXT[engine]):
-        workload = replace(
-            workload, context_tokens=int(readings.counts[CONTEXT[engine]]), context_source="engine"
-        )
+    context = _int(readings.counts.get(CONTEXT[engine]) or said.get(CONTEXT[engine]))
+    if workload.context_tokens == 0 and context > 0:
+        workload = replace(workload, context_tokens=context, context_source="engine")
     if workload.kv_cache_dtype_k == workload.kv_cache_dtype_v == "auto":
         key_dtype, value_dtype = _kv_dtypes(engine, said)
         workload = replace(workload, kv_cache_dtype_k=key_dtype, kv_cache_dtype_v=value_dtype)

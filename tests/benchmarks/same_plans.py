@@ -1,4 +1,4 @@
-"""Whether a change for speed changed a number: plans and searches of llama.cpp, drawn by chance.
+"""Whether a change for speed changed a number: plans, searches and changes of llama.cpp, drawn by chance.
 
 ``python tests/benchmarks/same_plans.py before.jsonl`` on one revision and ``… after.jsonl`` on the other
 write a line for each case, the same cases each time; ``cmp before.jsonl after.jsonl`` tells. ``--plans N``
@@ -10,6 +10,8 @@ import json
 import random
 from pathlib import Path
 
+from kvplan.changes.attempt import Situation
+from kvplan.changes.suggestions import suggestions
 from kvplan.engines import engine_named
 from kvplan.errors import KvplanError
 from kvplan.frozen import replace
@@ -89,14 +91,18 @@ def searched(case, chance):
     """Return how far a case stretches."""
     model, workload, devices, engine = case
     rules = Rules(allow_offload=chance.random() < 0.4, strict=chance.random() < 0.2)
-    kind = chance.choice(("context", "sequences", "gpus", "limits"))
+    kind = chance.choice(("context", "sequences", "gpus", "limits", "changes", "changes"))
     if kind == "context":
         return kind, repr(rules), max_context(model, workload, devices, engine, rules)
     if kind == "sequences":
         return kind, repr(rules), max_sequences(model, workload, devices, engine, rules)
     if kind == "gpus" and devices:
         return kind, repr(rules), fewest_gpus(model, workload, devices[0], engine, rules)
-    return kind, repr(rules), repr(limits(plan(model, workload, devices, engine), devices, engine, rules))
+    base = plan(model, workload, devices, engine)
+    if kind == "changes":
+        found = suggestions(base, Situation(model, workload, devices, engine, chance.random() < 0.5, rules))
+        return kind, repr(rules), [(each.changes, repr(each.verdict), shown(each.plan)) for each in found]
+    return kind, repr(rules), repr(limits(base, devices, engine, rules))
 
 
 def main():

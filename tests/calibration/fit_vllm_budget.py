@@ -43,7 +43,12 @@ def terms(row):
     model = model_named(row["spec"])
     seqs, tokens = settings(row)
     dtype = row.get("dtype", "bfloat16")
-    return terms_of(model, format_of(row), seqs, tokens, row.get("tp", 1), dtype, 1)
+    return terms_of(model, format_of(row), seqs, tokens, row.get("tp", 1), dtype, 1, kernels_in(row))
+
+
+def kernels_in(row):
+    """Return the class of a row's card."""
+    return kernels_of(parse_gpus([row["card"]])[0]) if row.get("card") else ""
 
 
 def format_of(row):
@@ -107,7 +112,7 @@ def activation_rows(without=frozenset()):
 def activation_residual(row):
     """Return how far a logged peak lies above what its profile run allocates, in GiB."""
     model, format_name = model_named(row["spec"]), format_of(row)
-    kernels = kernels_of(parse_gpus([row["card"]])[0]) if row.get("card") else ""
+    kernels = kernels_in(row)
     held = held_by_sampler(model, format_name, release_of(row), kernels, settings(row)[0])
     peak = activations(terms(row), model, row.get("max_model_len") or 0, held, kernels, samples=True)
     return row["activation_peak_gib"] - peak.expected / GIB

@@ -47,6 +47,7 @@ def load(folder):
         use=module("v1.core.kv_cache_utils"),
         triton=module("v1.attention.backends.triton_attn").TritonAttentionBackend,
         turboquant=module("v1.attention.backends.turboquant_attn").TurboQuantAttentionBackend,
+        flash=module("v1.attention.backends.flash_attn").FlashAttentionBackend,
         flashinfer=module("v1.attention.backends.flashinfer").FlashInferBackend,
         latent=module("model_executor.layers.attention.mla_attention").MLACommonBackend,
         shapes=module("model_executor.layers.mamba.mamba_utils").MambaStateShapeCalculator,
@@ -218,13 +219,47 @@ def config_of(row, num_spec):
     )
 
 
+def beside_wide_layers(row, layers, block):
+    """Run the real alignment for layers that keep the model's own type; return the block."""
+    first = next((layer for layer in layers if "num_kv_heads" in layer), None)
+    dtype = row["kv_cache_dtype"]
+    if first is None or not any(layer.get("kv_cache_dtype", dtype) != dtype for layer in layers):
+        return block
+    cache = SimpleNamespace(
+        cache_dtype=dtype,
+        block_size=block,
+        mamba_page_size_padded=None,
+        kv_cache_dtype_skip_layers=["0"],
+    )
+    config = SimpleNamespace(
+        cache_config=cache,
+        model_config=SimpleNamespace(
+            dtype=V.dtypes["bfloat16"],
+            get_num_kv_heads=lambda parallel: first["num_kv_heads"],
+            get_head_size=lambda: first["head_size"],
+        ),
+        parallel_config=None,
+    )
+    from contextlib import nullcontext
+
+    import vllm.config.vllm as module
+
+    kept, module.set_current_vllm_config = module.set_current_vllm_config, lambda *a, **k: nullcontext()
+    try:
+        # The first layer's backend, which is one of those in the model's own type.
+        V.platform._align_heterogeneous_kv_block_size(config, V.flash)
+    finally:
+        module.set_current_vllm_config = kept
+    return cache.block_size
+
+
 def aligned(row, layers):
     """Run the real hybrid alignment; return (attention block, padded mamba page or None)."""
     states = [layer for layer in layers if layer["type"] == "mamba"]
     attention = [layer for layer in layers if layer["type"] in ("full", "sliding", "mla")]
     block = row["options"].get("block_size") or row["block_size"]
     if not states or not attention:
-        return block, None
+        return beside_wide_layers(row, layers, block), None
     shapes, dtypes = mamba_parts(states[0], row)
     model = SimpleNamespace(
         get_mamba_state_shape_from_config=lambda config: shapes,

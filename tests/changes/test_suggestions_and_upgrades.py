@@ -179,7 +179,7 @@ SUGGESTED = {
         {"gpu": "2"},
         {"kv": "fp8"},
         {"ctx": "90112"},
-        {"weights": "q4_k_m", "ctx": "103424"},
+        {"weights": "iq4_xs", "ctx": "104448"},
     ],
 }
 
@@ -191,7 +191,7 @@ def test_leaving_out_what_cannot_be_printed_changes_no_suggestion(answer, words)
 
 
 def test_a_checkpoint_in_four_bits_is_not_packed_anew(answer):
-    words = ("fit", "gpt-oss-120b", "--gpu", "h100", "--ctx", "128k", "--engine", "vllm")
+    words = ("fit", "gpt-oss-120b", "--gpu", "a100-80gb", "--ctx", "128k", "--engine", "vllm")
     code, data = answer(*words)
     assert code == 1
     assert data["suggestions"]
@@ -199,8 +199,21 @@ def test_a_checkpoint_in_four_bits_is_not_packed_anew(answer):
 
 
 def test_less_room_for_samples_is_proposed(answer):
-    code, data = answer("fit", "gpt-oss-120b", "--gpu", "h100", "--ctx", "60k", "--engine", "vllm")
+    code, data = answer("fit", "gpt-oss-120b", "--gpu", "h100", "--ctx", "128k", "--engine", "vllm@0.24")
     assert code == 1
     (fewer,) = [each for each in data["suggestions"] if "max_num_seqs" in each["changes"]]
     assert (fewer["verdict"], fewer["changes"]) == ("fits", {"max_num_seqs": "128"})
     assert fewer["command"].endswith("-- --max-num-seqs 128")
+
+
+@pytest.mark.parametrize(
+    ("engine", "flag"), [("tensorrt-llm", "--max_batch_size 64"), ("lmdeploy", "--max-batch-size 64")]
+)
+def test_fewer_slots_of_states_are_proposed_in_the_engine_s_own_spelling(answer, engine, flag):
+    words = ("fit", "qwen3-next-80b", "--gpu", "2xh200", "--ctx", "32k", "--engine", engine)
+    # Given, so that it must be replaced.
+    _, data = answer(*words, "--", "--max_batch_size", "8192")
+    assert data["verdict"] == "does_not_fit"
+    (fewer,) = [each for each in data["suggestions"] if "max_batch_size" in each["changes"]]
+    assert fewer["command"].endswith(f"-- {flag}")
+    assert answer(*words, "--", *flag.split())[1]["verdict"] == fewer["verdict"] == "fits"

@@ -110,6 +110,7 @@ def test_suggestions_keep_draft_and_adapters(answer):
         (("--lora", "0x16"), 2, "--lora"),
         (("--lora", "600"), 2, "max_lora_rank"),
         (("--draft", "llama-3.2-1b", "--engine", "tgi"), 3, "--reserve"),
+        (("--draft", "llama-3.2-1b", "--engine", "lmdeploy"), 3, "--speculative-algorithm"),
         (("--draft", "llama-3.2-1x"), 2, "llama-3.2-1b"),
         (("--draft", "llama-3.2-1b", "--weights", "q8_0", "--", "-md", "x.gguf"), 2, "x.gguf"),
     ],

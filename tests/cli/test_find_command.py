@@ -112,3 +112,35 @@ def test_all_gpus_take_the_whole_catalogue_as_published(kvplan, answer):
     assert "models as they are published" in out
     code, data = answer("find", "--gpu", "all", "--every-format")
     assert (code, data["error"]["code"]) == (2, "option-clash")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("qwen3-30b-a3b", "--gpu", "rtx-3060-12gb", "--weights", "q4_k_m", "--cpu-memory", "64GiB"),
+        ("llama-3.1-8b", "--gpu", "8GB", "--weights", "q8_0", "--cpu-memory", "32GiB"),
+    ],
+    ids=["experts", "layers"],
+)
+def test_what_spills_is_found_where_that_is_allowed(answer, words):
+    code, without = answer("find", *words, "--ctx", "8k")
+    assert (code, without["found"]) == (1, [])
+    code, data = answer("find", *words, "--ctx", "8k", "--allow-offload")
+    assert code == 0
+    assert {row["verdict"] for row in data["found"]} == {"offload"}
+    row = data["found"][0]
+    status, alone = answer(*row["command"].split()[1:])
+    assert (status, alone["verdict"]) == (0, "offload")
+    assert alone["devices"][0]["headroom_bytes"] == row["headroom_bytes"]
+
+
+def test_the_cpu_alone_is_searched_as_fit_plans_it(answer, kvplan):
+    code, data = answer("find", "llama-3.1-8b", "--gpu", "none", "--cpu-memory", "64GiB", "--ctx", "8k")
+    assert code == 0
+    row = next(row for row in data["found"] if row["model"] == "llama-3.1-8b")
+    status, alone = answer(*row["command"].split()[1:])
+    assert (status, alone["verdict"]) == (0, row["verdict"])
+    assert kvplan("find", "llama-3.1-8b", "--gpu", "none", "--cpu-memory", "64GiB")[0] == 0
+    code, _, err = kvplan("find", "llama-3.1-8b", "--gpu", "none")
+    assert code == 3
+    assert "--cpu-memory" in err

@@ -57,3 +57,24 @@ def test_a_pool_of_another_size_differs_and_it_is_explained(answer, tmp_path):
     assert rows["bytes_per_token"]["status"] == rows["kv_cache"]["status"] == "agrees"
     assert rows["kv_cache_tokens"]["planned"]["expected"] == 10 * 2**30 // 131072
     assert any("available KV memory -" in line for line in said["explanation"])
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (
+            "lmdeploy serve api_server llama-3.1-8b --session-len 16384",
+            "[TM] [BlockManager] max_block_count = 6214",
+        ),
+        (
+            "trtllm-serve serve llama-3.1-8b --max_seq_len 16384",
+            "[TensorRT-LLM] Number of tokens per block: 32.",
+        ),
+    ],
+)
+def test_the_command_s_own_length_is_the_context(answer, tmp_path, command, line):
+    path = tmp_path / "server.log"
+    path.write_text(f"{command}\n{line}\n", encoding="utf-8")
+    _, said = answer("verify", "--log", str(path), "--gpu", "a100-80gb")
+    assert said["model"]["id"] == "llama-3.1-8b"
+    assert "16,384 tokens" in said["subject"]

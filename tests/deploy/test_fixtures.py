@@ -487,7 +487,7 @@ EXPECTED = {
         (
             "trt",
             "tensorrt-llm",
-            "",
+            "1.1.0",
             "deepseek-ai/DeepSeek-R1",
             15,
             (),
@@ -739,7 +739,13 @@ EXPECTED = {
             None,
             (),
             None,
-            {"tp_size": 4, "max_batch_size": 64, "max_num_tokens": 8192, "free_gpu_memory_fraction": 0.85},
+            {
+                "tp_size": 4,
+                "max_batch_size": 64,
+                "max_num_tokens": 8192,
+                "cuda_graph_config": {"enable_padding": True},
+                "free_gpu_memory_fraction": 0.85,
+            },
         ),
     ],
     "vllm-chart.yaml": [

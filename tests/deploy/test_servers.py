@@ -102,6 +102,8 @@ def test_lmdeploys_command_in_its_image():
 @pytest.mark.parametrize(
     ("image", "engine", "version"),
     [
+        ("nvcr.io/nvidia/tensorrt-llm/release:1.1.0rc3", "tensorrt-llm", "1.1.0"),
+        ("nvcr.io/nvidia/tritonserver:25.03-trtllm-python-py3", "tensorrt-llm", ""),
         ("ghcr.io/huggingface/text-generation-inference:3.3.4", "tgi", "3.3.4"),
         ("ghcr.io/huggingface/text-generation-inference:latest", "tgi", ""),
         ("x.dkr.ecr/huggingface-pytorch-tgi-inference:2.4.0-tgi2.3.1-gpu", "tgi", ""),
@@ -111,3 +113,21 @@ def test_lmdeploys_command_in_its_image():
 )
 def test_versions_of_images(image, engine, version):
     assert version_of_image(image, engine) == version
+
+
+TENSORRT_LLM_COMPOSE = """\
+services:
+  llm:
+    image: nvcr.io/nvidia/tensorrt-llm/release:1.2.0
+    command: trtllm-serve serve meta-llama/Llama-3.1-8B-Instruct
+"""
+
+
+def test_tensorrt_llm_shortens_a_length_that_is_left_open():
+    (row,) = rows_of(TENSORRT_LLM_COMPOSE, gpu="24GB")
+    assert 1024 < row.plan.context_tokens < 131072
+    assert row.plan.context_tokens <= row.plan.kv_cache_tokens
+    assert row.status != "does_not_fit"
+    longer = TENSORRT_LLM_COMPOSE.replace("Instruct", "Instruct --max_seq_len 131072")
+    (told,) = rows_of(longer, gpu="24GB")
+    assert (told.status, told.plan.context_tokens) == ("does_not_fit", 131072)

@@ -67,6 +67,17 @@ def test_a_draft_that_was_not_read_is_said_and_wide():
     assert part(result, "kv_cache").low < part(result, "kv_cache").expected < part(result, "kv_cache").high
 
 
+def test_a_head_that_was_read_is_between_its_layers_and_all_it_may_hold():
+    words = ["--backend", "pytorch", "--speculative-algorithm", "eagle3"]
+    result = planned("lmdeploy", "llama-3.1-8b", words=words, draft="llama-3.2-1b")
+    # Blocks of 64 tokens: 32 layers of 4,096 B a token, 16 of 2,048.
+    assert result.cache.page_size_bytes == 64 * (32 * 4096 + 16 * 2048)
+    weights = part(result, "draft_model")
+    layers = 2 * (1_235_814_400 - 128_256 * 2048)
+    assert weights.low == layers + 2 * 3 * 4096 * 2048
+    assert weights.low < weights.expected < weights.high
+
+
 def test_turbomind_leaves_drafts_and_adapters_out_and_it_is_said():
     words = ["--speculative-algorithm", "eagle3", "--speculative-draft-model", "a/b"]
     for result in (
@@ -106,7 +117,7 @@ def test_n_grams_keep_no_memory():
         planned("tgi", "llama-3.1-8b"),
         planned("tgi", "llama-3.1-8b", words=["--speculate", "3"]),
     )
-    assert codes(drafted) == ["draft-not-counted"]
+    assert codes(drafted) == ["draft-by-ngrams"]
     assert part(drafted, "draft_model") is None
     assert part(drafted, "weights") == part(plain, "weights")
 

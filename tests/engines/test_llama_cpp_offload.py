@@ -1,11 +1,14 @@
 """What does not fit: the fewest experts, then layers, in system memory; and what it costs."""
 
+from dataclasses import replace
+
 import pytest
 
 from kvplan import Rules, Workload, engine_named, open_model, parse_gpus, verdict_of
-from kvplan.judge import spare_bytes
+from kvplan.judge import spare_bytes, succeeds
 from kvplan.offload import alternative, plan_or_offload
 from kvplan.plan import plan
+from kvplan.solve import max_sequences
 from kvplan.speed import decode_rate
 
 GIB = 2**30
@@ -105,3 +108,35 @@ def test_one_memory_holds_both_parts_and_the_system():
     assert names == {"budget", "host_memory"}
     beyond = settled("llama-3-70b", ["m3-max-64gb"], asked(weights="q6_k", memory=None))
     assert verdict_of(beyond).status == "does_not_fit"
+
+
+@pytest.mark.parametrize("memory", [24 * GIB, None])
+@pytest.mark.parametrize("name", ["qwen3-30b-a3b", "llama-3.1-8b"])
+def test_one_sequence_more_than_spills_at_most_does_not_run(name, memory):
+    model, gpus, engine = open_model(name), parse_gpus(["rtx-3060-12gb"]), engine_named("llama.cpp")
+    rules = Rules(allow_offload=True)
+    most = max_sequences(model, asked(4096, memory=memory), gpus, engine, rules)
+
+    def runs(num_sequences):
+        workload = replace(asked(4096, memory=memory), num_sequences=num_sequences)
+        return succeeds(plan_or_offload(model, workload, gpus, engine, rules), rules)
+
+    assert most > max_sequences(model, asked(4096, memory=memory), gpus, engine)
+    assert runs(most)
+    assert not runs(most + 1)
+
+
+def test_what_is_tight_ends_a_strict_search_though_more_would_spill():
+    model, gpus, engine = (
+        open_model("granite-4.0-h-tiny"),
+        parse_gpus(["rtx-4090"]),
+        engine_named("llama.cpp"),
+    )
+    workload, rules = asked(4096, "iq4_xs", 16 * GIB), Rules(strict=True, allow_offload=True)
+    most = max_sequences(model, workload, gpus, engine, rules)
+    assert most == max_sequences(model, workload, gpus, engine, Rules(strict=True)) > 0
+    status = {
+        count: verdict_of(plan_or_offload(model, replace(workload, num_sequences=count), gpus, engine)).status
+        for count in (most, most + 1, most + 100)
+    }
+    assert status == {most: "fits", most + 1: "tight", most + 100: "offload"}

@@ -5,7 +5,9 @@ import pytest
 from kvplan.deploy.adapters import with_adapters
 from kvplan.deploy.drafting import draft_named, draft_options
 from kvplan.deploy.flags import read_flags
+from kvplan.deploy.flags.tensorrt_llm import FLAGS
 from kvplan.engines import engine_named
+from kvplan.engines.tensorrt_llm.unplanned import NOT_PLANNED
 from kvplan.errors import CannotTell
 from kvplan.frozen import replace
 from kvplan.hardware.parse import parse_gpus
@@ -121,6 +123,26 @@ def test_flags_cap_the_pool_and_blocks_are_rounded_up():
     assert capped.kv_cache_tokens == 64
 
 
+def test_states_are_set_aside_for_a_full_batch():
+    """mamba_cache_manager.py: slots of max_batch_size sequences, whatever runs."""
+    one = 36 * (8192 * 3 * 2 + 32 * 128 * 128 * 4)
+    result = planned("qwen3-next-80b-a3b", "2xh200", [("max_batch_size", 64)], context_tokens=8192)
+    assert part(result, "recurrent_state").expected == 64 * one // 2
+    assert part(result, "recurrent_state").low <= one // 2
+    assert part(result, "kv_cache").expected == 8192 * 12 * 2 * 1 * 256 * 2
+    assert result.cache.state_bytes_per_sequence == one
+    usual = planned("qwen3-next-80b-a3b", "2xh200", context_tokens=8192)
+    assert part(usual, "recurrent_state").expected == 2048 * one // 2
+    assert judge(usual).status == "does_not_fit"
+    assert any("--max_batch_size" in notice.message for notice in usual.warnings)
+    both = planned(
+        "qwen3-next-80b-a3b", "2xh200", [("max_batch_size", 64)], context_tokens=8192, pipeline_parallel=2
+    )
+    # Each pipeline rank has half of the layers and slots for both batches in flight.
+    states = [part(both, "recurrent_state", rank).expected for rank in (0, 1)]
+    assert states == [2 * 64 * one // 2] * 2
+
+
 def test_host_pools_are_system_memory():
     result = planned("llama-3.1-8b", "2xh100", [("host_cache_size", 10**9)], context_tokens=8192)
     assert [(one.name, one.bytes.expected) for one in result.host] == [("kv_cache", 2 * 10**9)]
@@ -147,6 +169,32 @@ def test_engines_built_ahead_of_time_are_not_planned():
     with pytest.raises(CannotTell, match="ahead of time"):
         planned("llama-3.1-8b", options=[("backend", "tensorrt")], context_tokens=8192)
     assert planned("llama-3.1-8b", options=[("backend", "pytorch")], context_tokens=8192).devices
+
+
+def test_settings_that_are_not_planned_are_said():
+    words = ["--max_attention_window", "1024", "8192", "--cuda_graph_config", '{"max_batch_size": 64}']
+    left = ["--mamba_ssm_cache_dtype", "auto", "--moe_tensor_parallel_size", "-1"]
+    options = read_flags("tensorrt-llm", [*words, *left, "--print_iter_log", "--stream_interval", "4"])
+    assert options.unknown == ()
+    result = planned("llama-3.1-8b", options=options.options, context_tokens=8192)
+    assert [notice.message for notice in result.warnings if notice.code == "flag-not-planned"] == [
+        "max_attention_window: windows of another size not counted",
+        "cuda_graph_config: CUDA graphs of other sizes not counted",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("moe", "codes"),
+    [({"backend": "CUTLASS"}, []), ({"load_balancer": {"num_slots": 288}}, ["flag-not-planned"])],
+)
+def test_redundant_experts_are_said_and_a_kernel_is_not(moe, codes):
+    result = planned("deepseek-v3", "8xh200", [("moe_config", moe)], context_tokens=8192)
+    assert [notice.code for notice in result.warnings] == codes
+
+
+def test_every_unplanned_setting_has_a_flag():
+    options = {name for _, name, _ in FLAGS}
+    assert set(NOT_PLANNED) <= options
 
 
 def test_keys_of_an_object_may_be_given_one_by_one():

@@ -44,11 +44,14 @@ BESIDE = OWN + 3 * HIDDEN
     [
         ("0.8", "h100", 9 * LOGITS + 32 * MIB),
         ("0.11", "h100", 3 * LOGITS + 32 * MIB),
+        ("0.10", "rtx-3090", 3 * LOGITS + 8 * MIB + 128 * 1024),
+        ("0.10", "t4", 9 * LOGITS + 8 * MIB + 128 * 1024),
         ("0.16", "a100-80gb", 9 * LOGITS + 8 * MIB + 128 * 1024),
         ("0.19", "h100", 3 * LOGITS + 132 * 151936 * 4 + 32 * MIB),
         ("0.21", "h100", 3 * LOGITS + 32 * MIB),
-        # The V2 runner: counts for penalties and the model's own logits, at first nothing more.
-        ("0.22", "h100", LOGITS + LOGITS // 32 + 32 * MIB),
+        # The V2 runner: counts for penalties, a copy at first, then the model's own logits alone.
+        ("0.22", "h100", 2 * LOGITS + LOGITS // 32 + 32 * MIB),
+        ("0.27", "h100", 2 * LOGITS + LOGITS // 32 + 32 * MIB),
         ("0.29", "b200", LOGITS + LOGITS // 32 + 32 * MIB),
         ("0.33", "h100", 4 * LOGITS + LOGITS // 32 + 32 * MIB),
     ],
@@ -80,6 +83,21 @@ def test_the_v2_runner_is_the_default_for_more_models_from_version_to_version(na
     model = catalog.find(name)
     found = {each: runs_v2(model, "bf16", tuple(map(int, each.split(".")))) for each in versions}
     assert found == versions
+
+
+def test_marlins_kernel_brings_a_workspace_where_tritons_does_not():
+    hopper, ada = (activations("gpt-oss-20b", gpu, "0.21").expected for gpu in ("h100", "rtx-4090"))
+    # 1,024 tokens for 4 experts each: both projections' outputs, 2 x 2,880 and 2,880 wide.
+    workspace = 1024 * 4 * 3 * 2880 * 2
+    assert ada - hopper == workspace - (24 * MIB - 128 * 1024)
+
+
+def test_encoders_pool_instead_of_sampling():
+    # BGE-M3: hidden size 1,024, MLP of 4,096, 16 bits; its vocabulary of 250,002 is not sampled from.
+    forward = 1024 * 2 * (3 * 4096 + 4 * 1024)
+    found = activations("bge-m3", "l4", "0.33")
+    assert found.low <= forward <= found.high
+    assert found.high < 256 * MIB
 
 
 def test_quantized_models_ran_v1_for_longer():

@@ -30,14 +30,14 @@ def amount(result, name, device=0):
 
 
 def test_latents_are_whole_on_every_rank():
-    # 61 layers x (512 + 64) x 2 bytes a token on each of eight ranks, in blocks of 64.
+    # 61 layers x (512 + 64) x 2 bytes a token on each of eight ranks, in FlashAttention's blocks of 16.
     result = planned("deepseek-v3", ["8xh200"], 16_384)
-    block = 61 * 576 * 2 * 64
-    assert amount(result, "kv_cache").expected == (16_384 // 64 + 1) * block
+    block = 61 * 576 * 2 * 16
+    assert amount(result, "kv_cache").expected == (16_384 // 16 + 1) * block
     room = result.devices[0].budget_bytes - sum(
         part.bytes.expected for part in result.devices[0].components if part.name != "kv_cache"
     )
-    assert result.kv_cache_tokens <= room // block * 64
+    assert result.kv_cache_tokens <= room // block * 16
 
 
 def test_the_poorest_stage_decides():
@@ -252,8 +252,12 @@ def test_the_engine_that_a_version_runs_on_a_card_decides_how_prompts_are_split(
 def test_attention_that_a_stated_nvfp4_may_leave_wide_is_in_the_interval():
     stated = amount(planned("glm-5.2", ["8xb200"], weights_format="nvfp4", tensor_parallel=8), "weights")
     own = amount(planned("qwen3.6-27b-nvfp4", ["b200"]), "weights")
-    assert stated.high - stated.expected > stated.expected // 40
-    assert own.high - own.expected < own.expected // 100
+    assert stated.high - stated.low > stated.expected // 20
+    assert own.high - own.low < own.expected // 30
+    # A server of four ranks logged 106.69 GiB under 0.26.
+    four = amount(planned("glm-5.2", ["4xgb200"], weights_format="nvfp4", tensor_parallel=4), "weights")
+    assert four.low / GIB <= 106.69 <= four.high / GIB
+    assert four.expected / GIB == pytest.approx(106.69, rel=0.02)
 
 
 def test_the_rest_of_a_machine_counts_on_unified_memory():

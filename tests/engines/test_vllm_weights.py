@@ -64,7 +64,7 @@ def weights(name, gpu, version="0.33", **workload):
 @pytest.mark.parametrize(
     ("gpu", "kernels"),
     [("h100", "hopper"), ("b200", "blackwell"), ("rtx-5090", "marlin"), ("a100-80gb", "marlin"),
-     ("mi300x", "amd"), ("48GiB", "")],
+     ("mi300x", "amd"), ("t4", "turing"), ("48GiB", "")],
 )  # fmt: skip
 def test_cards_have_their_class_of_kernels(gpu, kernels):
     assert kernels_of(parse_gpus([gpu])[0]) == kernels

@@ -7,6 +7,7 @@ from sources.gguf_shapes import SHAPED, full_tensors
 
 from kvplan.engines.llama_cpp.placement import place
 from kvplan.engines.llama_cpp.settings import settings_of
+from kvplan.errors import UnsupportedArchitecture
 from kvplan.gguf.mix import mix_bytes
 from kvplan.sources import open_model
 from kvplan.workload import Workload
@@ -82,3 +83,22 @@ def test_a_whole_header_gives_the_files_bytes_and_other_mixes(name, tmp_path):
     for mix, num_bytes in SIZES[name].items():
         assert mix_bytes(model, mix).total_bytes == num_bytes, mix
     assert_rows_hold(model, TABLES[name])
+
+
+@pytest.mark.parametrize(
+    ("arch", "keys", "blocks", "says"),
+    [
+        ("t5", {}, ("enc.blk.0.attn_q.weight", "dec.blk.0.attn_q.weight"), "'t5'"),
+        ("nanbeige", {"num_loops": 2}, ("blk.0.attn_q.weight",), "run 2 times over"),
+    ],
+)
+def test_layers_that_are_not_read_are_refused(arch, keys, blocks, says, tmp_path):
+    hidden = 64
+    counts = {"block_count": 1, "embedding_length": hidden, "attention.head_count": 1, "context_length": 512}
+    head = {f"{arch}.{key}": value for key, value in (counts | keys).items()}
+    tensors = [("token_embd.weight", (hidden, 512), F16)]
+    tensors += [(name, (hidden, hidden), F16) for name in blocks]
+    path = tmp_path / "model.gguf"
+    path.write_bytes(gguf_bytes({"general.architecture": arch, "general.file_type": 1} | head, tensors))
+    with pytest.raises(UnsupportedArchitecture, match=says):
+        open_model(str(path))

@@ -1,6 +1,8 @@
 """Logs of real servers, read to the fields that people read off them, however they are wrapped."""
 
 import json
+import random
+from contextlib import suppress
 
 import pytest
 from oracle_tables import oracle
@@ -216,3 +218,15 @@ def test_what_llama_cpp_prints_stands_before_ollama_s_rounded_figures():
     )
     (weights,) = read_log(text).of("weights")
     assert abs(weights.num_bytes - 3847.55 * 2**20) <= weights.rounding_bytes
+
+
+@pytest.mark.parametrize("row", LINES[::3], ids=lambda row: f"{row['engine']}-{LINES.index(row)}")
+def test_damaged_lines_raise_nothing_but_that_they_cannot_be_told(row):
+    text = "\n".join(row["lines"])
+    chance = random.Random(LINES.index(row))
+    for _ in range(25):
+        letters = list(text[: chance.randint(1, len(text))])
+        for _ in range(3):
+            letters[chance.randrange(len(letters))] = chance.choice('0.9,-e{}()"\n =x')
+        with suppress(CannotTell):
+            read_log("".join(letters), row["engine"])

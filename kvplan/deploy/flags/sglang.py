@@ -3,7 +3,7 @@
 import re
 from decimal import Decimal
 
-from kvplan.deploy.flags.readers import Flag, mapping, share, whole, word
+from kvplan.deploy.flags.readers import Flag, mapping, share, whole, wholes, word
 from kvplan.deploy.flags.sglang_rest import UNPLANNED
 
 SCALES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
@@ -75,6 +75,8 @@ FLAGS: tuple[Flag, ...] = (
     (("--cuda-graph-max-bs-decode",), "cuda_graph_max_bs_decode", whole),
     (("--cuda-graph-max-bs-prefill",), "cuda_graph_max_bs_prefill", whole),
     (("--cuda-graph-max-bs",), "cuda_graph_max_bs", whole),
+    (("--cuda-graph-bs-decode", "--cuda-graph-bs"), "cuda_graph_bs_decode", wholes),
+    (("--cuda-graph-bs-prefill",), "cuda_graph_bs_prefill", wholes),
     (("--cuda-graph-config",), "cuda_graph_config", mapping),
     (("--disable-cuda-graph",), "disable_cuda_graph", None),
     (("--disable-decode-cuda-graph",), "disable_decode_cuda_graph", None),

@@ -166,7 +166,7 @@ _UNPLANNED_VALUES = (
     "--speculative-draft-window-size --speculative-dspark-block-size --speculative-token-map "
     "--swa-prefix-tails --uno-lora-path --weight-cache-mode"
 )
-_UNPLANNED_LISTS = "--cuda-graph-bs-decode --cuda-graph-bs-prefill --lora-target-modules --lora-paths"
+_UNPLANNED_LISTS = "--lora-target-modules --lora-paths"
 # Second spellings.
 _ALIASES: dict[str, str] = {
     "--context-bucket": "--cuda-graph-prefill-max-context",

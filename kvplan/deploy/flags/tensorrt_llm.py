@@ -6,7 +6,25 @@ llmapi/llm_args.py (KvCacheConfig, LoraConfig, PeftCacheConfig, the decoding con
 option each key sets.
 """
 
-from kvplan.deploy.flags.readers import Flag, mapping, share, whole, word
+from kvplan.deploy.flags.readers import Flag, mapping, share, whole, word, words
+
+# Settings whose effect on memory is not planned (engines/tensorrt_llm/unplanned.py says what they do).
+_SWITCHES = (
+    "use_uvm use_kv_cache_manager_v2 enable_lm_head_tp_in_adp force_dynamic_quantization "
+    "gather_generation_logits mm_encoder_only"
+)
+_OBJECTS = (
+    "kv_connector_config cache_transceiver_config sparse_attention_config cuda_graph_config "
+    "torch_compile_config cp_config model_kwargs quant_config moe_config extended_runtime_perf_knob_config"
+)
+_LISTS = "max_attention_window pp_partition"
+_VALUES = "sink_token_length cross_kv_cache_fraction mamba_ssm_cache_dtype moe_tensor_parallel_size"
+UNPLANNED: tuple[Flag, ...] = (
+    *(((f"--{name}",), name, None) for name in _SWITCHES.split()),
+    *(((f"--{name}",), name, mapping) for name in _OBJECTS.split()),
+    *(((f"--{name}",), name, words) for name in _LISTS.split()),
+    *(((f"--{name}",), name, word) for name in _VALUES.split()),
+)
 
 FLAGS: tuple[Flag, ...] = (
     (("--backend",), "backend", word),
@@ -43,6 +61,7 @@ FLAGS: tuple[Flag, ...] = (
     (("--enable_attention_dp",), "enable_attention_dp", None),
     (("--enable_chunked_prefill",), "enable_chunked_prefill", None),
     (("--config", "--extra_llm_api_options"), "extra_llm_api_options", word),
+    *UNPLANNED,
 )
 
 # Dotted key of the options file -> the option it sets.

@@ -127,12 +127,26 @@ WITHOUT_EFFECT: dict[str, Harmless] = {
     ),
     "tensorrt-llm": _flags(
         "--trust_remote_code --trust-remote-code --fail_fast_on_attention_window_too_large "
-        "--disable_fast_image_processor --grpc",
+        "--disable_fast_image_processor --grpc --enable_block_reuse --enable_partial_reuse "
+        "--copy_on_partial_reuse --onboard_blocks --disable_overlap_scheduler --enable_iter_perf_stats "
+        "--enable_iter_req_stats --print_iter_log --enable_autotuner --enable_layerwise_nvtx_marker "
+        "--enable_min_latency --sampler_force_async_worker --enable_sleep --use_cute_dsl_blockscaling_mm "
+        "--use_cute_dsl_blockscaling_bmm --disable_flashinfer_sampling --skip_tokenizer_init "
+        "--return_perf_metrics --enable_tqdm",
         "--host --port --backend --tokenizer --log_level --reasoning_parser --tool_parser "
         "--metadata_server_config_file "
         "--server_role --cluster_size --moe_cluster_parallel_size --num_postprocess_workers "
         "--served_model_name --chat_template --custom_tokenizer --custom_module_dirs --gpus_per_node "
-        "--revision --otlp_traces_endpoint --disagg_cluster_uri --media_io_kwargs --video_pruning_rate",
+        "--revision --otlp_traces_endpoint --disagg_cluster_uri --media_io_kwargs --video_pruning_rate "
+        "--dtype --tokenizer_mode --tokenizer_revision --load_format --secondary_offload_min_priority "
+        "--event_buffer_max_size --attention_dp_events_gather_period_ms --max_util_for_resume "
+        "--guided_decoding_backend --iter_stats_max_iterations --request_stats_max_iterations "
+        "--scheduler_config --max_input_len --postprocess_tokenizer_dir --perf_metrics_max_requests "
+        "--orchestrator_type --env_overrides --garbage_collection_gen0_threshold --attention_dp_config "
+        "--nvfp4_gemm_config --attn_backend --sampler_type --batch_wait_timeout_ms "
+        "--batch_wait_timeout_iters --batch_wait_max_tokens_ratio --stream_interval --allreduce_strategy "
+        "--checkpoint_format --ray_worker_extension_cls --ray_placement_config --max_stats_len "
+        "--layer_wise_benchmarks_config",
     ),
     "lmdeploy": _flags(
         "--allow-credentials --ssl --disable-fastapi-docs --allow-terminate-by-client "

@@ -34,7 +34,8 @@ def kept_until(nodes: Sequence[Tensor], following: Tensor | None) -> dict[Tensor
             end = index + length
             until = nodes[end] if end < len(nodes) else following
             if length and until is not None:
-                _keep(kept, until, [each for node in nodes[index:end] for each in (node, *node.src)])
+                group = nodes[index:end]
+                _keep(kept, until, [each for node in group for each in (node, *node.src)])
                 index += length - 1
         index += 1
     return kept

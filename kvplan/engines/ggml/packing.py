@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from kvplan.engines.ggml.allocator import Lifetimes
 
 END = 1 << 62
+# So many steps were packed before it pays to look ahead.
+MANY = 6
 
 
 def packed_sizes(lived: Lifetimes, alignments: Sequence[int]) -> tuple[int, ...]:
@@ -45,6 +47,9 @@ class GrowingBuffers:
     def at(self, step: int) -> tuple[int, ...]:
         """Return the bytes of each backend's buffer at a step."""
         place = bisect_left(self._steps, step)
+        if place == len(self._steps) >= MANY:
+            # Steps that only grow: one far ahead may serve all up to it.
+            self._pack(2 * step)
         if place < len(self._steps):
             above, outcomes_above = self._known[place]
             if self._steps[place] == step:
@@ -57,9 +62,13 @@ class GrowingBuffers:
                     return tuple(
                         low + (high - low) * done // num_steps for low, high in zip(below, above, strict=True)
                     )
+        return self._pack(step)
+
+    def _pack(self, step: int) -> tuple[int, ...]:
         grown = step - self._first_step
         sizes = [size + growth * grown for size, growth in zip(self._lived.sizes, self._growth, strict=True)]
         found = _packed(self._lived, sizes, self._alignments)
+        place = bisect_left(self._steps, step)
         self._steps.insert(place, step)
         self._known.insert(place, found)
         return found[0]

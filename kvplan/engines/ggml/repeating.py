@@ -16,20 +16,29 @@ from kvplan.units import ceil_div
 def periods_needed(period: int) -> int:
     """Return how often a run of ``period`` layers must be there to be lengthened.
 
-    A period that follows other layers, a layer that gives back what that took, two periods alike, and a
-    layer before others.
+    A period that follows other layers, a layer that gives back what that took, two periods alike, and one
+    or two layers before others, which the last split may begin with.
     """
-    return ceil_div(3 * period + 2, period)
+    return 6 if period == 1 else ceil_div(3 * period + 2, period)
 
 
 def lengthened(lived: Lifetimes, first: int, period: int, extra: int) -> Lifetimes | None:
     """Return the lifetimes with ``extra`` periods more in the run of layers that begins at ``first``.
 
-    The run has as many periods of ``period`` layers as are needed. None where the two in its middle are
-    not alike, or keep places for longer than the next period.
+    The run has as many periods of ``period`` layers as are needed. None where no two in its middle are
+    alike, or where they keep places for longer than the next period.
     """
+    for num_irregular in (period + 1, period):
+        longer = _with_more(lived, first + num_irregular, period, extra)
+        if longer is not None:
+            return longer
+    return None
+
+
+def _with_more(lived: Lifetimes, first: int, period: int, extra: int) -> Lifetimes | None:
+    """Repeat the second of the two periods that begin at layer ``first``."""
     events, starts = lived.events, lived.starts
-    layer_of_end = first + 3 * period + 1
+    layer_of_end = first + 2 * period
     one, two, end = (starts[layer_of_end - period * number] for number in (2, 1, 0))
     before, inner, after = events[one:two], events[two:end], events[end:]
     # Places are numbered as they are taken: so many were by then.

@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import field
 from itertools import zip_longest
 
+from kvplan.dtypes import GGML_TYPES
 from kvplan.engines.ggml.allocator import Lifetimes, lifetimes
+from kvplan.engines.ggml.flash_attention import half_precision_bytes
 from kvplan.engines.ggml.fusion import kept_until
 from kvplan.engines.ggml.tensor import VIEWS, Graph, Tensor
 from kvplan.frozen import dataclass
@@ -18,6 +20,8 @@ from kvplan.frozen import dataclass
 OFFLOAD_MIN_BATCH = 32
 NUM_PIPELINE_COPIES = 4
 MAX_OPERANDS = 10
+# ggml-cuda.cu ggml_backend_cuda_buffer_type_get_alloc_size: the last quantized row is padded to this.
+CARD_ROW_ELEMENTS = 512
 # Operations that do not follow a weight among their operands.
 WEIGHTLESS = frozenset(("rope", "flash_attn"))
 
@@ -26,14 +30,12 @@ WEIGHTLESS = frozenset(("rope", "flash_attn"))
 class Backends:
     """``num_cards`` cards and the CPU.
 
-    ``runs`` tells whether a backend has a node's operation, ``scratch`` what a card needs behind the
-    result of a fused attention. ``op_offload`` moves operations on host
+    ``runs`` tells whether a backend has a node's operation. ``op_offload`` moves operations on host
     weights to a card; ``pipeline`` keeps copies of all inputs for batches in flight.
     """
 
     num_cards: int
     runs: Callable[[int, Tensor], bool]
-    scratch: Callable[[Tensor], int]
     op_offload: bool = True
     pipeline: bool = False
 
@@ -71,7 +73,7 @@ def scheduled(graph: Graph, backends: Backends) -> Lifetimes:
         for node in split.nodes:
             if on_card and node.op == "flash_attn":
                 # The CPU's kernels read quantized caches as they are.
-                node.scratch_bytes = backends.scratch(node)
+                node.scratch_bytes = half_precision_bytes(node)
             positions.append(len(nodes))
             nodes.append((node, _backend_of(node)))
             held = kept.get(node, ())
@@ -105,9 +107,12 @@ def _pipeline_leaves(
     return made
 
 
-def _copy_of(tensor: Tensor, backend: int, *, stays: bool) -> Tensor:
+def _copy_of(tensor: Tensor, backend: int, *, stays: bool, on_card: bool = False) -> Tensor:
     copy = Tensor("none", tensor.ne, type=tensor.type, nb=tensor.nb)
     copy.num_bytes, copy.matrix = tensor.num_bytes, tensor.matrix
+    block = GGML_TYPES.get(tensor.type)
+    if on_card and block is not None and block.block_size > 1 and tensor.ne[0] % CARD_ROW_ELEMENTS:
+        copy.num_bytes += block.row_bytes(CARD_ROW_ELEMENTS - tensor.ne[0] % CARD_ROW_ELEMENTS)
     copy.backend = backend
     copy.is_input = copy.is_output = stays
     return copy
@@ -215,10 +220,10 @@ def _split(graph: Graph, copies: int, num_cards: int) -> tuple[list[_Split], _Co
             operand = node.src[index]
             key = (id(operand), backend)
             if key not in copied:
-                copied[key] = [_copy_of(operand, backend, stays=copies > 1) for _ in range(copies)]
-                if operand.view_src is not None and backend < num_cards:
-                    for copy in copied[key]:
-                        copy.scratch_bytes = operand.scratch_bytes
+                on_card = backend < num_cards
+                copied[key] = [
+                    _copy_of(operand, backend, stays=copies > 1, on_card=on_card) for _ in range(copies)
+                ]
                 split.inputs.append(operand)
             node.src[index] = copied[key][0]
     return splits, copied

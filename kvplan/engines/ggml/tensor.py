@@ -28,10 +28,9 @@ class Tensor:
 
     ``buffer`` is the backend that already holds it (a weight, a cache), None where it is computed;
     ``backend`` the one it was pinned to, or that the scheduler gave it. ``num_bytes`` is what it
-    occupies on its own, ``scratch_bytes`` what CUDA allocates behind it (behind a copy, for a view);
-    ``matrix`` is the layer's matrix that it is or copies, whose bytes differ from layer to layer.
-    ``num_uses`` counts the nodes of its graph that read it; ``num_readers``, ``num_views`` and ``slot``
-    are the allocator's.
+    occupies on its own, ``scratch_bytes`` what CUDA allocates behind it; ``matrix`` is the layer's matrix
+    that it is or copies, whose bytes differ from layer to layer. ``num_uses`` counts the nodes of its
+    graph that read it; ``num_readers``, ``num_views`` and ``slot`` are the allocator's.
     """
 
     __slots__ = (

@@ -18,6 +18,7 @@ from kvplan.layers import (
     LatentAttention,
     Mamba1State,
     Mamba2State,
+    RwkvState,
     SharedCache,
     ShortConvState,
     SlidingWindow,
@@ -187,6 +188,8 @@ def state_elements(cache: Cache) -> int | None:
             return 3 * (cache.conv_kernel - 1) * inner + cache.head_dim * inner
         case ShortConvState():
             return (cache.conv_kernel - 1) * cache.hidden_size
+        case RwkvState():
+            return cache.num_model_dtype_rows * cache.hidden_size + cache.num_float32_elements
     return None
 
 

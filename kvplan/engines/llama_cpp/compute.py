@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from kvplan.dtypes import GGML_TYPES
-from kvplan.engines.llama_cpp.cache import CELL_PADDING, Cells, split_layers
+from kvplan.engines.llama_cpp.cache import Cells, split_layers
 from kvplan.engines.llama_cpp.graph.cuda import CELL_STRIDE, flash_attention_runs
 from kvplan.engines.llama_cpp.graph.parts import Batch
 from kvplan.engines.llama_cpp.graph.shapes import Attention, Latent, model_shape
@@ -20,8 +20,9 @@ from kvplan.engines.llama_cpp.graph.simulate import (
     compute_buffer_sizes,
     is_modelled,
 )
-from kvplan.engines.llama_cpp.settings import Settings
+from kvplan.engines.llama_cpp.settings import WITHOUT_FLASH_ATTENTION, Settings
 from kvplan.frozen import dataclass
+from kvplan.gguf.names import llama_cpp_arch
 from kvplan.model import ModelSpec, num_layers
 from kvplan.quantity import Basis, Quantity
 from kvplan.units import MIB, round_up
@@ -129,9 +130,10 @@ def _moves_experts(overrides: Sequence[tuple[str, str]], layer: int) -> bool:
 
 
 def _batch(model: ModelSpec, settings: Settings, cells: Cells, *, on_cards: bool) -> Batch:
-    tokens = min(settings.n_ubatch, round_up(settings.n_ctx, CELL_PADDING))
-    flash_attn = settings.flash_attn
-    if settings.flash_attn_auto and on_cards:
+    tokens = min(settings.n_ubatch, cells.full * cells.num_streams)
+    wants = settings.flash_attn and llama_cpp_arch(model) not in WITHOUT_FLASH_ATTENTION
+    flash_attn = wants
+    if wants and settings.flash_attn_auto and on_cards:
         # The cache was made for it by then. The CPU has a kernel for every head.
         flash_attn = _flash_attention_runs(model, settings.type_k, settings.type_v, cells.full % CELL_STRIDE)
     return Batch(
@@ -144,7 +146,7 @@ def _batch(model: ModelSpec, settings: Settings, cells: Cells, *, on_cards: bool
         flash_attn=flash_attn,
         type_k=settings.type_k,
         type_v=settings.type_v,
-        values_turned=not settings.flash_attn,
+        values_turned=not wants,
     )
 
 

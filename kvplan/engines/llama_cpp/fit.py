@@ -8,11 +8,16 @@ not below ``--fit-ctx`` (4,096); what does not fit then goes to system memory. A
 
 from collections.abc import Callable, Sequence
 
+from kvplan.engines.base import DevicePlan, Notice
 from kvplan.engines.llama_cpp.cache import CELL_PADDING
-from kvplan.engines.llama_cpp.settings import whole
+from kvplan.engines.llama_cpp.converted import is_causal
+from kvplan.engines.llama_cpp.settings import Settings, cache_types, settings_of, whole
 from kvplan.errors import InvalidValue
-from kvplan.frozen import dataclass
-from kvplan.units import MIB
+from kvplan.frozen import dataclass, replace
+from kvplan.gguf.mix import mix_bytes
+from kvplan.model import ModelSpec, num_layers
+from kvplan.units import MIB, format_gib, format_tokens
+from kvplan.weights import weight_bytes
 from kvplan.workload import Workload
 
 # common/common.h fit_params_min_ctx, fit_params_target.
@@ -69,6 +74,69 @@ def target_bytes(workload: Workload, num_cards: int) -> tuple[int, ...]:
         return (sizes[0],) * num_cards
     rest = (DEFAULT_TARGET_BYTES,) * max(0, num_cards - len(sizes))
     return (*sizes[:num_cards], *rest)
+
+
+def shortest(model: ModelSpec, workload: Workload) -> Workload:
+    """Return the workload with the shortest context that ``--fit`` could take, where it takes one."""
+    limit = model.context_limit_tokens
+    if not limit or not shrinks(workload):
+        return workload
+    # Sequences may share it.
+    tokens = min(limit, min_context(workload)) // workload.num_sequences
+    return replace(workload, context_tokens=max(1, tokens))
+
+
+def shrunk(
+    model: ModelSpec,
+    workload: Workload,
+    format_name: str,
+    held: Callable[[Workload, Settings], tuple[DevicePlan, ...]],
+) -> tuple[Workload, tuple[Notice, ...]]:
+    """Return the workload with the context that ``--fit`` takes, and what to say of it.
+
+    ``held`` gives what each card holds of a workload under its settings.
+    """
+    type_k, type_v, _ = cache_types(workload)
+    limit = model.context_limit_tokens
+    causal = is_causal(model)
+    settings = settings_of(workload, limit, type_k, type_v, is_causal=causal)
+    # In one pool of cells the sequences share what a single one could have.
+    sharing = workload.num_sequences if settings.kv_unified else 1
+
+    def cards(tokens: int) -> tuple[DevicePlan, ...]:
+        tried = replace(workload, context_tokens=max(1, tokens // sharing))
+        return held(tried, settings_of(tried, tried.context_tokens, type_k, type_v, is_causal=causal))
+
+    def used_bytes(tokens: int) -> tuple[int, ...]:
+        return tuple(
+            sum(part.bytes.expected for part in each.components if part.name != "runtime")
+            for each in cards(tokens)
+        )
+
+    free = tuple(
+        max(
+            0,
+            each.budget_bytes
+            - sum(part.bytes.expected for part in each.components if part.name == "runtime"),
+        )
+        for each in cards(limit)
+    )
+    room = Room(
+        free,
+        target_bytes(workload, len(free)),
+        1 if settings.kv_unified else settings.n_parallel,
+        weight_bytes(model, format_name).expected // max(1, num_layers(model.structure)),
+        any(mix_bytes(model, format_name).expert_bytes),
+    )
+    tokens, is_shorter = fitted_context(limit, min_context(workload), room, used_bytes)
+    if not is_shorter:
+        return workload, ()
+    text = (
+        f"no context named: --fit takes {format_tokens(tokens)} of the model's {format_tokens(limit)}, "
+        f"so that {format_gib(room.target_bytes[0])} stay free (-fit off: all of it)"
+    )
+    workload = replace(workload, context_tokens=max(1, tokens // sharing), context_source="engine")
+    return workload, (Notice("context-shrunk", text),)
 
 
 def fitted_context(

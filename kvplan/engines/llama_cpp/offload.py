@@ -43,6 +43,15 @@ def least_spilled(
     return without(found) if found else None
 
 
+def most_spilled(settings: Settings, *, has_experts: bool, room: Room, most_room: Room) -> Settings:
+    """Return the settings that leave all experts in system memory, or all layers where that is too little."""
+    if has_experts:
+        settings = replace(settings, n_cpu_moe=ALL_LAYERS)
+        if most_room(settings) >= 0 and room(settings) >= 0:
+            return settings
+    return replace(settings, n_gpu_layers=0)
+
+
 def _smallest(
     most: int, settings_of: Callable[[int], Settings], room: Room, most_room: Room, left_out: int
 ) -> int:

@@ -24,6 +24,7 @@ from kvplan.engines.llama_cpp.cache import (
     window_of,
 )
 from kvplan.engines.llama_cpp.settings import Settings
+from kvplan.engines.llama_cpp.state_weights import kept_in_ram
 from kvplan.frozen import dataclass
 from kvplan.gguf.mix import Layout, mix_bytes, named_bytes
 from kvplan.gguf.names import llama_cpp_arch
@@ -35,6 +36,11 @@ from kvplan.textbook import cache_bytes
 # Loaders that create the head before the embedding, which then are two tensors even in one memory:
 # src/models/gemma3n.cpp, gemma4.cpp.
 COPIES_TIED_HEAD = frozenset(("gemma3n", "gemma4"))
+# Loaders that make no head, nor one of the embedding.
+WITHOUT_HEAD = frozenset(
+    ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert",
+     "eurobert", "bitnet")
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +121,17 @@ def place(
     weights = _placed_weights(
         model, format_name, settings.n_gpu_layers, settings.n_cpu_moe, settings.overrides, shares, layout
     )
-    on_device, unmodelled = _kind_caches(model, settings, cuda=layout == "cuda")
-    on_host, _ = _kind_caches(model, settings, cuda=False)
     num_gpus = len(shares)
+    caches, unmodelled = _kind_caches(model, settings, layout)
+    in_ram, _ = _kind_caches(model, settings, "cpu")
     totals = [(0, 0)] * (num_gpus + 1)
     for index, counts in enumerate(weights.kinds):
         cache = state = 0
         at = index if settings.kv_offload else num_gpus
-        caches = on_host if at == num_gpus else on_device
+        laid_out = in_ram if at == num_gpus else caches
         for kind, count in counts:
-            cache += (caches[kind].key_bytes + caches[kind].value_bytes) * count
-            state += caches[kind].state_bytes * count
+            cache += (laid_out[kind].key_bytes + laid_out[kind].value_bytes) * count
+            state += laid_out[kind].state_bytes * count
         totals[at] = (totals[at][0] + cache, totals[at][1] + state)
     held = [
         Holding(each.dense, each.expert, each.table, cache, state, each.layers)
@@ -157,7 +163,8 @@ def _placed_weights(
     num_gpus, layers = len(shares), num_layers(model.structure)
     on_device = mix_bytes(model, format_name, layout)
     on_host = mix_bytes(model, format_name, "cpu")
-    _, kind_of = _kinds(model)
+    distinct, kind_of = _kinds(model)
+    arch = llama_cpp_arch(model)
     first_on_gpu = max(0, layers + 1 - n_gpu_layers) if num_gpus else layers + 1
     offloaded = layers + 1 - first_on_gpu
     places = split_layers(max(0, offloaded - 1), shares) if num_gpus and offloaded > 0 else ()
@@ -172,6 +179,10 @@ def _placed_weights(
         file = on_device if on_gpu else on_host
         expert = file.expert_bytes[index]
         tally.dense += file.layer_bytes[index] - expert
+        if on_gpu and layout == "cuda":
+            spared, held = kept_in_ram(distinct[kind_of[index]], arch)
+            tally.dense -= spared
+            host.dense += held
         tally.layers += 1
         counts[at][kind_of[index]] += 1
         if on_gpu and expert and index < n_cpu_moe:
@@ -196,6 +207,9 @@ def _place_output(
     model: ModelSpec, format_name: str, layout: Layout, tally: _Tally, *, on_host: bool
 ) -> None:
     file = mix_bytes(model, format_name, layout)
+    if llama_cpp_arch(model) in WITHOUT_HEAD:
+        tally.dense += file.output_norm_bytes
+        return
     tally.dense += file.output_norm_bytes + (file.output_bytes or file.embedding_bytes)
     if on_host and not file.output_bytes and llama_cpp_arch(model) not in COPIES_TIED_HEAD:
         # In one memory a tied head and the embedding are one tensor, which every token reads.
@@ -263,11 +277,8 @@ def _kinds(model: ModelSpec) -> tuple[tuple[Layer, ...], tuple[int, ...]]:
     return tuple(distinct), tuple(kind_of)
 
 
-def _kind_caches(model: ModelSpec, settings: Settings, *, cuda: bool) -> tuple[tuple[LayerCache, ...], bool]:
-    """Return each kind of layer's cache, and whether some had no rule and count as the textbook has them.
-
-    ``cuda`` pads quantized rows as CUDA's buffers do.
-    """
+def _kind_caches(model: ModelSpec, settings: Settings, layout: Layout) -> tuple[tuple[LayerCache, ...], bool]:
+    """Return each kind of layer's cache, and whether some had no rule and count as the textbook has them."""
     window = window_of(cache_kinds(model), llama_cpp_arch(model))
     cells = cells_of(
         settings.n_ctx,
@@ -290,7 +301,7 @@ def _kind_caches(model: ModelSpec, settings: Settings, *, cuda: bool) -> tuple[t
                 settings.type_k,
                 settings.type_v,
                 honours_window=window > 0,
-                cuda=cuda,
+                cuda=layout == "cuda",
                 value_width=value_width,
             )
             if part is None:

@@ -8,6 +8,7 @@ not fit can be left in system memory with ``--n-cpu-moe`` or ``-ngl``, which is 
 
 from collections.abc import Sequence
 from copy import copy
+from functools import partial
 from typing import Self
 
 from kvplan.device import Device
@@ -21,11 +22,13 @@ from kvplan.engines.base import (
     Plan,
     context_or_limit,
 )
+from kvplan.engines.llama_cpp.cache import CELL_PADDING
 from kvplan.engines.llama_cpp.commands import server_command, startup_lines
 from kvplan.engines.llama_cpp.compute import compute_buffers
+from kvplan.engines.llama_cpp.converted import as_converted, is_causal
 from kvplan.engines.llama_cpp.device_plan import cache_on, device_plan
 from kvplan.engines.llama_cpp.extras import extra_components
-from kvplan.engines.llama_cpp.fit import Room, fitted_context, min_context, shrinks, target_bytes
+from kvplan.engines.llama_cpp.fit import shortest, shrinks, shrunk
 from kvplan.engines.llama_cpp.notices import BY_PARTS, notices_of
 from kvplan.engines.llama_cpp.placement import Placed, layout_of, place, shares_of
 from kvplan.engines.llama_cpp.refusals import refusals
@@ -45,7 +48,6 @@ from kvplan.frozen import dataclass, replace
 from kvplan.gguf.mix import mix_bytes
 from kvplan.model import ModelSpec, num_layers
 from kvplan.quantity import exact
-from kvplan.units import format_gib, format_tokens
 from kvplan.weights import format_name_of, weight_bytes
 from kvplan.workload import Workload
 
@@ -70,6 +72,7 @@ class LlamaCppEngine(Engine):
     kv_formats = (*CACHE_TYPES, *GENERIC)
     weight_families = ("plain", "gguf")
     about = "GGUF files on one card or several, with layers or experts in system memory"
+    block_size = CELL_PADDING
 
     # Whether the lower bound over several cards is worked out: it takes a graph of its own.
     _is_narrow = True
@@ -85,6 +88,7 @@ class LlamaCppEngine(Engine):
 
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
         """Price one server. Raises UnknownFormat for weights or caches llama.cpp does not take."""
+        model = as_converted(model)
         workload, settings, notices = self._settled(model, workload, devices)
         result = self._priced(model, workload, devices, settings, notices)
         if result.offloaded:
@@ -92,13 +96,13 @@ class LlamaCppEngine(Engine):
             return replace(result, on_devices=self._priced(model, workload, devices, whole, ()))
         return result
 
-    def spilled(self, plan: Plan, devices: Sequence[Device]) -> Plan | None:
+    def spilled(self, plan: Plan, devices: Sequence[Device], *, least: bool = True) -> Plan | None:
         """Return the plan with the fewest experts, then layers, in system memory that fits."""
-        from kvplan.engines.llama_cpp.offload import least_spilled
+        from kvplan.engines.llama_cpp.offload import least_spilled, most_spilled
 
         model, workload = plan.model, plan.workload
         type_k, type_v, _ = cache_types(workload)
-        settings = settings_of(workload, plan.context_tokens, type_k, type_v)
+        settings = settings_of(workload, plan.context_tokens, type_k, type_v, is_causal=is_causal(model))
         if settings.placement_is_given or plan.refusals or not plan.devices:
             return None
         has_experts = any(mix_bytes(model, plan.weights_format).expert_bytes)
@@ -107,28 +111,31 @@ class LlamaCppEngine(Engine):
         def most_room(tried: Settings) -> int:
             return self._spare_bytes(model, workload, devices, tried, plan.weights_format)
 
+        def room(tried: Settings, *, strict: bool) -> int:
+            held = searching._held(model, workload, on_gpu, tried)
+            return min(
+                check.limit_bytes - (check.required.high if strict else check.required.expected)
+                for device in held.devices
+                for check in device.checks
+            )
+
+        found: Settings | None = None
+        if not least:
+            found = most_spilled(
+                settings, has_experts=has_experts, room=partial(room, strict=True), most_room=most_room
+            )
         for strict in (True, False):
-
-            def room(tried: Settings, *, strict: bool = strict) -> int:
-                held = searching._held(model, workload, on_gpu, tried)
-                return min(
-                    check.limit_bytes - (check.required.high if strict else check.required.expected)
-                    for device in held.devices
-                    for check in device.checks
-                )
-
-            found = least_spilled(
+            found = found or least_spilled(
                 settings,
                 num_layers(model.structure),
                 has_experts=has_experts,
-                room=room,
+                room=partial(room, strict=strict),
                 most_room=most_room,
             )
-            if found is not None:
-                kept = tuple(notice for notice in plan.warnings if notice.code != "windows-spills")
-                result = self._priced(model, workload, devices, found, kept)
-                return replace(result, on_devices=plan)
-        return None
+        if found is None:
+            return None
+        kept = tuple(notice for notice in plan.warnings if notice.code != "windows-spills")
+        return replace(self._priced(model, workload, devices, found, kept), on_devices=plan)
 
     def most_spare_bytes(
         self, model: ModelSpec, workload: Workload, devices: Sequence[Device], *, spilling: bool = False
@@ -137,7 +144,8 @@ class LlamaCppEngine(Engine):
         on_gpu = _gpus(devices)
         if not on_gpu or (spilling and workload.cpu_memory_bytes is None):
             return None
-        workload, settings, _ = self._settled(model, workload, devices)
+        model = as_converted(model)
+        workload, settings, _ = self._settled(model, shortest(model, workload), devices)
         if spilling:
             # In one place nothing is stored twice or padded for a card.
             settings = replace(settings, n_gpu_layers=0, n_cpu_moe=0, overrides=())
@@ -179,7 +187,8 @@ class LlamaCppEngine(Engine):
         workload, notices = self.resolved(model, workload, devices)
         type_k, type_v, mapped = cache_types(workload)
         context_tokens, _ = context_or_limit(model, workload)
-        return workload, settings_of(workload, context_tokens, type_k, type_v), (*notices, *mapped)
+        settings = settings_of(workload, context_tokens, type_k, type_v, is_causal=is_causal(model))
+        return workload, settings, (*notices, *mapped)
 
     def resolved(
         self, model: ModelSpec, workload: Workload, devices: Sequence[Device]
@@ -198,56 +207,20 @@ class LlamaCppEngine(Engine):
             workload = replace(workload, context_tokens=each, context_source="flag")
             workload = without_options(workload, "ctx_size")
         if shrinks(workload) and model.context_limit_tokens and any(each.kind == "gpu" for each in devices):
-            workload, shrunk = self._shrunk(model, workload, devices)
-            notices += shrunk
+            workload, said = self._shrunk(model, workload, devices)
+            notices += said
         return workload, notices
 
     def _shrunk(
         self, model: ModelSpec, workload: Workload, devices: Sequence[Device]
     ) -> tuple[Workload, tuple[Notice, ...]]:
         """Return the workload with the context that ``--fit`` takes."""
-        type_k, type_v, _ = cache_types(workload)
-        limit = model.context_limit_tokens
-        settings = settings_of(workload, limit, type_k, type_v)
-        # In one pool of cells the sequences share what a single one could have.
-        sharing = workload.num_sequences if settings.kv_unified else 1
+        on_gpu, searching = _gpus(devices), self.searching()
 
-        def priced(tokens: int) -> Plan:
-            tried = replace(workload, context_tokens=max(1, tokens // sharing))
-            tried_settings = settings_of(tried, tried.context_tokens, type_k, type_v)
-            return self._priced(model, tried, devices, tried_settings, ())
+        def held(tried: Workload, settings: Settings) -> tuple[DevicePlan, ...]:
+            return searching._held(model, tried, on_gpu, settings).devices
 
-        def used_bytes(tokens: int) -> tuple[int, ...]:
-            return tuple(
-                sum(part.bytes.expected for part in each.components if part.name != "runtime")
-                for each in priced(tokens).devices
-            )
-
-        first = priced(limit)
-        runtimes = [
-            sum(part.bytes.expected for part in each.components if part.name == "runtime")
-            for each in first.devices
-        ]
-        free = tuple(
-            max(0, each.budget_bytes - runtime) for each, runtime in zip(first.devices, runtimes, strict=True)
-        )
-        has_experts = any(mix_bytes(model, first.weights_format).expert_bytes)
-        room = Room(
-            free,
-            target_bytes(workload, len(free)),
-            1 if settings.kv_unified else settings.n_parallel,
-            first.weights.expected // max(1, num_layers(model.structure)),
-            has_experts,
-        )
-        tokens, is_shorter = fitted_context(limit, min_context(workload), room, used_bytes)
-        if not is_shorter:
-            return workload, ()
-        text = (
-            f"no context named: --fit takes {format_tokens(tokens)} of the model's {format_tokens(limit)}, "
-            f"so that {format_gib(room.target_bytes[0])} stay free (-fit off: all of it)"
-        )
-        workload = replace(workload, context_tokens=max(1, tokens // sharing), context_source="engine")
-        return workload, (Notice("context-shrunk", text),)
+        return shrunk(model, workload, _format_of(model, workload), held)
 
     def _priced(
         self,
@@ -295,6 +268,10 @@ class LlamaCppEngine(Engine):
         shares = shares_of(settings, on_gpu)
         placed = place(model, format_name, settings, shares, layout)
         cache = cache_use(model, workload, settings, context_or_limit(model, workload)[0])
+        if not placed.unmodelled:
+            # Rows of quantized caches are padded on cards only.
+            held = sum(each.cache_bytes + each.state_bytes for each in (*placed.devices, placed.host))
+            cache = replace(cache, total=exact(held), peak_bytes=held)
         compute = compute_buffers(
             model,
             format_name,

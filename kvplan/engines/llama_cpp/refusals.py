@@ -6,7 +6,7 @@ src/llama-model.cpp make_gpu_buft_list (``--split-mode row``), src/llama-arch.cp
 
 from kvplan.dtypes import GGML_TYPES
 from kvplan.engines.base import Refusal
-from kvplan.engines.llama_cpp.settings import Settings
+from kvplan.engines.llama_cpp.settings import WITHOUT_FLASH_ATTENTION, Settings
 from kvplan.gguf.names import llama_cpp_arch
 from kvplan.layers import ChunkedAttention, FullAttention, LatentAttention, SlidingWindow
 from kvplan.model import ModelSpec, cache_kinds
@@ -30,8 +30,12 @@ def refusals(model: ModelSpec, settings: Settings, vendor: str, *, is_older: boo
         settings.type_k != settings.type_v
     ):
         return (Refusal("mla-types-differ", "MLA keeps one latent: K and V need the same type", "--kv q8_0"),)
-    if GGML_TYPES[settings.type_v].block_size > 1 and not settings.flash_attn:
+    flash_attn = settings.flash_attn and llama_cpp_arch(model) not in WITHOUT_FLASH_ATTENTION
+    if GGML_TYPES[settings.type_v].block_size > 1 and not flash_attn:
         text = "V cache quantization requires flash_attn"
+        if settings.flash_attn:
+            text += ", which this architecture runs without"
+            return (Refusal("quantized-v-needs-flash-attention", text, "--kv fp16"),)
         return (Refusal("quantized-v-needs-flash-attention", text, "-- --flash-attn on"),)
     if settings.flash_attn and (text := _uneven_block(model, settings)):
         return (Refusal("cache-type-block", text, "--kv fp16"),)

@@ -7,10 +7,8 @@ what the server makes of an unset ``-np`` (four slots over one unified cache).
 import re
 
 from kvplan.engines.base import Notice
-from kvplan.engines.llama_cpp.cache import CELL_PADDING
 from kvplan.errors import InvalidValue, UnknownFormat, did_you_mean
 from kvplan.frozen import dataclass
-from kvplan.units import round_up
 from kvplan.weight_formats import weight_format
 from kvplan.workload import Workload
 
@@ -30,6 +28,8 @@ EXPERT_NAMES = r"\.ffn_(up|down|gate_up|gate)_(ch|)exps"
 MAX_PATTERN = 2000
 NESTED_REPEATS = re.compile(r"[+*}]\??\)[+*{]")
 FLASH_OFF, FLASH_ON = ("off", "0", "false", "disabled"), ("on", "1", "true", "enabled")
+# Architectures that flash attention is turned off for (src/llama-context.cpp llama_init_from_model).
+WITHOUT_FLASH_ATTENTION = frozenset(("grok",))
 SPLIT_MODES = ("none", "layer", "row", "tensor")
 
 
@@ -66,10 +66,13 @@ class Settings:
     flash_attn_auto: bool = False
 
 
-def settings_of(workload: Workload, context_tokens: int, type_k: str, type_v: str) -> Settings:
+def settings_of(
+    workload: Workload, context_tokens: int, type_k: str, type_v: str, *, is_causal: bool = True
+) -> Settings:
     """Resolve the settings: ``-c`` and ``-np`` from the load unless the flags say otherwise.
 
-    Raises InvalidValue for a flag whose value llama.cpp would not take.
+    Without ``is_causal`` attention batches are not cut to the context. Raises InvalidValue for a flag whose
+    value llama.cpp would not take.
     """
     option = workload.option
     parallel = option("parallel")
@@ -81,7 +84,10 @@ def settings_of(workload: Workload, context_tokens: int, type_k: str, type_v: st
     # Slots share one pool of cells when unified; otherwise each has its own part of ``-c``.
     num_shares = workload.num_sequences if unified else max(n_parallel, workload.num_sequences)
     n_ctx = whole(option("ctx_size"), 0) or context_tokens * num_shares
-    n_batch = min(round_up(n_ctx, CELL_PADDING), whole(option("n_batch"), DEFAULT_N_BATCH))
+    n_batch = whole(option("n_batch"), DEFAULT_N_BATCH)
+    if is_causal:
+        # The context as it was asked for: it is padded only afterwards (src/llama-context.cpp).
+        n_batch = min(n_ctx, n_batch)
     flash = str(option("flash_attn", "auto")).casefold()
     layers, split_mode = option("n_gpu_layers"), _split_mode(option("split_mode"))
     n_cpu_moe = ALL_LAYERS if option("cpu_moe") else whole(option("n_cpu_moe"), 0)

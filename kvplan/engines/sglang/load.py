@@ -54,7 +54,10 @@ def load_of(
         ),
         None,
     )
-    if asked_graph:
+    listed = _graph_sizes(workload, "decode")
+    if listed:
+        graph = max(listed)
+    elif asked_graph:
         graph = asked_graph
     elif max_running is not None:
         graph = _graphs_for_running(graph, max_running, traits, device)
@@ -91,6 +94,7 @@ def is_qwen3_vl_on_hopper(traits: Traits, device: Device | None) -> bool:
     """Tell whether the serving defaults of Qwen3-VL on large Hopper cards hold (qwen3_vl.py)."""
     return (
         traits.architecture in ("Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration")
+        and traits.is_multimodal
         and device is not None
         and platform_of(device).is_sm90
         and device.memory_bytes / MIB >= 60 * 1024
@@ -102,6 +106,13 @@ def _graph_config(workload: Workload, phase: str, key: str) -> object:
     config = workload.option("cuda_graph_config")
     part = config.get(phase) if isinstance(config, dict) else None
     return part.get(key) if isinstance(part, dict) else None
+
+
+def _graph_sizes(workload: Workload, phase: str) -> tuple[int, ...]:
+    """Return the batch sizes a phase is told to capture, none where SGLang makes the list itself."""
+    asked = _graph_config(workload, phase, "bs") or workload.option(f"cuda_graph_bs_{phase}")
+    sizes = asked if isinstance(asked, list | tuple) else ()
+    return tuple(size for size in map(whole_or_none, sizes) if size)
 
 
 def _captures(workload: Workload, phase: str) -> bool:
@@ -132,6 +143,9 @@ def _prefill_graphs(model: ModelSpec, traits: Traits, workload: Workload, chunk:
     if deepep:
         # Buckets of up to 2,048 tokens, rounded to multiples of 8: 4, 12, 20 and 28 merge upwards.
         return num_prefill_graphs(2048) - 4
+    listed = _graph_sizes(workload, "prefill")
+    if listed:
+        return len(listed)
     limit = whole_or_none(_graph_config(workload, "prefill", "max_bs"))
     if limit is None:
         limit = whole_or_none(workload.option("cuda_graph_max_bs_prefill"))

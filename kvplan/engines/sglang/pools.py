@@ -156,7 +156,9 @@ def state_slots(settings: Settings, per_request_bytes: int, rest: float) -> Stat
         return Refused(
             "Not enough GPU memory for hybrid (mamba/linear-attention) state cache. "
             f"Computed max_mamba_cache_size={slots} (total_rest_memory={rest:.2f} GB, "
-            f"mamba_cache_per_req={per_request_bytes / 2**20:.2f} MB)."
+            f"mamba_cache_per_req={per_request_bytes / 2**20:.2f} MB). "
+            "Try: (1) reduce --max-running-requests, (2) increase --mem-fraction-static, "
+            "(3) reduce --speculative-num-draft-tokens, or (4) use GPUs with more memory."
         )
     return StateSlots(slots, per_request_bytes, per_request_bytes * (kept + 1) * spec if spec else 0)
 

@@ -227,9 +227,10 @@ def _decode_backend(workload: Workload, traits: Traits, device: Device | None) -
 
 def _as_served(traits: Traits, workload: Workload) -> Traits:
     """Return the traits with images switched on or off as the command line says."""
-    if workload.option("language_only") or workload.option("language_model_only"):
+    asked = workload.option("enable_multimodal")
+    if asked is False or workload.option("language_only") or workload.option("language_model_only"):
         return replace(traits, is_multimodal=False)
-    if workload.option("enable_multimodal") and traits.vision is not None:
+    if asked and traits.vision is not None:
         return replace(traits, is_multimodal=True)
     return traits
 

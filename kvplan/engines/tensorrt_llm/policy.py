@@ -28,10 +28,12 @@ from kvplan.engines.tensorrt_llm.request import draft_request, per_sequence, tim
 from kvplan.engines.tensorrt_llm.rows import NOT_ROWS, row_bytes, window_of
 from kvplan.engines.tensorrt_llm.settings import Settings, settings_of, whole_or
 from kvplan.engines.tensorrt_llm.speculation import draft_notices, draft_of
+from kvplan.engines.tensorrt_llm.unplanned import not_planned
 from kvplan.errors import InvalidValue
 from kvplan.layers import RECURRENT_STATES, kind_name
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.quantity import exact
+from kvplan.textbook import state_bytes
 from kvplan.weight_formats import weight_format
 from kvplan.weights import format_name_of, weight_bytes
 from kvplan.workload import Workload
@@ -57,6 +59,8 @@ class TensorRtLlmEngine(Engine):
     versions = VERSIONS
     kv_formats = KV_NAMES
     weight_families = ("plain", "fp8", "int8", "int4", "fp4")
+    # A public start-up of gpt-oss-120b, of 131,072 positions, goes on with max_seq_len=86720, its pool's.
+    takes_what_fits = True
     about = "a share of what weights and activations leave; read from its source, assumed beside the rows"
 
     def __init__(self, version: str) -> None:
@@ -161,7 +165,7 @@ def _host(workload: Workload, ranks: int) -> tuple[Component, ...]:
 def _notices(
     model: ModelSpec, workload: Workload, settings: Settings, num_sequences: int
 ) -> tuple[Notice, ...]:
-    notices: list[Notice] = list(draft_notices(model, settings.speculation))
+    notices = [*draft_notices(model, settings.speculation), *not_planned(workload)]
     if whole_or(workload.option("cp_size"), 1) > 1:
         notices.append(
             Notice(
@@ -171,19 +175,19 @@ def _notices(
         )
     if num_sequences < workload.num_sequences:
         notices.append(capped_notice(workload.num_sequences, num_sequences, "max_batch_size"))
-    kinds = {kind_name(cache) for cache, _ in cache_kinds(model)}
-    unsure = sorted(
-        kind_name(cache)
-        for cache, _ in cache_kinds(model)
-        if window_of(cache) or isinstance(cache, (*RECURRENT_STATES, *NOT_ROWS))
-    )
-    if unsure and kinds:
-        names = ", ".join(dict.fromkeys(unsure)).replace("_", " ")
-        notices.append(
-            Notice(
-                "layer-not-modelled", f"{names} under TensorRT-LLM is assumed: between its window and in full"
-            )
+    unsure = {kind_name(cache) for cache, _ in cache_kinds(model) if window_of(cache)}
+    unread = {kind_name(cache) for cache, _ in cache_kinds(model) if isinstance(cache, NOT_ROWS)}
+    for kinds, between in ((unsure, "its window and in full"), (unread, "nothing and full attention")):
+        if kinds:
+            names = ", ".join(sorted(kinds)).replace("_", " ")
+            text = f"{names} under TensorRT-LLM is assumed: between {between}"
+            notices.append(Notice("layer-not-modelled", text))
+    if any(isinstance(cache, RECURRENT_STATES) for cache, _ in cache_kinds(model)):
+        text = (
+            f"states are set aside for max_batch_size ({settings.max_batch_size:,}) sequences: "
+            "-- --max_batch_size N sets fewer aside"
         )
+        notices.append(Notice("states-for-full-batch", text))
     return tuple(notices)
 
 
@@ -197,7 +201,9 @@ def _cache_use(model: ModelSpec, settings: Settings, context_tokens: int, num_se
         one += amount
         row = 0
         if isinstance(cache, RECURRENT_STATES):
+            amount = exact(state_bytes(cache, "bfloat16") * count)
             states += amount.expected
+            one += amount
         elif not isinstance(cache, NOT_ROWS):
             row = row_bytes(cache, settings.kv_dtype, 1) * count
         per_token += row

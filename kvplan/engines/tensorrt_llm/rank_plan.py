@@ -10,11 +10,12 @@ from functools import lru_cache
 from kvplan.device import Device
 from kvplan.engines.base import Check, Component, DevicePlan, Parallel
 from kvplan.engines.drafts import NONE
-from kvplan.engines.free_share import activation_peak, runtime_bytes
+from kvplan.engines.free_share import activation_peak, left_over, runtime_bytes, share_check
 from kvplan.engines.tensorrt_llm.adapters import adapter_bytes
 from kvplan.engines.tensorrt_llm.request import stage_request, times, with_beams
 from kvplan.engines.tensorrt_llm.settings import Settings
 from kvplan.engines.tensorrt_llm.speculation import draft_of
+from kvplan.engines.tensorrt_llm.states import state_slots
 from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec, num_layers
 from kvplan.quantity import Quantity, exact, total
@@ -28,6 +29,8 @@ from kvplan.sharding import (
 from kvplan.units import GIB, ceil_div, round_up
 from kvplan.workload import Workload
 
+SHARE_NOTE = "weights, activations and the asked load exceed the share"
+STATES_NOTE = "slots for max_batch_size sequences, whatever runs"
 ACTIVATION_WHY = "profile run: 2 x max_num_tokens x hidden size x a factor by tp (aiconfigurator)"
 PADDED_WHY = "MXFP4 experts padded for their kernels: to 128 in the one public start-up, by kernel to 512"
 # GiB beside weights, activations and a bare process, by three public start-ups whose weights are known:
@@ -84,25 +87,27 @@ def rank_plan(
     usable = device.usable_bytes
     last = stage == parallel.pipeline - 1
     draft = draft_of(model, settings.speculation, format_name, parallel.tensor) if last else NONE
-    loaded = weights.expected + draft.weights.expected + runtime.expected + others
+    states = state_slots(model, settings, parallel, stage, here)
+    loaded = weights.expected + draft.weights.expected + states.expected + runtime.expected + others
     adapters = adapter_bytes(model, workload, parallel.tensor, usable - loaded)
-    taken = total((weights, draft.weights, adapters, activations, runtime, exact(others)))
+    taken = total((weights, draft.weights, states, adapters, activations, runtime, exact(others)))
     pool = _pool(settings, usable, taken)
-    spare = int(max(0, usable - taken.expected) * (1 - settings.free_gpu_memory_fraction))
+    spare = left_over(taken.expected, usable, settings.free_gpu_memory_fraction)
     parts = [
         Component("weights", weights),
         Component("kv_cache", kv, "blocks of the asked load"),
         Component("activations", activations),
         Component("runtime", runtime + exact(spare), "with the share of free memory that is left free"),
     ]
+    if states.high:
+        parts.append(Component("recurrent_state", states, STATES_NOTE))
     if draft.note:
         parts.append(Component("draft_model", draft.weights, draft.note))
     if adapters.high:
         parts.append(Component("adapters", adapters))
     if others:
         parts.append(Component("other_processes", exact(others)))
-    required = total(part.bytes for part in parts)
-    checks = [Check("budget", required, usable, "weights, activations and the asked load exceed the share")]
+    checks = [share_check(taken, kv, usable, settings.free_gpu_memory_fraction, SHARE_NOTE)]
     if settings.max_tokens is not None or settings.max_gpu_total_bytes:
         checks += _capped(settings, model, parallel, stage, kv)
     rank = f"pp {stage}" if parallel.pipeline > 1 else ""

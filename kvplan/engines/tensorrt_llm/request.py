@@ -12,7 +12,6 @@ from kvplan.layers import RECURRENT_STATES, Cache
 from kvplan.model import ModelSpec, num_layers
 from kvplan.quantity import ZERO, Quantity, exact
 from kvplan.sharding import pipeline_split, stage_groups
-from kvplan.textbook import state_bytes
 from kvplan.units import round_up
 
 PLAIN = ("bfloat16", "float16")
@@ -21,11 +20,13 @@ BEAM_WHY = "beams share their prompt's blocks and keep what they generate by the
 
 
 def per_sequence(cache: Cache, settings: Settings, ranks: int, tokens: int, hidden_size: int) -> Quantity:
-    """Return one layer's bytes of one sequence in whole blocks; an interval where pools differ by version."""
+    """Return one layer's bytes of one sequence in whole blocks; an interval where pools differ by version.
+
+    States lie in slots beside the blocks (states.py).
+    """
     block = settings.tokens_per_block
     if isinstance(cache, RECURRENT_STATES):
-        amount = state_bytes(cache, "bfloat16") // ranks
-        return Quantity(amount, amount, 2 * amount, "assumed", "state slots; not read")
+        return ZERO
     if isinstance(cache, NOT_ROWS):
         return Quantity(
             0, hidden_size * tokens, 4 * hidden_size * tokens, "assumed", "between nothing and full attention"

@@ -39,4 +39,4 @@ def num_named(workload: Workload) -> int:
 
 def beside_notices(settings: Settings) -> tuple[Notice, ...]:
     """Return what of drafting is not counted."""
-    return (Notice("draft-not-counted", NGRAMS),) if settings.speculate else ()
+    return (Notice("draft-by-ngrams", NGRAMS),) if settings.speculate else ()

@@ -25,9 +25,15 @@ from kvplan.weight_formats import weight_format
 # (576 x 2) // 132 rows of an index key a token of context, times the default factor of 5.
 PREFILL_ROWS_PER_TOKEN = 40
 FORWARD_WIDTHS, FORWARD_HIDDENS = 3, 4
-# Formats whose expert kernels bring no workspace of their own (trtllm and Triton MXFP4 and NVFP4).
-WITHOUT_WORKSPACE = ("mxfp4", "nvfp4")
+# Formats and the classes of card whose expert kernels bring no workspace of their own: Triton's and
+# TensorRT-LLM's for 4 bits. Elsewhere Marlin's runs (fused_moe/experts/marlin_moe.py), which does.
+WITHOUT_WORKSPACE: dict[str, tuple[str, ...]] = {
+    "mxfp4": ("hopper", "blackwell", "amd"),
+    "nvfp4": ("blackwell",),
+}
 SAMPLED_ROWS = 2
+# Encoders pool instead (``_dummy_pooler_run``): hidden states in fp32, normalized, up to twice.
+POOLED_HIDDENS = 4
 MULTIMODAL_HIDDENS = 2
 # Formats that quantize activations to 8 bits keep that copy beside the 16-bit one.
 EIGHT_BIT_FAMILIES = ("fp8", "int8")
@@ -62,8 +68,9 @@ def terms_of(
     tensor: int,
     dtype: str,
     expert_ranks: int,
+    kernels: str,
 ) -> Terms:
-    """Return the sizes for one rank; ``prefill`` is of one token of context."""
+    """Return the sizes for one rank of a class of card; ``prefill`` is of one token of context."""
     structure, width = model.structure, DTYPE_BYTES[dtype]
     rows = max_num_seqs * structure.vocab_size
     inner = _intermediate(model) // tensor
@@ -78,7 +85,9 @@ def terms_of(
         sampled=SAMPLED_ROWS * max_num_seqs * hidden * width,
         hidden=tokens * hidden * width,
         forward=forward,
-        experts=_expert_workspace(model, format_name, tokens, tensor, width, expert_ranks),
+        experts=0
+        if kernels in WITHOUT_WORKSPACE.get(format_name, ())
+        else _expert_workspace(model, tokens, tensor, width, expert_ranks),
         prefill=_prefill_row_bytes(model),
     )
 
@@ -95,10 +104,12 @@ def activations(
 ) -> Quantity:
     """Return the peak, between the residuals of the logs.
 
-    ``held`` is what the sampler holds and ``kernels`` the class of card; ``samples`` is false on
-    pipeline stages before the last, whose peak is the forward pass alone; ``sees`` where images or
-    sound are encoded.
+    Encoders pool instead of sampling. ``held`` is what the sampler holds and ``kernels`` the class of
+    card; ``samples`` is false on pipeline stages before the last, whose peak is the forward pass alone;
+    ``sees`` where images or sound are encoded.
     """
+    pools = model.structure.kind == "encoder"
+    samples = samples and not pools
     kept = terms.experts + terms.prefill * context_tokens
     if held.counts_are_kept and samples:
         kept += terms.logits + terms.logits // COUNTS_PER_MASK
@@ -111,6 +122,10 @@ def activations(
     low = least - max(fit.LOW_BYTES, least * fit.LOW_PER_MILLE // 1000)
     high = worst + max(fit.HIGH_BYTES, worst * fit.HIGH_PER_MILLE // 1000)
     basis = held.basis
+    if pools:
+        expected += POOLED_HIDDENS * terms.hidden // 2
+        high += POOLED_HIDDENS * terms.hidden
+        basis = "assumed"
     if sees and has_towers(model):
         expected += MULTIMODAL_HIDDENS * terms.hidden
         high += MULTIMODAL_HIDDENS * terms.hidden + _tower_high_bytes(model)
@@ -132,16 +147,12 @@ def _intermediate(model: ModelSpec) -> int:
     return max(widths, default=0)
 
 
-def _expert_workspace(
-    model: ModelSpec, format_name: str, num_tokens: int, tensor: int, width: int, expert_ranks: int
-) -> int:
+def _expert_workspace(model: ModelSpec, num_tokens: int, tensor: int, width: int, expert_ranks: int) -> int:
     """Return what every routed token keeps: both projections' outputs, each shared with the hidden row.
 
-    layers/fused_moe/experts/triton_moe.py and cutlass_moe.py: ``max(I, K)`` and ``max(2 I, K)`` a
-    token and expert.
+    layers/fused_moe/experts/triton_moe.py, cutlass_moe.py and marlin_moe.py: ``max(I, K)`` and
+    ``max(2 I, K)`` a token and expert.
     """
-    if format_name in WITHOUT_WORKSPACE:
-        return 0
     for group in reversed(model.layers):
         for part in group.layer.tensors:
             if part.role == "expert" and part.split == "in":

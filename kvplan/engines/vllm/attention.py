@@ -11,14 +11,23 @@ from kvplan.engines.base import Notice, Refusal
 from kvplan.engines.vllm.groups import DEFAULT_BLOCK_SIZE
 from kvplan.engines.vllm.kv_dtypes import DS_MLA_ROW_BYTES
 from kvplan.engines.vllm.pages import COMPRESSED_BLOCK_SIZE
-from kvplan.layers import RECURRENT_STATES, CompressedAttention, FullAttention, LatentAttention
+from kvplan.layers import (
+    RECURRENT_STATES,
+    Cache,
+    CompressedAttention,
+    FullAttention,
+    GatedDeltaState,
+    LatentAttention,
+)
 from kvplan.model import ModelSpec, cache_kinds
 
 HOPPER, BLACKWELL, CONSUMER_BLACKWELL = 9, 10, 12
 SPARSE_GENERATIONS = (HOPPER, BLACKWELL, CONSUMER_BLACKWELL)
 FLASHMLA_BLOCK, FLASHINFER_MLA_BLOCK, INDEX_KEY_BLOCK = 64, 32, 128
-# Heads from which a deployment on Hopper is taken to run on FlashMLA's pages of 64.
-MANY_HEADS = 64
+# Heads from which a deployment on Hopper is taken to run on FlashMLA's pages of 64, before that is known.
+MANY_HEADS, FLASH_ATTN_MLA_SINCE = 64, (0, 28)
+# FlashAttention 4 reads fp8 of such heads in tiles of 64 tokens on Hopper (backends/flash_attn.py).
+WIDE_HEAD_DIM, WIDE_FP8_BLOCK, WIDE_FP8_SINCE = 512, 64, (0, 31)
 PLAIN_16_BIT = ("bfloat16", "float16")
 
 
@@ -30,8 +39,18 @@ def generation(compute_capability: str) -> int:
 
 @lru_cache(maxsize=1024)
 def follows_generation(model: ModelSpec) -> bool:
-    """Tell whether backends differ from one generation of cards to the next: for latents alone."""
-    return any(isinstance(cache, LatentAttention) for cache, _ in cache_kinds(model))
+    """Tell whether kernels differ from one generation of cards to the next.
+
+    Those of latents, of gated DeltaNet and of wide heads do.
+    """
+    return any(
+        isinstance(cache, LatentAttention | GatedDeltaState) or _head_dim(cache) == WIDE_HEAD_DIM
+        for cache, _ in cache_kinds(model)
+    )
+
+
+def _head_dim(cache: Cache) -> int:
+    return cache.head_dim if isinstance(cache, FullAttention) else 0
 
 
 def sparse_latent(model: ModelSpec) -> bool:
@@ -39,13 +58,20 @@ def sparse_latent(model: ModelSpec) -> bool:
     return any(isinstance(cache, LatentAttention) and cache.index_head_dim for cache, _ in cache_kinds(model))
 
 
-def default_block_size(model: ModelSpec, device_generation: int) -> int:
+def default_block_size(model: ModelSpec, device_generation: int, dtype: str, version: tuple[int, int]) -> int:
     """Return the block in tokens that all of the model's backends accept, before hybrids align it."""
     kinds = [cache for cache, _ in cache_kinds(model)]
     if any(isinstance(cache, CompressedAttention) for cache in kinds):
         return COMPRESSED_BLOCK_SIZE
     if any(isinstance(cache, FullAttention) and cache.index_head_dim for cache in kinds):
         return INDEX_KEY_BLOCK
+    if (
+        device_generation == HOPPER
+        and dtype in ("fp8", "fp8_e4m3")
+        and version >= WIDE_FP8_SINCE
+        and any(_head_dim(cache) == WIDE_HEAD_DIM for cache in kinds)
+    ):
+        return WIDE_FP8_BLOCK
     latent = next((cache for cache in kinds if isinstance(cache, LatentAttention)), None)
     if latent is None or any(isinstance(cache, RECURRENT_STATES) for cache in kinds):
         return DEFAULT_BLOCK_SIZE
@@ -55,6 +81,9 @@ def default_block_size(model: ModelSpec, device_generation: int) -> int:
         return FLASHINFER_MLA_BLOCK
     if device_generation not in (0, HOPPER):
         return DEFAULT_BLOCK_SIZE
+    if device_generation == HOPPER and version >= FLASH_ATTN_MLA_SINCE:
+        # FlashAttention comes first and takes 16 bits alone, FlashMLA the rest.
+        return DEFAULT_BLOCK_SIZE if dtype in PLAIN_16_BIT else FLASHMLA_BLOCK
     # FlashMLA's pages of 64, or FlashAttention's of 16: it only rounds a request up.
     return FLASHMLA_BLOCK if latent.num_attention_heads >= MANY_HEADS else DEFAULT_BLOCK_SIZE
 

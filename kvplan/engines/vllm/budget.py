@@ -150,13 +150,13 @@ def non_torch(ranks: int, beside: Surroundings, weight_bytes: int, version: tupl
 
 
 def _beside_torch(ranks: int, beside: Surroundings, version: tuple[int, int]) -> tuple[float, float, float]:
+    if beside.kernels == "amd":
+        return fit.NON_TORCH["amd"]
     if beside.link in fit.NON_TORCH_UNSEEN:
         return fit.NON_TORCH[beside.link]
     if ranks == 1:
         if version < (0, 18):
             return fit.NON_TORCH_ONE_RANK_BEFORE_0_18
-        if beside.kernels == "amd":
-            return fit.NON_TORCH["amd"]
         is_seen = beside.architecture == fit.GRAPHS_ARCHITECTURE
         return fit.NON_TORCH_ONE_RANK if is_seen else fit.NON_TORCH_ONE_RANK_ELSEWHERE
     low, usual, high = fit.NON_TORCH[beside.link]

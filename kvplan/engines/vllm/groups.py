@@ -6,6 +6,7 @@ block serves one group at a time.
 """
 
 from collections.abc import Collection, Sequence
+from math import lcm
 
 from kvplan.engines.vllm.pages import LayerSpec
 from kvplan.engines.vllm.pool import Group, PoolLayout, stage_bytes
@@ -18,6 +19,7 @@ MLA_HYBRID_BLOCK_SIZE = 128
 NEARLY_EQUAL = 1.5
 # Kinds that one block table can serve together: all need the same tokens.
 FULL_KINDS = frozenset(("full", "mla"))
+LOCAL_KINDS = frozenset(("sliding", "sliding_mla", "chunked"))
 
 Counted = tuple[LayerSpec, int]
 
@@ -29,7 +31,8 @@ class PoolRules:
     ``block_size`` is the attention block in tokens before hybrids align it. ``mamba_mode`` is
     ``align`` (prefix caching) or ``none``, where a state's block spans ``max_model_len``.
     ``unify_windows`` is what ``--disable-hybrid-kv-cache-manager`` does: windows and chunks are kept
-    in full. ``dcp`` ranks share the tokens of full attention.
+    in full. ``dcp`` ranks share the tokens of full attention. ``num_checkpoints`` state blocks are held
+    for what a kernel hands out while it works on a prompt, at multiples of ``checkpoint_alignment`` tokens.
     """
 
     block_size: int = DEFAULT_BLOCK_SIZE
@@ -38,25 +41,33 @@ class PoolRules:
     max_model_len: int = 0
     unify_windows: bool = False
     dcp: int = 1
+    num_checkpoints: int = 0
+    checkpoint_alignment: int = 1
 
 
-def num_slots(mode: str, num_speculative: int) -> int:
-    """Return the state blocks of a request: two with prefix caching (``align``), one without."""
-    return (2 if mode == "align" else 1) + num_speculative
+def num_slots(rules: PoolRules) -> int:
+    """Return the state blocks of a request: two with prefix caching (``align``), one without.
+
+    More where a kernel hands states out while a prompt is worked on.
+    """
+    if rules.mamba_mode != "align":
+        return 1 + rules.num_speculative
+    return 2 + rules.num_speculative + rules.num_checkpoints
 
 
-def hybrid_block_size(specs: Collection[LayerSpec], block_size: int) -> int:
+def hybrid_block_size(specs: Collection[LayerSpec], block_size: int, checkpoint_alignment: int = 1) -> int:
     """Return the attention block size that holds a whole recurrent state.
 
-    ``_align_hybrid_block_size``: the smallest multiple of the kernel's block whose attention page is
-    at least the state's. Hybrids with latent attention align to 128.
+    ``_align_hybrid_block_size``: the smallest multiple of the kernel's block, and of the offsets where
+    states can be handed out, whose attention page is at least the state's. Hybrids with latent attention
+    align to 128.
     """
     states = [spec.state_bytes for spec in specs if spec.kind == "mamba"]
     attention = [spec for spec in specs if spec.bytes_per_token and spec.kind != "cross"]
     if not states or not attention:
         return block_size
     floor = MLA_HYBRID_BLOCK_SIZE if any(spec.kind == "mla" for spec in attention) else DEFAULT_BLOCK_SIZE
-    unit = max(block_size, floor)
+    unit = lcm(max(block_size, floor), checkpoint_alignment)
     per_token = max(spec.bytes_per_token for spec in attention)
     return max(block_size, unit * ceil_div(max(states), unit * per_token))
 
@@ -73,18 +84,18 @@ def pool_layout(
     own = [spec for stage in stages for spec, count in stage if count]
     if drafting:
         stages = [*stages[:-1], [*stages[-1], *drafting]]
+    promotes = rules.unify_windows and _promotes({spec for stage in stages for spec, count in stage if count})
     layers = [
-        [(_as_full(spec) if rules.unify_windows else spec, count) for spec, count in stage if count]
-        for stage in stages
+        [(_as_full(spec) if promotes else spec, count) for spec, count in stage if count] for stage in stages
     ]
     merged: dict[LayerSpec, int] = {}
     for stage in layers:
         for spec, count in stage:
             merged[spec] = merged.get(spec, 0) + count
-    slots = num_slots(rules.mamba_mode, rules.num_speculative)
+    slots = num_slots(rules)
     if not merged:
         return PoolLayout((), (0,) * len(layers), rules.block_size, 0, rules.dcp)
-    block = hybrid_block_size(own, rules.block_size)
+    block = hybrid_block_size(own, rules.block_size, rules.checkpoint_alignment)
     sized = {spec: replace(spec, block_size=spec.block_size or block) for spec in merged}
     kinds = {_family(spec) for spec in sized.values()}
     groups: tuple[Group, ...]
@@ -99,6 +110,15 @@ def pool_layout(
         mamba_block = rules.max_model_len if rules.mamba_mode == "none" else block
         groups = _split(merged, _unified(sized, mamba_block), layers)
     return PoolLayout(groups, stage_bytes(groups, len(layers)), block, slots, rules.dcp)
+
+
+def _promotes(specs: Collection[LayerSpec]) -> bool:
+    """Tell whether windows and chunks become full attention: only beside layers that are full already.
+
+    ``_promote_local_kv_cache_specs``.
+    """
+    kinds = {spec.kind for spec in specs}
+    return bool(kinds & FULL_KINDS) and bool(kinds & LOCAL_KINDS)
 
 
 def _as_full(spec: LayerSpec) -> LayerSpec:

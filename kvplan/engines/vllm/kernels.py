@@ -21,6 +21,7 @@ from functools import lru_cache
 
 from kvplan.device import Device
 from kvplan.engines.vllm.attention import BLACKWELL, HOPPER, generation
+from kvplan.engines.vllm.versions import V1_GENERATION
 from kvplan.frozen import dataclass
 from kvplan.layers import LayerGroup
 from kvplan.tensors import Tensor
@@ -59,13 +60,19 @@ MARLIN = ExpertLayout(width=128, hidden=256)
 
 @lru_cache(maxsize=512)
 def kernels_of(device: Device) -> str:
-    """Return a card's class of kernels: ``hopper``, ``blackwell``, ``marlin``, ``amd``; empty if unknown."""
+    """Return a card's class of kernels; empty if unknown.
+
+    ``hopper``, ``blackwell`` (server cards), ``amd``, ``turing`` (and older, which ran the V0 engine for
+    longer), ``marlin`` for every other NVIDIA card.
+    """
     if device.vendor == "amd":
         return "amd"
     major = generation(device.compute_capability)
     if major in (HOPPER, BLACKWELL):
         return "hopper" if major == HOPPER else "blackwell"
-    return "marlin" if major else ""
+    if not major:
+        return ""
+    return "marlin" if major >= V1_GENERATION else "turing"
 
 
 @lru_cache(maxsize=512)

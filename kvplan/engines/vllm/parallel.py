@@ -49,10 +49,21 @@ def _refusals(model: ModelSpec, workload: Workload, tensor: int) -> tuple[Refusa
         found.append(
             Refusal("vocabulary-not-divisible", f"{rows} is not divisible by {tensor}", f"--tp {works}")
         )
+    if workload.option("enable_expert_parallel") and not _has_experts(model):
+        found.append(
+            Refusal(
+                "no-experts",
+                "Number of experts in the model must be greater than 0 when expert parallelism is enabled.",
+            )
+        )
     dcp = whole(workload.option("decode_context_parallel_size"), 1)
     if dcp > 1:
         found += _dcp_refusals(model, tensor, dcp)
     return tuple(found)
+
+
+def _has_experts(model: ModelSpec) -> bool:
+    return any(tensor.role == "expert" for group in model.layers for tensor in group.layer.tensors)
 
 
 def _dcp_refusals(model: ModelSpec, tensor: int, dcp: int) -> list[Refusal]:

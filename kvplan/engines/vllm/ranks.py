@@ -150,8 +150,9 @@ def _share(server: Server, stage: int, beside: Surroundings) -> Share:
         tensor,
         settings.model_dtype,
         parallel.expert,
+        beside.kernels,
     )
-    samples = stage == pipeline - 1
+    samples = stage == pipeline - 1 and model.structure.kind != "encoder"
     held = held_by_sampler(model, format_name, rules.version, beside.kernels, settings.max_num_seqs)
     inside = graphs_inside(server.asked, rules)
     graphs = NO_GRAPHS

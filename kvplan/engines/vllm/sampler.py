@@ -5,17 +5,19 @@ Counted in fp32 copies of the logits beside the model's own (v1/sample/sampler.p
 * logits, probabilities and noise, three copies, since 0.17 (v1/sample/ops/topk_topp_sampler.py
   ``random_sample``), and a buffer of one row a processor that Triton's top-k and top-p kernel keeps
   (ops/topk_topp_triton.py ``_TRITON_BUFFER_CACHE``); fewer than 8 sequences are sorted
-* before, a sort of the whole vocabulary: nine copies while it runs (0.8 logs and a 0.16 log: 8.99 to 9.00)
+* before, and under the V0 engine, a sort of the whole vocabulary: nine copies while it runs (0.8 logs and
+  a 0.16 log: 8.99 to 9.00)
 * FlashInfer's kernel, logits, masked logits and probabilities, since 0.21 on NVIDIA cards, and from 0.9
   to 0.11 where it was installed (envs.py VLLM_USE_FLASHINFER_SAMPLER)
-* the V2 runner (v1/worker/gpu/model_runner.py ``_dummy_sampler_run``) samples from the model's own
-  logits alone until 0.32, then as above; its penalties keep counts of every token for every sequence,
-  a copy and a 32nd (sample/penalties.py)
+* the V2 runner (v1/worker/gpu/model_runner.py ``_dummy_sampler_run``) makes one copy until 0.27, none
+  until 0.32 (sample/sampler.py ``needs_logits_processing``), then samples as above; its penalties keep
+  counts of every token for every sequence, a copy and a 32nd (sample/penalties.py)
 """
 
 from functools import lru_cache
 
 from kvplan.engines.vllm.stages import has_states
+from kvplan.engines.vllm.versions import V1_ONLY_SINCE
 from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec
 from kvplan.quantity import Basis
@@ -24,7 +26,7 @@ from kvplan.weight_formats import weight_format
 
 COPIES, SORTING_COPIES = 3, 9
 V1_SAMPLER_SINCE, SORTS_SINCE, TRITON_SINCE, FLASHINFER_SINCE = (0, 9), (0, 12), (0, 17), (0, 21)
-V2_FULL_SINCE = (0, 33)
+V2_OWN_SINCE, V2_FULL_SINCE = (0, 28), (0, 33)
 FEW_SEQUENCES = 8
 COUNTS_PER_MASK = 32
 # Processors of a card, a row each: H100's, and between the smallest and the largest cards elsewhere.
@@ -81,17 +83,21 @@ def held_by_sampler(
         rows = _rows(kernels, max_num_seqs)
         # VLLM_USE_FLASHINFER_SAMPLER=0 and cards that FlashInfer lacks run Triton's kernel.
         beside = rows if kernels == "amd" else (0, 0, rows[2])
-        if is_v2 and version < V2_FULL_SINCE:
-            return Held(0, 0, 0, none, counts_are_kept=True, basis="assumed")
         full = COPIES * 1000
-        basis: Basis = "assumed" if is_v2 else "calibrated"
+        if is_v2 and version < V2_FULL_SINCE:
+            full = 1000 if version < V2_OWN_SINCE else 0
+            return Held(full, full, full, none, counts_are_kept=True, basis="assumed")
+        # No log is of the V2 runner on a card of its own memory, and none of an AMD card.
+        basis: Basis = "assumed" if is_v2 or kernels == "amd" else "calibrated"
         return Held(full, full, full, beside, counts_are_kept=is_v2, basis=basis)
     if version >= TRITON_SINCE and max_num_seqs >= FEW_SEQUENCES:
         full = COPIES * 1000
         rows = _rows(kernels, max_num_seqs)
-        return Held(full, full, full, rows, counts_are_kept=False, basis="calibrated")
+        known: Basis = "assumed" if kernels == "amd" else "calibrated"
+        return Held(full, full, full, rows, counts_are_kept=False, basis=known)
     most = SORTING_COPIES * 1000
-    if V1_SAMPLER_SINCE <= version < SORTS_SINCE:
+    is_v0 = kernels == "turing" and version < V1_ONLY_SINCE
+    if V1_SAMPLER_SINCE <= version < SORTS_SINCE and kernels != "amd" and not is_v0:
         few = COPIES * 1000
         return Held(few, few, most, none, counts_are_kept=False, basis="calibrated")
     return Held(most, most, most, none, counts_are_kept=False, basis="calibrated")

@@ -8,12 +8,20 @@ from functools import lru_cache
 from kvplan.device import Device
 from kvplan.engines.base import Notice, Parallel, Refusal
 from kvplan.engines.vllm.attention import backend_refusals, default_block_size, follows_generation
+from kvplan.engines.vllm.classes import class_notices
 from kvplan.engines.vllm.formats import check_weights, kv_dtype_of, weights_format_of
 from kvplan.engines.vllm.parallel import parallel_of
 from kvplan.engines.vllm.pool import Demand
 from kvplan.engines.vllm.settings import Card, Settings, card_of, settings_of
 from kvplan.engines.vllm.speculative import draft_refusals, speculation_of
-from kvplan.engines.vllm.stages import Layout, has_states, layout_of, unmodelled_notices, with_wide_layers
+from kvplan.engines.vllm.stages import (
+    Layout,
+    has_states,
+    layout_of,
+    least_block_size,
+    unmodelled_notices,
+    with_wide_layers,
+)
 from kvplan.engines.vllm.unplanned import not_planned
 from kvplan.engines.vllm.versions import V1_ONLY_SINCE, Behaviour, behaviour, runs_v1
 from kvplan.frozen import dataclass
@@ -22,6 +30,14 @@ from kvplan.workload import Workload
 
 # From this length on the scheduler's defaults do not depend on the context.
 SHORT_CONTEXT_TOKENS = 64
+
+
+# kv_cache_planning.py ``_promote_local_kv_cache_specs``: states, or windows of several sizes, remain.
+NOT_UNIFIED = Refusal(
+    "layers-not-unified",
+    "Failed to promote local KV cache specs to one unified type.",
+    "leave out --disable-hybrid-kv-cache-manager",
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,12 +153,13 @@ def _resolved(
         workload,
         card,
         rules,
-        block_size=default_block_size(model, card.generation),
+        block_size=default_block_size(model, card.generation, dtype, version),
+        least_block_size=least_block_size(model, dtype, version),
         speculation=speculation,
         pipeline=parallel.pipeline,
         max_model_len=length,
     )
-    notices += (*drafted, *not_planned(workload))
+    notices += (*drafted, *class_notices(model, version), *not_planned(workload))
     layout, whole = (
         layout_of(model, dtype, ranks, settings.pool, settings.states, settings.speculation)
         for ranks in ((parallel.tensor, parallel.pipeline), (1, 1))
@@ -153,6 +170,8 @@ def _resolved(
             with_wide_layers(each, model, dtype, ranks, settings.states, skipped)
             for each, ranks in ((layout, parallel.tensor), (whole, 1))
         )
+    if settings.pool.unify_windows and len(layout.pool.groups) > 1:
+        refusals += (NOT_UNIFIED,)
     in_flight, encoder = settings.in_flight_tokens, settings.encoder_tokens
     groups = layout.pool.groups
     if not layout.is_modelled:

@@ -11,6 +11,7 @@ from kvplan.device import Device
 from kvplan.engines.base import Parallel
 from kvplan.engines.vllm.activations import has_towers
 from kvplan.engines.vllm.attention import generation
+from kvplan.engines.vllm.checkpoints import NONE, checkpoints_of
 from kvplan.engines.vllm.groups import PoolRules
 from kvplan.engines.vllm.speculative import Speculation
 from kvplan.engines.vllm.states import StateDtypes
@@ -27,6 +28,8 @@ MODEL_DTYPES = ("float32", "float16", "bfloat16")
 FLOAT32_LINEAR = ("minimax", "minimax_text_01")
 LARGE_DEVICE_BYTES, BIG_DEVICE_BYTES = 160 * GIB, 70 * GIB
 PARTS_PER_MILLION = 1_000_000
+# config/cache.py MambaCacheMode: ``all`` is gone.
+WITHOUT_ALL_STATES = (0, 32)
 LARGEST_CAPTURE = 512
 # The V0 engine: 256 sequences, prompts in one step up to 32,768 tokens (0.8 engine/arg_utils.py).
 V0_DEFAULTS = (2048, 256)
@@ -37,13 +40,15 @@ V0_LONG_CONTEXT_TOKENS = 32768
 class Card:
     """What of a device decides how a server resolves itself; nothing where no device is named.
 
-    ``generation`` is the major number of its compute capability, 0 where it changes nothing;
-    ``max_num_batched_tokens`` and ``max_num_seqs`` are the scheduler's defaults there.
+    ``is_named`` tells that there is one, whose kernels then count. ``generation`` is the major number of
+    its compute capability, 0 where it changes nothing; ``max_num_batched_tokens`` and ``max_num_seqs``
+    are the scheduler's defaults there.
     """
 
     generation: int
     max_num_batched_tokens: int
     max_num_seqs: int
+    is_named: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,7 @@ def settings_of(
     rules: Behaviour,
     *,
     block_size: int,
+    least_block_size: int,
     speculation: Speculation,
     pipeline: int,
     max_model_len: int,
@@ -93,7 +99,10 @@ def settings_of(
             why="vLLM takes more than 0 and at most 1",
             hint=f"leave it out for {rules.gpu_memory_utilization:g}",
         )
-    mamba_mode = _mamba_mode(model, workload)
+    mamba_mode = _mamba_mode(model, workload, rules.version)
+    checkpoints = NONE
+    if card.is_named and mamba_mode == "align":
+        checkpoints = checkpoints_of(model, card.generation, rules.version)
     eager = _is_eager(workload)
     asked_block = whole(workload.option("block_size"), 0)
     return Settings(
@@ -105,12 +114,14 @@ def settings_of(
         kv_cache_memory_bytes=whole(workload.option("kv_cache_memory_bytes"), 0),
         num_gpu_blocks_override=whole(workload.option("num_gpu_blocks_override"), 0),
         pool=PoolRules(
-            block_size=asked_block or block_size,
+            block_size=max(asked_block or block_size, least_block_size),
             mamba_mode=mamba_mode,
             num_speculative=speculation.num_tokens,
             max_model_len=max_model_len if mamba_mode == "none" else 0,
             unify_windows=_unifies_windows(model, workload, speculation),
             dcp=max(1, whole(workload.option("decode_context_parallel_size"), 1)),
+            num_checkpoints=checkpoints.num_blocks,
+            checkpoint_alignment=checkpoints.alignment,
         ),
         states=_state_dtypes(model, workload),
         speculation=speculation,
@@ -163,11 +174,11 @@ def sees(workload: Workload) -> bool:
     return not workload.option("language_model_only")
 
 
-def _mamba_mode(model: ModelSpec, workload: Workload) -> str:
+def _mamba_mode(model: ModelSpec, workload: Workload, version: tuple[int, int]) -> str:
     if workload.option("enable_prefix_caching") is False or model.structure.kind == "encoder-decoder":
         return "none"
     asked = workload.option("mamba_cache_mode")
-    return str(asked) if asked in ("align", "all") else "align"
+    return "all" if asked == "all" and version < WITHOUT_ALL_STATES else "align"
 
 
 def _unifies_windows(model: ModelSpec, workload: Workload, speculation: Speculation) -> bool:
@@ -215,7 +226,7 @@ def card_of(device: Device | None, version: tuple[int, int], *, by_generation: b
     0.28, the GB10 is kept small since 0.33.
     """
     if device is None:
-        return Card(0, 8192, 1024)
+        return Card(0, 8192, 1024, is_named=False)
     # CUDA's total, which is what vLLM asks for.
     memory = device.usable_bytes
     is_small_tier = "a100" in device.name and version >= (0, 9)

@@ -3,8 +3,9 @@
 from dataclasses import replace
 from functools import lru_cache
 
+from kvplan.dtypes import DTYPE_BYTES
 from kvplan.engines.base import Notice
-from kvplan.engines.vllm.groups import PoolRules, pool_layout
+from kvplan.engines.vllm.groups import DEFAULT_BLOCK_SIZE, PoolRules, pool_layout
 from kvplan.engines.vllm.kv_dtypes import TURBOQUANT, TURBOQUANT_BOUNDARY_LAYERS
 from kvplan.engines.vllm.pages import LayerSpec, specs_of
 from kvplan.engines.vllm.pool import PoolLayout
@@ -18,6 +19,8 @@ from kvplan.sharding import pipeline_split, stage_groups
 from kvplan.textbook import cache_bytes
 
 UNMODELLED_SAMPLE_TOKENS = 4096
+# Earlier versions give every layer the block that was asked for.
+WIDE_LAYERS_ALIGNED_SINCE = (0, 28)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ def with_wide_layers(
     By index, or all of a kind (``sliding_window``). How their pages are padded is not modelled: what they
     take more is between nothing and full attention of all that are named.
     """
-    own = model.dtype if model.dtype in ("float16", "float32") else "bfloat16"
+    own = _own_dtype(model)
     more = 0
     for cache, count in cache_kinds(model):
         narrow, wide = (
@@ -112,6 +115,21 @@ def _boundary(model: ModelSpec, dtype: str, total: int) -> int:
     return min(TURBOQUANT_BOUNDARY_LAYERS, total // 2)
 
 
+def least_block_size(model: ModelSpec, dtype: str, version: tuple[int, int]) -> int:
+    """Return the smallest block where layers of two formats share the pool, 0 where they do not.
+
+    platforms/interface.py ``_align_heterogeneous_kv_block_size``: a block of the narrow format, taken as
+    a byte an element, must hold the kernel's smallest block of the model's own type.
+    """
+    if version < WIDE_LAYERS_ALIGNED_SINCE or not _boundary(model, dtype, num_layers(model.structure)):
+        return 0
+    return DEFAULT_BLOCK_SIZE * DTYPE_BYTES[_own_dtype(model)]
+
+
+def _own_dtype(model: ModelSpec) -> str:
+    return model.dtype if model.dtype in ("float16", "float32") else "bfloat16"
+
+
 def _runs(
     model: ModelSpec, start: int, size: int, dtype: str, boundary: int
 ) -> list[tuple[tuple[LayerGroup, ...], str]]:
@@ -119,7 +137,7 @@ def _runs(
     if not boundary:
         return [(stage_groups(model.layers, start, size), dtype)]
     total = num_layers(model.structure)
-    own = model.dtype if model.dtype in ("float16", "float32") else "bfloat16"
+    own = _own_dtype(model)
     runs = []
     for first, last, run_dtype in (
         (0, boundary, own),

@@ -21,13 +21,13 @@ from kvplan.engines.ggml.tensor import (
     like,
     mul_mat,
     permute,
+    repeat,
     reshape,
     set_rows,
     stored,
     transpose,
     view,
 )
-from kvplan.engines.llama_cpp.graph.cuda import ROW_PADDING
 from kvplan.engines.llama_cpp.graph.parts import GraphParts
 from kvplan.engines.llama_cpp.graph.shapes import Attention, Latent
 
@@ -190,6 +190,38 @@ class AttentionParts(GraphParts):
             return cur
         return self.linear(cur, self.shape.hidden_size, "attn_output", bias=part.out_bias)
 
+    def expanded_heads(self, part: Latent, tensor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Expand a latent to whole heads before they are cached (src/models/minicpm3.cpp, plm.cpp)."""
+        tokens, rope, rank, heads = self.batch.num_tokens, part.rope_dim, part.kv_lora_rank, part.num_heads
+        head = part.nope_dim + rope
+        query = tensor
+        if part.q_lora_rank:
+            query = self.norm(self.linear(query, part.q_lora_rank, "attn_q_a"))
+        query = self.linear(query, head * heads, "attn_q_b" if part.q_lora_rank else "attn_q")
+        query = reshape(query, (head, heads, tokens))
+        joint = self.linear(tensor, rank + rope, "attn_kv_a_mqa")
+        row = joint.nb[1]
+        compressed = view(joint, (rank, tokens), (4, row, row * tokens, row * tokens))
+        k_pe = view(joint, (rope, 1, tokens), (4, row, row, row * tokens))
+        each = part.nope_dim + part.v_head_dim
+        both = self.linear(self.norm(compressed), each * heads, "attn_kv_b")
+        stride = (4, 4 * each, 4 * each * heads, 4 * each * heads * tokens)
+        k_nope = view(both, (part.nope_dim, heads, tokens), stride)
+        value = cont(view(both, (part.v_head_dim, heads, tokens), stride))
+        query = self.rope(query)
+        key = concat(k_nope, repeat(self.rope(k_pe), (rope, heads, tokens)), 0)
+        return query, key, value
+
+    def uncached_attention(self, part: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend to the batch itself (build_attn_inp_no_cache), and project back to the hidden size."""
+        for tensor in (query, key, value):
+            self.graph.expand(tensor)
+        if part.windowed not in self.masks:
+            tokens = self.batch.num_tokens
+            self.masks[part.windowed] = given((tokens, tokens), F16 if self.batch.flash_attn else F32)
+        cur = self._attend(query, key, value, self.masks[part.windowed], transposed=False)
+        return self.linear(cur, self.shape.hidden_size, "attn_output", bias=part.out_bias)
+
     def gated(self, tensor: Tensor, part: Attention, attended: Tensor) -> Tensor:
         """Multiply what the heads bring by a gate that the layer's input makes, and project.
 
@@ -222,7 +254,6 @@ class AttentionParts(GraphParts):
         query = view(query, (query.ne[0], query.ne[1], each, streams),
                      (query.nb[0], query.nb[1], query.nb[2], query.nb[2] * each))  # fmt: skip
         q, k, v = (permute(tensor, (0, 2, 1, 3)) for tensor in (query, k, v))
-        k.scratch_bytes, v.scratch_bytes = row_padding(k), row_padding(v)
         heads = q.ne[2]
         rest = () if sinks is None else (sinks,)
         if self.batch.flash_attn:
@@ -311,9 +342,3 @@ def whole(cache: Tensor, ne: Dims) -> Tensor:
     result.nb = (size, size * ne[0], size * ne[0] * ne[1], size * ne[0] * ne[1] * ne[2])
     result.num_bytes = cache.num_bytes
     return result
-
-
-def row_padding(tensor: Tensor) -> int:
-    """Return the room for whole rows that CUDA leaves behind a quantized tensor, if it is copied there."""
-    block, missing = GGML_TYPES[tensor.type], -tensor.ne[0] % ROW_PADDING
-    return block.row_bytes(missing // block.block_size * block.block_size) if block.block_size > 1 else 0

@@ -31,16 +31,18 @@ EXACT_EXPERT_ARCHS = frozenset(("mistral4",))
 class Builder(AttentionParts):
     """Makes one graph; a layer's parts are its methods."""
 
-    def mlp(self, tensor: Tensor, part: FeedForward) -> Tensor:
-        """A dense MLP."""
-        return self._mlp(tensor, part, "ffn_gate", "ffn_up", "ffn_down")
+    def mlp(self, tensor: Tensor, part: FeedForward, *, sub_norm: bool = False) -> Tensor:
+        """A dense MLP; ``sub_norm`` normalizes what goes down (BitNet)."""
+        return self._mlp(tensor, part, "ffn_gate", "ffn_up", "ffn_down", sub_norm=sub_norm)
 
     def shared_mlp(self, tensor: Tensor, width: int, *, gated: bool = True, clamped: bool = False) -> Tensor:
         """The MLP beside routed experts."""
         part = FeedForward(width, gated=gated, fused=False, clamped=clamped)
         return self._mlp(tensor, part, "ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp")
 
-    def _mlp(self, tensor: Tensor, part: FeedForward, gate: str, up: str, down: str) -> Tensor:
+    def _mlp(
+        self, tensor: Tensor, part: FeedForward, gate: str, up: str, down: str, *, sub_norm: bool = False
+    ) -> Tensor:
         if part.fused:
             cur = glu(self.linear(tensor, 2 * part.width, up))
         elif part.gated:
@@ -49,7 +51,7 @@ class Builder(AttentionParts):
             cur = _limited(opened, raised) if part.clamped else glu(opened, raised)
         else:
             cur = like("sqr", like("unary", self.linear(tensor, part.width, up)))
-        return self.linear(cur, tensor.ne[0], down)
+        return self.linear(self.norm(cur) if sub_norm else cur, tensor.ne[0], down)
 
     def experts(
         self,

@@ -4,8 +4,7 @@ ggml/src/ggml-cuda/ggml-cuda.cu ggml_backend_cuda_device_supports_op and fattn.c
 ggml_cuda_get_best_fattn_kernel, for cards with tensor cores (Turing and later).
 """
 
-from kvplan.engines.ggml.tensor import F16, Tensor
-from kvplan.units import round_up
+from kvplan.engines.ggml.tensor import Tensor
 
 ALIGNMENT = 128
 HOST_ALIGNMENT = 32
@@ -31,17 +30,27 @@ def has_kernel(tensor: Tensor) -> bool:
             )
         case "ssm_scan":
             state, decay = tensor.src[0], tensor.src[3]
-            if decay.ne[0] == 1:
-                return state.ne[0] in (96, 128, 256) and state.ne[1] % 16 == 0
-            return state.ne[0] == 16 and state.ne[1] == 1 and state.ne[2] % 128 == 0
+            return has_scan_kernel(*state.ne[:3], decay.ne[0] == 1)
         case "mul_mat_id_f32":
             return False
         case "lightning_indexer":
             query, key = tensor.src[:2]
             return query.ne[0] == INDEXER_HEAD and query.ne[1] in INDEXER_HEADS and key.type in CACHE_TYPES
         case "ssm_conv":
-            return tensor.src[0].ne[1] % 128 == 0
+            return has_conv_kernel(tensor.src[0].ne[1])
     return True
+
+
+def has_scan_kernel(state_size: int, head_dim: int, num_heads: int, is_second: bool, /) -> bool:
+    """Tell whether CUDA scans states of this shape, of Mamba-1 or the second."""
+    if is_second:
+        return state_size in (96, 128, 256) and head_dim % 16 == 0
+    return state_size == 16 and head_dim == 1 and num_heads % 128 == 0
+
+
+def has_conv_kernel(channels: int) -> bool:
+    """Tell whether CUDA convolves this many channels."""
+    return channels % 128 == 0
 
 
 def flash_attention_runs(
@@ -57,21 +66,3 @@ def flash_attention_runs(
     if every is None or not grouped:
         return False
     return every == 2 or queries_per_head % every == 0
-
-
-def scratch_bytes(attention: Tensor) -> int:
-    """Return the fp16 copies of a quantized cache that a fused attention reads, behind its result.
-
-    fattn-common.cuh ggml_cuda_flash_attn_ext_get_f16_extra_data; with two tokens or fewer the vector
-    kernel reads quantized caches as they are. Values that are a part of the keys have no copy of their
-    own, but where both were brought from elsewhere they are two tensors.
-    """
-    k, v = attention.src[1:3]
-    if attention.ne[2] <= 2 and k.ne[0] <= 256:
-        return 0
-    end = attention.num_bytes
-    if k.type != F16:
-        end = round_up(end, ALIGNMENT) + 2 * k.num_elements
-    if v.type != F16 and (v.view_src is None or v.view_src is not k.view_src):
-        end = round_up(end, ALIGNMENT) + 2 * v.num_elements
-    return end - attention.num_bytes

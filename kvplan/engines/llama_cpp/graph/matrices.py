@@ -29,6 +29,8 @@ _STEMS: tuple[tuple[str, str], ...] = (
     ("in_proj_qkvz.weight", "attn_qkv"),
     ("in_proj_qkv.weight", "attn_qkv"),
     ("in_proj_z.weight", "attn_gate"),
+    ("conv.in_proj.weight", "shortconv.in_proj"),
+    ("conv.out_proj.weight", "shortconv.out_proj"),
     ("in_proj.weight", "ssm_in"),
     ("x_proj.weight", "ssm_x"),
     ("dt_proj.weight", "ssm_dt"),
@@ -71,7 +73,7 @@ def matrix_bytes(model: ModelSpec, mix: str) -> dict[tuple[int, str], int]:
     for layer, tensor, kind, num_bytes in sized_tensors(model, mix):
         stem = _stem(tensor, has_experts=has_experts)
         if layer >= 0 and stem is not None:
-            if tensor.origin.name.endswith("kv_b_proj.weight"):
+            if stem == "attn_k_b":
                 stem = "attn_v_b" if (layer, "attn_k_b") in found else "attn_k_b"
             padded = _padded(num_bytes, kind, tensor.num_columns)
             if fused and stem in _HALVES:
@@ -82,14 +84,11 @@ def matrix_bytes(model: ModelSpec, mix: str) -> dict[tuple[int, str], int]:
 
 @lru_cache(maxsize=64)
 def output_bytes(model: ModelSpec, mix: str) -> int:
-    """Return the bytes that the output projection takes on a card: its own matrix, or the embedding's."""
+    """Return what the output projection takes on a card: its own matrix, or the embedding's where tied."""
     if model.gguf_metadata and model.stored and mix == model.weights_format:
-        sizes = {
-            stored.name: _padded(stored.num_bytes, stored.dtype, stored.shape[0])
-            for stored in model.stored
-            if stored.name in ("output.weight", "token_embd.weight")
-        }
-        return sizes.get("output.weight", sizes.get("token_embd.weight", 0))
+        tables = {stored.name: stored for stored in model.stored}
+        table = tables.get("output.weight", tables.get("token_embd.weight"))
+        return 0 if table is None else _padded(table.num_bytes, table.dtype, table.shape[0])
     hidden = model.structure.hidden_size
     tied = own = 0
     for layer, tensor, kind, num_bytes in sized_tensors(model, mix):
@@ -105,9 +104,9 @@ def output_bytes(model: ModelSpec, mix: str) -> int:
 def _stem(tensor: GgufTensor, *, has_experts: bool) -> str | None:
     origin = tensor.origin
     if origin.name.endswith("kv_b_proj.weight"):
-        return "attn_k_b"
+        return "attn_kv_b" if tensor.category == "attn_v" else "attn_k_b"
     stem: str | None = tensor.category
-    if not tensor.category.startswith("ffn_"):
+    if tensor.category in ("other", "output", "token_embd"):
         stem = next((stem for ending, stem in _STEMS if origin.name.endswith(ending)), None)
     if stem is None or not stem.startswith("ffn_"):
         return stem

@@ -8,7 +8,7 @@ from kvplan.engines.ggml.repeating import lengthened, periods_needed, with_matri
 from kvplan.engines.ggml.scheduler import Backends, scheduled
 from kvplan.engines.ggml.tensor import Tensor
 from kvplan.engines.llama_cpp.graph.builder import Builder
-from kvplan.engines.llama_cpp.graph.cuda import has_kernel, scratch_bytes
+from kvplan.engines.llama_cpp.graph.cuda import CELL_STRIDE, has_kernel
 from kvplan.engines.llama_cpp.graph.lengths import Built, Ends, Graph
 from kvplan.engines.llama_cpp.graph.parts import Batch, Places
 from kvplan.engines.llama_cpp.graph.repeats import Run, runs_of
@@ -38,10 +38,10 @@ def graph_of(outline: Outline) -> Graph:
     shape, places = outline.shape, outline.places
     names = tuple(tuple((name, 0) for name, _ in matrices) for matrices in places.host_bytes)
     keys = list(zip(shape.layers, places.layers, places.experts, names, strict=True))
-    runs = runs_of(keys, periods_needed, paired=False)
+    runs = runs_of(keys, periods_needed)
     longer = tuple(run for run in runs if run.repeats > run.num_built)
-    # Batches in flight keep copies of all that crosses between layers, from the start; sparse attention
-    # has a table for each layer there.
+    # Batches in flight keep copies of all that crosses between layers, from the start, and indexers a table
+    # for each.
     if not longer or outline.is_pipeline or shape.arch in SPARSE_ARCHS:
         return _built(outline)
     kept = [keys[layer] for run in runs for layer in run.layers_built]
@@ -95,6 +95,16 @@ def _built(outline: Outline) -> Built:
     return Built(build)
 
 
+@lru_cache(maxsize=256)
+def runs_on_cards(outline: Outline) -> bool:
+    """Tell whether cards have a kernel for every operation."""
+    batch = outline.batch
+    window = CELL_STRIDE if outline.window_follows else batch.window
+    builder = Builder(outline.shape, replace(batch, full=CELL_STRIDE, window=window), outline.places)
+    _build(builder)
+    return all(map(has_kernel, builder.graph.nodes))
+
+
 def _lived(outline: Outline, batch: Batch) -> Lifetimes:
     places = outline.places
     builder = Builder(outline.shape, batch, places)
@@ -111,7 +121,7 @@ def _lived(outline: Outline, batch: Batch) -> Lifetimes:
                     return False
         return has_kernel(tensor)
 
-    backends = Backends(places.cpu, runs, scratch_bytes, outline.op_offload, outline.is_pipeline)
+    backends = Backends(places.cpu, runs, outline.op_offload, outline.is_pipeline)
     return scheduled(builder.graph, backends)
 
 
@@ -129,14 +139,30 @@ def _build(builder: Builder) -> None:
 
         Gemma3n(builder).build()
         return
+    if arch == "arctic":
+        from kvplan.engines.llama_cpp.graph.arctic import arctic
+
+        arctic(builder)
+        return
+    if arch == "plamo2":
+        from kvplan.engines.llama_cpp.graph.plamo2 import plamo2
+
+        plamo2(builder)
+        return
     if arch == "gemma4":
         from kvplan.engines.llama_cpp.graph.gemma4 import gemma4
 
         gemma4(builder)
         return
+    from kvplan.engines.llama_cpp.graph.bert import BERTS, bert
     from kvplan.engines.llama_cpp.graph.hybrid import HYBRIDS, hybrid
+    from kvplan.engines.llama_cpp.graph.rwkv import RWKVS, rwkv
 
     if arch in HYBRIDS:
         hybrid(builder, HYBRIDS[arch])
+    elif arch in BERTS:
+        bert(builder)
+    elif arch in RWKVS:
+        rwkv(builder)
     else:
         transformer(builder, Rules(gating="own"))

@@ -20,7 +20,9 @@ from kvplan.engines.llama_cpp.graph.shapes import Attention, ModelShape
 from kvplan.frozen import dataclass
 
 # Architectures that rotate by place and time of a picture: four positions a token.
-SECTIONED_ROPE_ARCHS = frozenset(("qwen2vl", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe"))
+SECTIONED_ROPE_ARCHS = frozenset(
+    ("qwen2vl", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "hunyuan_vl", "paddleocr")
+)
 NUM_ROPE_SECTIONS = 4
 
 # Bytes of matrices by name.
@@ -54,7 +56,8 @@ class Places:
 
     ``layers`` and ``experts`` have a backend for each layer; ``caches_follow`` puts a layer's cache
     beside it, else on the CPU. ``host_bytes`` gives the bytes of each layer's matrices on the
-    host by name, and ``output_bytes`` the output's, for those that are copied to a card. ``pinned`` holds
+    host by name, and ``output_bytes`` the output's, for those that are copied to a card; ``head`` is where
+    the projection to the vocabulary lies. ``pinned`` holds
     norms on their layer's card, as a running server does where all layers are on cards; when it only
     measures (``--fit``, ggml_backend_sched_reserve_size) the scheduler forgets that.
     """
@@ -63,6 +66,7 @@ class Places:
     layers: tuple[int, ...]
     experts: tuple[int, ...]
     output: int
+    head: int
     caches_follow: bool
     pinned: bool
     host_bytes: tuple[Matrices, ...]
@@ -159,7 +163,7 @@ class GraphParts:
         """Project to the vocabulary."""
         tensor.is_output = True
         size = (self.shape.hidden_size, self.shape.vocab_size)
-        table = weight(size, self.places.output, self.places.output_bytes)
+        table = weight(size, self.places.head, self.places.output_bytes)
         return mul_mat(table, tensor)
 
     def linear(self, tensor: Tensor, width: int, name: str, *, bias: bool = False) -> Tensor:

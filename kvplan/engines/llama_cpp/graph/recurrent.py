@@ -23,8 +23,10 @@ from kvplan.engines.ggml.tensor import (
     stored,
     transpose,
     view,
+    weight,
 )
 from kvplan.engines.llama_cpp.graph.builder import Builder
+from kvplan.engines.llama_cpp.graph.cuda import has_conv_kernel, has_scan_kernel
 from kvplan.layers import GatedDeltaState, Mamba1State, Mamba2State, ShortConvState
 
 FLOAT = 4
@@ -67,7 +69,17 @@ class Recurrent:
         graph.expand(copy_to(spare, view(states, (states.ne[0], 0))))
         return result
 
-    def _convolved(self, states: Tensor, columns: Tensor, kernel: int, *, biased: bool) -> Tensor:
+    def _kernel_weight(self, *ne: int, runs: bool) -> Tensor:
+        """Return a weight of the layer, which the CPU holds where no card runs its operation."""
+        return self.builder.scale_weight(*ne) if runs else weight(ne, self.builder.places.cpu)
+
+    def kept_columns(self, taps: int, channels: int) -> Tensor:
+        """Return the last columns of a layer's convolution; ``convolved`` keeps the new ones."""
+        self._conv_states = self.states(taps * channels)
+        gathered = self.gathered(self._conv_states)
+        return reshape(gathered, (taps, channels, self.builder.batch.num_sequences))
+
+    def convolved(self, states: Tensor, columns: Tensor, kernel: int, *, biased: bool) -> Tensor:
         """Join the last columns of the state with the batch's, keep the new last ones, and convolve.
 
         ``columns`` is [channels, tokens, sequences], a view or not.
@@ -79,7 +91,7 @@ class Recurrent:
         self.builder.graph.expand(copy_to(last, view(target, ((kernel - 1) * channels * sequences,))))
         filtered = Tensor(
             "ssm_conv", (channels, joined.ne[0] - kernel + 1, sequences, 1),
-            (joined, self.builder.scale_weight(kernel, channels)),
+            (joined, self._kernel_weight(kernel, channels, runs=has_conv_kernel(channels))),
         )  # fmt: skip
         if biased:
             filtered = like("add", filtered, self.builder.scale_weight(channels))
@@ -90,11 +102,10 @@ class Recurrent:
         builder, each = self.builder, self._each
         inner, size, kernel = state.intermediate_size, state.state_size, state.conv_kernel
         sequences = builder.batch.num_sequences
-        self._conv_states = self.states((kernel - 1) * inner)
-        conv = reshape(self.gathered(self._conv_states), (kernel - 1, inner, sequences))
+        conv = self.kept_columns(kernel - 1, inner)
         joint = builder.linear(reshape(tensor, (tensor.ne[0], each, sequences)), 2 * inner, "ssm_in")
         x, z = (view(joint, (inner, each, sequences), joint.nb) for _ in range(2))
-        x = self._convolved(conv, x, kernel, biased=True)
+        x = self.convolved(conv, x, kernel, biased=True)
         projected = builder.linear(x, dt_rank + 2 * size, "ssm_x")
         row = projected.nb
         dt = view(projected, (dt_rank, each, sequences), row)
@@ -108,8 +119,8 @@ class Recurrent:
             dt = cont(dt)
         dt = like("add", builder.linear(dt, inner, "ssm_dt"), builder.scale_weight(inner))
         heads = reshape(x, (1, inner, each, sequences))
-        ssm_states = self.states(size * inner)
-        scanned = self._scanned(ssm_states, (size, 1, inner), heads, dt, size, b, c)
+        decay = self._kernel_weight(size, inner, runs=has_scan_kernel(size, 1, inner, False))
+        scanned = self.scanned(self.states(size * inner), (size, 1, inner), heads, dt, decay, b, c)
         y = view(scanned, (inner, each, sequences))
         return self._gated_output(y, x, z, None, self.builder.scale_weight(inner))
 
@@ -120,15 +131,14 @@ class Recurrent:
         inner, kernel = heads * dim, state.conv_kernel
         channels = inner + 2 * groups * size
         sequences = builder.batch.num_sequences
-        self._conv_states = self.states((kernel - 1) * channels)
-        conv = reshape(self.gathered(self._conv_states), (kernel - 1, channels, sequences))
+        conv = self.kept_columns(kernel - 1, channels)
         joint = builder.linear(tensor, 2 * inner + 2 * groups * size + heads, "ssm_in")
         joint = reshape(joint, (joint.ne[0], each, sequences))
         row = joint.nb
         z = view(joint, (dim, heads, each, sequences), (FLOAT, dim * FLOAT, row[1], row[2]))
         columns = view(joint, (channels, each, sequences), row)
         dt = view(joint, (heads, each, sequences), row)
-        mixed = self._convolved(conv, columns, kernel, biased=True)
+        mixed = self.convolved(conv, columns, kernel, biased=True)
         row = mixed.nb
         x = view(mixed, (dim, heads, each, sequences), (FLOAT, dim * FLOAT, row[1], row[2]))
         b, c = (
@@ -136,24 +146,24 @@ class Recurrent:
             for _ in range(2)
         )
         dt = like("add", cont(dt), builder.scale_weight(heads))
-        scanned = self._scanned(self.states(size * inner), (size, dim, heads), x, dt, 1, b, c)
+        decay = self._kernel_weight(1, heads, runs=has_scan_kernel(size, dim, heads, True))
+        scanned = self.scanned(self.states(size * inner), (size, dim, heads), x, dt, decay, b, c)
         y = view(scanned, (dim, heads, each, sequences))
         return self._gated_output(y, x, z, (inner // groups, groups), builder.scale_weight(1, heads))
 
-    def _scanned(
+    def scanned(
         self,
         states: Tensor,
         shape: tuple[int, int, int],
         x: Tensor,
         dt: Tensor,
-        rows: int,
+        decay: Tensor,
         b: Tensor,
         c: Tensor,
     ) -> Tensor:
         """Scan a batch, and copy the last states back."""
         sequences = self.builder.batch.num_sequences
         size = shape[0] * shape[1] * shape[2]
-        decay = self.builder.scale_weight(rows, shape[2])
 
         def scan(table: Tensor, ids: Tensor) -> Tensor:
             state = reshape(table, (*shape, sequences))
@@ -191,7 +201,7 @@ class Recurrent:
         """LFM2's gated convolution (src/models/lfm2.cpp)."""
         builder, each, sequences = self.builder, self._each, self.builder.batch.num_sequences
         hidden, kernel = state.hidden_size, state.conv_kernel
-        joint = builder.linear(reshape(tensor, (hidden, each, sequences)), 3 * hidden, "shortconv_in")
+        joint = builder.linear(reshape(tensor, (hidden, each, sequences)), 3 * hidden, "shortconv.in_proj")
         b, c, x = (view(joint, (hidden, each, sequences), joint.nb) for _ in range(3))
         product = transpose(like("mul", b, x))
         states = self.states((kernel - 1) * hidden)
@@ -202,7 +212,7 @@ class Recurrent:
         filtered = Tensor(
             "ssm_conv", (hidden, each, sequences, 1), (joined, builder.scale_weight(kernel, hidden))
         )
-        y = builder.linear(like("mul", c, filtered), hidden, "shortconv_out")
+        y = builder.linear(like("mul", c, filtered), hidden, "shortconv.out_proj")
         return reshape(y, (hidden, each * sequences))
 
     def _step_and_decay(
@@ -239,8 +249,7 @@ class Recurrent:
         mixed = reshape(mixed, (channels, each, sequences))
         z = builder.linear(tensor, inner, "attn_gate")
         beta, gate = self._step_and_decay(tensor, state, separate=separate_gates)
-        self._conv_states = self.states((kernel - 1) * channels)
-        conv = reshape(self.gathered(self._conv_states), (kernel - 1, channels, sequences))
+        conv = self.kept_columns(kernel - 1, channels)
         joined = concat(conv, transpose(mixed), 0)
         last = view(joined, (kernel - 1, channels, sequences), joined.nb)
         graph.expand(copy_to(last, view(self._conv_states, ((kernel - 1) * channels * sequences,))))

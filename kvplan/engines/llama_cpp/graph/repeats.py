@@ -25,11 +25,11 @@ class Run:
         return (*first, *range(end - self.period, end))
 
 
-def runs_of(keys: Sequence[object], most: Callable[[int], int], *, paired: bool) -> tuple[Run, ...]:
+def runs_of(keys: Sequence[object], most: Callable[[int], int], turn: int = 1) -> tuple[Run, ...]:
     """Return the runs that layers with these keys form.
 
-    Of a pattern so many periods are built as ``most`` says for its length, where it has more. With
-    ``paired`` an even number is left out: buffers that swap places come out as they would.
+    Of a pattern so many periods are built as ``most`` says for its length, where it has more. A multiple
+    of ``turn`` is left out: buffers that change places come out as they would.
     """
     runs: list[Run] = []
     index = 0
@@ -39,7 +39,7 @@ def runs_of(keys: Sequence[object], most: Callable[[int], int], *, paired: bool)
             key=lambda found: found[0] * (found[1] - most(found[0])),
         )
         built = most(period)
-        built += (repeats - built) % 2 if paired else 0
+        built += (repeats - built) % turn
         run = Run(index, period, repeats, built) if repeats > built else Run(index, 1, 1, 1)
         runs.append(run)
         index += run.period * run.repeats

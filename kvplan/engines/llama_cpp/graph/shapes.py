@@ -10,6 +10,7 @@ from kvplan.engines.llama_cpp.graph.traits import (
     index_top_k_of,
     odd_layers,
     routing_of,
+    said_of,
 )
 from kvplan.frozen import dataclass
 from kvplan.gguf.names import SCORE_CORRECTED, llama_cpp_arch
@@ -22,15 +23,18 @@ from kvplan.layers import (
     LatentAttention,
     Layer,
     RecurrentState,
+    RwkvState,
     SharedCache,
     SlidingWindow,
 )
-from kvplan.model import ModelSpec, cache_kinds, expand_layers
+from kvplan.model import ModelSpec, cache_kinds, expand_layers, num_layers
 from kvplan.tensors import Tensor
 
 _FUSED_QKV = (".qkv_proj.weight", ".query_key_value.weight", ".c_attn.weight", ".Wqkv.weight")
 _QKV_BIASES = (".q_proj.bias", ".qkv_proj.bias", ".query_key_value.bias", ".c_attn.bias", ".Wqkv.bias")
 _VALUES = (".v_proj.weight", *_FUSED_QKV)
+_MIXES = ("time_mix_", "channel_mix_")
+_KV_B = ("kv_b_proj.weight", "self_attn.kv_b.weight")
 _INDEX_WEIGHTS = ("indexer.proj.weight", "indexer.weights_proj.weight")
 _CHUNKS = ".chunk_experts."
 _CORRECTIONS = ("mlp.gate.e_score_correction", "mlp.expert_bias")
@@ -138,8 +142,10 @@ class LayerShape:
 
     ``is_odd`` marks the layers that an architecture treats in its own way: without rotation
     (SmolLM3, Llama 4, AFMoE, Baichuan, SmallThinker), with a sparse gate (Gemma 3n), with a picture's
-    features (Qwen3-VL), with two norms (Falcon), without parallel parts (GPT-NeoX).
-    ``scaled`` multiplies what the layer returns by a factor.
+    features (Qwen3-VL), with two norms (Falcon, Jina BERT) or none (ModernBERT), without parallel parts
+    (GPT-NeoX). ``scaled`` multiplies what the layer returns by a factor. ``expanded`` is the latent that
+    keys and values are made of where whole heads are cached; ``widths`` gives the rows of RWKV's tensors
+    by name.
     """
 
     attention: Attention | Latent | None
@@ -149,6 +155,8 @@ class LayerShape:
     experts: Experts | None
     is_odd: bool = False
     scaled: bool = False
+    expanded: Latent | None = None
+    widths: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +164,7 @@ class ModelShape:
     """A model: its architecture as GGUF names it, and its layers in order.
 
     ``num_layers`` is their number in the file, more than those listed where repeats are left out;
+    ``is_uncached`` models attend to the batch itself;
     ``rope_table`` says that rotations read a table of factors; ``index_top_k`` is how many cells an
     indexer chooses.
     """
@@ -169,6 +178,8 @@ class ModelShape:
     per_layer_input: int
     num_altup: int
     rope_table: bool = False
+    has_token_types: bool = False
+    is_uncached: bool = False
     index_top_k: int = 0
 
 
@@ -177,22 +188,27 @@ def model_shape(model: ModelSpec) -> ModelShape:
     """Return the widths that a model's graph has."""
     arch = llama_cpp_arch(model)
     # One object for each kind of layer: graphs compare layers by the hundred to find those that repeat.
-    kinds: dict[tuple[int, bool, bool, bool], LayerShape] = {}
+    kinds: dict[tuple[int, bool, bool, bool, bool], LayerShape] = {}
     honours_window = window_of(cache_kinds(model), arch) > 0
     odd = odd_layers(model, arch, honours_window)
     limits, shared_limits = clamped_layers(model, arch)
     fused = arch in FUSED_EXPERT_ARCHS
     if model.gguf_metadata and model.stored:
         fused = any(".ffn_gate_up_exps." in stored.name for stored in model.stored)
+    is_encoder = model.structure.kind == "encoder"
+    windows = _windows_without_cache(model, arch) if is_encoder else ()
     shapes: list[LayerShape] = []
     for index, layer in enumerate(expand_layers(model)):
-        kind = (id(layer), index in odd, index in limits, index in shared_limits)
+        is_windowed = is_encoder and windows[index]
+        kind = (id(layer), index in odd, index in limits, index in shared_limits, is_windowed)
         if kind not in kinds:
             corrected = model.model_type in SCORE_CORRECTED
             shape = _layer_shape(layer, corrected=corrected, honours_window=honours_window, fused=fused)
             shape = _clamped(shape, experts=index in limits, others=index in shared_limits)
             scaled = shape.scaled or (arch in LAYER_SCALED_ARCHS and not model.stored)
             kinds[kind] = replace(shape, is_odd=index in odd, scaled=scaled)
+            if is_encoder:
+                kinds[kind] = _without_cache(kinds[kind], layer, model, arch, windowed=is_windowed)
         shapes.append(kinds[kind])
     hidden = model.structure.hidden_size
     per_layer = altup = 0
@@ -213,7 +229,31 @@ def model_shape(model: ModelSpec) -> ModelShape:
         per_layer,
         altup,
         arch in ROPE_TABLE_ARCHS and bool(rope_tables(model)),
+        any("token_type" in tensor.name for tensor in model.structure.tensors),
+        is_encoder,
         index_top_k_of(model, arch),
+    )
+
+
+def _windows_without_cache(model: ModelSpec, arch: str) -> tuple[bool, ...]:
+    from kvplan.engines.llama_cpp.graph.uncached import windows_of
+
+    says = dict(model.gguf_metadata) if model.gguf_metadata else dict(model.config or {})
+    return windows_of(arch, says, num_layers(model.structure))
+
+
+def _without_cache(
+    shape: LayerShape, layer: Layer, model: ModelSpec, arch: str, *, windowed: bool
+) -> LayerShape:
+    """Return a layer's shape with the attention that no cache tells of."""
+    from kvplan.engines.llama_cpp.graph.uncached import Heads, attention_of, is_odd
+
+    said = said_of(model, arch, "attention.key_length", "head_dim")
+    heads = Heads(model.structure.num_attention_heads, said if isinstance(said, int) else 0)
+    return replace(
+        shape,
+        attention=attention_of(layer, heads, windowed=windowed),
+        is_odd=is_odd(layer, arch),
     )
 
 
@@ -238,21 +278,49 @@ def _layer_shape(layer: Layer, *, corrected: bool, honours_window: bool, fused: 
         mlp=_mlp(layer),
         experts=_experts(layer, corrected=corrected, fused=fused),
         scaled=any(tensor.name.endswith(_LAYER_SCALES) for tensor in layer.tensors),
+        expanded=_expanded(attention, layer) if isinstance(attention, FullAttention) else None,
+        widths=_mix_widths(layer) if isinstance(state, RwkvState) else (),
     )
+
+
+def _expanded(cache: FullAttention, layer: Layer) -> Latent | None:
+    """Return the latent that keys and values are expanded from before they are cached (MiniCPM3, PLM)."""
+    joint = next((t for t in layer.tensors if t.name.endswith("kv_a_proj_with_mqa.weight")), None)
+    raised = next((t for t in layer.tensors if t.name.endswith(_KV_B)), None)
+    if joint is None or raised is None:
+        return None
+    rank = raised.shape[1]
+    rope = joint.shape[0] - rank
+    return Latent(
+        cache.num_attention_heads,
+        rank,
+        rope,
+        cache.head_dim - rope,
+        cache.v_head_dim,
+        _q_lora_rank(layer),
+    )
+
+
+def _mix_widths(layer: Layer) -> tuple[tuple[str, int], ...]:
+    mixes = [tensor for tensor in layer.tensors if tensor.name.startswith(_MIXES)]
+    return tuple((tensor.name.removesuffix(".weight"), tensor.shape[0]) for tensor in mixes)
+
+
+def _q_lora_rank(layer: Layer) -> int:
+    return next((t.shape[0] for t in layer.tensors if t.name.endswith("q_a_proj.weight")), 0)
 
 
 def _attention(cache: Cache, layer: Layer, honours_window: bool) -> Attention | Latent | None:
     stores = not isinstance(cache, SharedCache)
     owner = cache.owner if isinstance(cache, SharedCache) else cache
     if isinstance(owner, LatentAttention):
-        rank = next((t.shape[0] for t in layer.tensors if t.name.endswith("q_a_proj.weight")), 0)
         return Latent(
             owner.num_attention_heads,
             owner.kv_lora_rank,
             owner.qk_rope_head_dim,
             owner.qk_nope_head_dim,
             owner.v_head_dim,
-            rank,
+            _q_lora_rank(layer),
             next((t.shape[0] for t in layer.tensors if t.name.endswith(_INDEX_WEIGHTS)), 0),
             owner.index_head_dim,
         )

@@ -17,7 +17,7 @@ from kvplan.engines.ggml.tensor import (
     set_rows,
     view,
 )
-from kvplan.engines.llama_cpp.graph.attention import ROTATION, row_padding, whole
+from kvplan.engines.llama_cpp.graph.attention import ROTATION, whole
 from kvplan.engines.llama_cpp.graph.builder import Builder
 from kvplan.engines.llama_cpp.graph.shapes import Latent
 from kvplan.engines.llama_cpp.graph.transformer import Rules, feed_forward
@@ -90,7 +90,6 @@ class _Indexer:
         builder.write(cache, key, self.index)
         weights = builder.linear(tensor, heads, "indexer.proj")
         stored = whole(cache, (dim, 1, batch.full, streams))
-        stored.scratch_bytes = row_padding(stored)
         row = query.nb
         query = view(query, (dim, heads, each, streams), (row[0], row[1], row[2], row[2] * each))
         row = weights.nb

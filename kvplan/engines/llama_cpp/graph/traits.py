@@ -13,6 +13,7 @@ NO_ROPE_STEP = 4
 _SCALE_NAMES = (
     "routed_scaling_factor", "route_scale", "moe_routed_scaling_factor", "moe_router_scaling_factor",
 )  # fmt: skip
+_SECOND_NORMS = ("ffn_norm", "post_attention_layernorm")
 BAICHUAN_7B_LAYERS = 32
 # The first layers of some: those whose gate keeps only its largest values (n_layer_sparsity in
 # src/models/gemma3n.cpp), those that add what a picture brings (n_deepstack_layers).
@@ -39,7 +40,7 @@ def routing_of(model: ModelSpec, arch: str) -> Routing:
     """Return how a model's router works."""
 
     def value(key: str, *names: str) -> object:
-        found = (_says(model, arch, key, name) for name in names)
+        found = (said_of(model, arch, key, name) for name in names)
         return next((each for each in found if each is not None), None)
 
     def whole(number: object) -> int:
@@ -77,8 +78,11 @@ def odd_layers(model: ModelSpec, arch: str, honours_window: bool) -> frozenset[i
         case "falcon":
             names = {tensor.name for tensor in model.layers[0].layer.tensors}
             num_first = layers if any(name.startswith(("attn_norm_2", "ln_mlp")) for name in names) else 0
+        case "stablelm":
+            names = {tensor.name for tensor in model.layers[0].layer.tensors}
+            num_first = 0 if any(name.startswith(_SECOND_NORMS) for name in names) else layers
         case "gptneox":
-            parallel = _says(model, arch, "use_parallel_residual", "use_parallel_residual", True)
+            parallel = said_of(model, arch, "use_parallel_residual", "use_parallel_residual", True)
             num_first = 0 if parallel else layers
     return frozenset(range(num_first))
 
@@ -93,7 +97,7 @@ def clamped_layers(model: ModelSpec, arch: str) -> tuple[frozenset[int], frozens
     layers = num_layers(model.structure)
 
     def clamped(key: str, name: str) -> frozenset[int]:
-        limits = _says(model, arch, key, name)
+        limits = said_of(model, arch, key, name)
         each = tuple(limits) if isinstance(limits, tuple | list) else (limits,) * layers
         return frozenset(
             index
@@ -106,11 +110,11 @@ def clamped_layers(model: ModelSpec, arch: str) -> tuple[frozenset[int], frozens
 
 def index_top_k_of(model: ModelSpec, arch: str) -> int:
     """Return how many cells an indexer chooses for each token, 0 without one."""
-    count = _says(model, arch, "attention.indexer.top_k", "index_topk")
+    count = said_of(model, arch, "attention.indexer.top_k", "index_topk")
     return count if isinstance(count, int) else 0
 
 
-def _says(model: ModelSpec, arch: str, key: str, name: str, default: object = None) -> object:
+def said_of(model: ModelSpec, arch: str, key: str, name: str, default: object = None) -> object:
     """Return what a file's header says under ``key``, or a config under ``name``."""
     says = dict(model.gguf_metadata) if model.gguf_metadata else dict(model.config or {})
     return says.get(f"{arch}.{key}", says.get(name, default))

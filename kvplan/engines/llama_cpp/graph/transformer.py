@@ -16,13 +16,17 @@ class Rules:
     """How an architecture's graph departs from Llama's.
 
     ``qk_norm``: none, per ``head`` before the rotation (``head_if_any``: where a layer has such norms),
-    over the ``row`` of all heads, or ``after_rope``. ``rope`` on all layers, the ``windowed`` ones if
-    there are any, none, or all but every fourth (``skip4``, see LayerShape). ``post_norms`` follow
-    attention and MLP; without ``pre_norms`` there are no others. ``parallel`` runs attention and MLP side
-    by side, of one norm or two; odd layers do the other thing (Falcon: two norms, GPT-NeoX: one behind the
-    other). ``late_outputs`` picks the wanted rows after the last layer, ``late_pick`` after the norm that
-    follows its attention. ``gating`` is ``own`` where the file says how its router works (but for
-    ``always_normed`` weights); ``routed_early`` routers read what the layer was given.
+    over the ``row`` of all heads, or ``after_rope``. ``rope`` on all layers, the ``windowed`` ones if there
+    are any, none, or all but every fourth (``skip4``, see LayerShape). ``post_norms`` follow attention and
+    MLP; without ``pre_norms`` there are no others. ``parallel`` runs attention and MLP side by side, of one
+    norm or two; odd layers do the other thing (Falcon: two norms, GPT-NeoX: one behind the other).
+    ``late_outputs`` picks the wanted rows after the last layer, ``outputs_after_norm`` after the last norm,
+    ``late_pick`` after the norm that follows its attention. ``gating`` is ``own`` where the file says how
+    its router works (but for ``always_normed`` weights); ``routed_early`` routers read what the layer was
+    given. ``uncached`` attends to the batch itself; without ``has_head`` the graph ends at the last norm;
+    ``odd_unnormed`` has no norm before odd layers, ``odd_one_norm`` one for both parts of them (StableLM);
+    ``sub_norms`` are before a sublayer's last matrix (BitNet); ``mlp_and_experts`` adds up both (Grok);
+    ``scaled_head_input`` scales before the head.
     """
 
     qk_norm: Literal["none", "head", "head_if_any", "row", "after_rope"] = "none"
@@ -32,6 +36,7 @@ class Rules:
     norm: str = "rms_norm"
     parallel: Literal["no", "shared_norm", "own_norm"] = "no"
     residual_last: bool = False
+    attended_first: bool = False
     learned_positions: bool = False
     normed_embedding: bool = False
     scaled_embedding: bool = False
@@ -51,6 +56,14 @@ class Rules:
     scaled_residual: bool = False
     shared_first: bool = False
     deepstack: int = 0
+    uncached: bool = False
+    has_head: bool = True
+    odd_unnormed: bool = False
+    odd_one_norm: bool = False
+    scaled_head_input: bool = False
+    sub_norms: bool = False
+    mlp_and_experts: bool = False
+    outputs_after_norm: bool = False
 
 
 RULES: dict[str, Rules] = {
@@ -98,11 +111,13 @@ RULES: dict[str, Rules] = {
     "gemma": Rules(scaled_embedding=True, scaled_query=True),
     "granite": Rules(scaled_embedding=True, scaled_residual=True, scaled_logits=True),
     "granitemoe": Rules(scaled_embedding=True, scaled_residual=True, scaled_logits=True),
-    "command-r": Rules(norm="norm", parallel="shared_norm", scaled_logits=True),
+    "command-r": Rules(qk_norm="head_if_any", norm="norm", parallel="shared_norm", scaled_logits=True),
     "exaone4": Rules(qk_norm="head", rope="windowed", pre_norms=False, post_norms=True),
     "glm4": Rules(post_norms=True),
     "starcoder2": Rules(norm="norm"),
-    "phi2": Rules(norm="norm", parallel="shared_norm", residual_last=True, scaled_query=True),
+    "phi2": Rules(
+        norm="norm", parallel="shared_norm", residual_last=True, attended_first=True, scaled_query=True
+    ),
     "falcon": Rules(norm="norm", parallel="shared_norm", residual_last=True),
     "gptneox": Rules(norm="norm", parallel="own_norm"),
     "gpt2": Rules(norm="norm", rope="none", learned_positions=True),
@@ -110,7 +125,7 @@ RULES: dict[str, Rules] = {
     "bloom": Rules(norm="norm", rope="none", normed_embedding=True),
     "mpt": Rules(norm="norm", rope="none"),
     "jais": Rules(norm="norm", rope="none"),
-    "stablelm": Rules(norm="norm"),
+    "stablelm": Rules(qk_norm="head_if_any", norm="norm", odd_one_norm=True),
     "orion": Rules(norm="norm"),
     "codeshell": Rules(norm="norm"),
     "nemotron": Rules(norm="norm"),
@@ -126,7 +141,7 @@ RULES: dict[str, Rules] = {
     "openelm": Rules(qk_norm="head"),
     "refact": Rules(rope="none"),
     "plamo": Rules(parallel="shared_norm", residual_last=True),
-    "maincoder": Rules(qk_norm="head"),
+    "maincoder": Rules(qk_norm="after_rope"),
     "phimoe": Rules(scaled_query=True, residual_first=True),
     "deepseek": Rules(normed_weights=False),
     "bailingmoe": Rules(),
@@ -134,6 +149,37 @@ RULES: dict[str, Rules] = {
     "exaone-moe": Rules(qk_norm="head", rope="windowed", gating="own"),
     "mimo2": Rules(gating="own"),
     "mistral4": Rules(gating="own", tempered=True),
+    "minicpm3": Rules(scaled_embedding=True, scaled_residual=True, scaled_head_input=True),
+    "bitnet": Rules(sub_norms=True),
+    "plamo3": Rules(qk_norm="head", post_norms=True),
+    "granite_swa": Rules(scaled_embedding=True, scaled_residual=True, scaled_logits=True),
+    "hunyuan_vl": Rules(qk_norm="after_rope"),
+    "paddleocr": Rules(),
+    "nanbeige": Rules(),
+    "mellum": Rules(qk_norm="head"),
+    "jais2": Rules(norm="norm"),
+    "hy_v3": Rules(qk_norm="head", gating="own", outputs_after_norm=True),
+    "grok": Rules(
+        post_norms=True, scaled_embedding=True, capped_scores=True, scaled_logits=True, mlp_and_experts=True
+    ),
+    "dream": Rules(uncached=True),
+    "llada": Rules(uncached=True),
+    "llada-moe": Rules(qk_norm="head", normed_weights=False, uncached=True),
+    "rnd1": Rules(qk_norm="head", uncached=True),
+    "llama-embed": Rules(uncached=True, has_head=False),
+    "eurobert": Rules(uncached=True, has_head=False),
+    "neo-bert": Rules(uncached=True, has_head=False),
+    "modern-bert": Rules(
+        norm="norm", normed_embedding=True, odd_unnormed=True, uncached=True, has_head=False
+    ),
+    "gemma-embedding": Rules(
+        qk_norm="head",
+        post_norms=True,
+        scaled_embedding=True,
+        scaled_query=True,
+        uncached=True,
+        has_head=False,
+    ),
     "grovemoe": Rules(qk_norm="head"),
     "afmoe": Rules(
         qk_norm="head", rope="skip4", post_norms=True, scaled_embedding=True, late_pick=True, gating="own"
@@ -160,26 +206,31 @@ def transformer(builder: Builder, rules: Rules) -> None:
     last = len(shape.layers) - 1
     for index, layer in enumerate(shape.layers):
         builder.layer = index
-        wanted = index == last and not rules.late_outputs
+        wanted = index == last and not rules.late_outputs and not rules.outputs_after_norm
         if rules.parallel == "shared_norm" or (rules.parallel == "own_norm" and not layer.is_odd):
             residual = _side_by_side(builder, rules, layer, residual, picks=wanted)
             continue
         logits = None
         if rules.routed_early and layer.experts is not None:
             logits = builder.linear(residual, layer.experts.num, "ffn_gate_inp")
-        cur = builder.norm(residual, rules.norm) if rules.pre_norms else residual
-        cur = _attention(builder, rules, layer, cur, temper)
+        is_normed = rules.pre_norms and not (rules.odd_unnormed and layer.is_odd)
+        normed = builder.norm(residual, rules.norm) if is_normed else residual
+        cur = _attention(builder, rules, layer, normed, temper)
+        reuses_norm = rules.odd_one_norm and layer.is_odd
         if rules.post_norms and rules.late_pick:
             cur = builder.norm(cur, rules.norm)
         if wanted:
             cur, residual = builder.pick(cur, residual)
+            normed = builder.pick(normed)[0] if reuses_norm else normed
             logits = logits if logits is None else builder.pick(logits)[0]
         if rules.post_norms and not rules.late_pick:
             cur = builder.norm(cur, rules.norm)
         if rules.scaled_residual:
             cur = like("scale", cur)
         middle = like("add", cur, residual)
-        cur = builder.norm(middle, rules.norm) if rules.pre_norms else middle
+        cur = normed if reuses_norm else middle
+        if rules.pre_norms and not reuses_norm:
+            cur = builder.norm(middle, rules.norm)
         cur = feed_forward(builder, rules, layer, cur, logits)
         if rules.post_norms:
             cur = builder.norm(cur, rules.norm, pinned=rules.late_pick)
@@ -192,7 +243,16 @@ def transformer(builder: Builder, rules: Rules) -> None:
     if rules.late_outputs:
         cur.is_output = True
         (cur,) = builder.pick(cur)
-    cur = builder.logits(builder.final_norm(cur, rules.norm))
+    cur = builder.final_norm(cur, rules.norm)
+    if rules.outputs_after_norm:
+        (cur,) = builder.pick(cur)
+    if not rules.has_head:
+        graph.expand(cur)
+        return
+    if rules.scaled_head_input:
+        cur.is_output = True
+        cur = like("scale", cur)
+    cur = builder.logits(cur)
     if rules.scaled_logits:
         cur = like("scale", cur)
     if rules.capped_logits:
@@ -214,6 +274,8 @@ def _side_by_side(
     elif picks:
         cur, residual, normed = builder.pick(cur, residual, normed)
     fed = feed_forward(builder, rules, layer, normed)
+    if rules.attended_first:
+        return like("add", like("add", cur, fed), residual)
     order = (cur, residual) if rules.residual_last else (residual, cur)
     return like("add", like("add", fed, order[0]), order[1])
 
@@ -226,6 +288,9 @@ def _attention(
         return builder.latent_attention(part, tensor, temper=temper)
     if part is None:
         return tensor
+    if layer.expanded is not None:
+        query, key, value = builder.expanded_heads(layer.expanded, tensor)
+        return builder.attention(part, query, key, value, two_caches=False)
     query, key, value = builder.qkv(tensor, part)
     if rules.qk_norm == "row":
         query, key = (_row_normed(builder, each) for each in (query, key))
@@ -239,11 +304,11 @@ def _attention(
         "skip4": not layer.is_odd,
     }[rules.rope]
     per_head = rules.qk_norm == "head" or (rules.qk_norm == "head_if_any" and part.qk_normed)
-    query = builder.norm(query) if per_head else query
+    query = _head_normed(builder, rules, query) if per_head else query
     # src/models/step35.cpp: only layers that attend to everything read the table of factors.
     table = builder.shape.arch != "step35" or not part.windowed
     query = builder.rope(query, tabled=table) if rotates else query
-    key = builder.norm(key) if per_head else key
+    key = _head_normed(builder, rules, key) if per_head else key
     key = builder.rope(key, tabled=table) if rotates else key
     if not rotates and temper is not None:
         query = like("mul", query, temper)
@@ -251,6 +316,8 @@ def _attention(
         query, key = like("rms_norm", query), like("rms_norm", key)
     if rules.scaled_query:
         query = like("scale", query)
+    if rules.uncached or builder.shape.is_uncached:
+        return builder.uncached_attention(part, query, key, value)
     is_gated = part.gate_width > 0
     cur = builder.attention(
         part,
@@ -259,9 +326,18 @@ def _attention(
         value,
         two_caches=two_caches,
         soft_cap=rules.capped_scores,
-        project=not is_gated,
+        project=not (is_gated or rules.sub_norms),
     )
+    if rules.sub_norms:
+        return builder.linear(builder.norm(cur), builder.shape.hidden_size, "attn_output", bias=part.out_bias)
     return builder.gated(tensor, part, cur) if is_gated else cur
+
+
+def _head_normed(builder: Builder, rules: Rules, heads: Tensor) -> Tensor:
+    if rules.norm == "rms_norm":
+        return builder.norm(heads)
+    # Command R+ and StableLM 2: a norm of its own for every head.
+    return builder.norm(heads, rules.norm, scale=builder.scale_weight(heads.ne[0], heads.ne[1]))
 
 
 def _row_normed(builder: Builder, heads: Tensor) -> Tensor:
@@ -276,7 +352,7 @@ def feed_forward(
     """Run a layer's MLP, or its experts and the MLP beside them."""
     experts = layer.experts
     if experts is None:
-        return builder.mlp(tensor, layer.mlp) if layer.mlp is not None else tensor
+        return builder.mlp(tensor, layer.mlp, sub_norm=rules.sub_norms) if layer.mlp is not None else tensor
     routing = builder.shape.routing
     own = rules.gating == "own"
     gating = ("sigmoid" if routing.sigmoid else "softmax") if own else rules.gating
@@ -292,6 +368,8 @@ def feed_forward(
         weight_first=rules.weight_first,
         logits=logits,
     )
+    if rules.mlp_and_experts and layer.mlp is not None:
+        return like("scale", like("add", builder.mlp(tensor, layer.mlp), cur))
     if experts.num_chunks:
         adjugate = builder.experts(
             cur, experts, gating=gating, normed=True, scaled=routing.scaled, logits=logits, in_chunks=True

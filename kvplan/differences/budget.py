@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from kvplan.differences.reason import SMALLEST_BYTES, Names, Reason, largest, pair, size
 from kvplan.engines.base import ComponentName, Plan
 from kvplan.engines.releases import release_numbers
-from kvplan.reason import SMALLEST_BYTES, Names, Reason, largest, pair, size
 
 # What each engine's budget is, and the option that sets its share of it.
 BUDGET_BASES: dict[str, tuple[str, str]] = {
@@ -94,7 +94,12 @@ def _share(plan: Plan) -> str:
 
 def _base(plan: Plan) -> str:
     option, base = BUDGET_BASES.get(plan.engine_name, ("", ALL_FREE))
-    if plan.engine_name == "tgi" and release_numbers(plan.engine_version, 2) < TGI_OF_TOTAL:
+    device = plan.devices[0]
+    if plan.engine_name == "tgi" and (
+        release_numbers(plan.engine_version, 2) < TGI_OF_TOTAL
+        or device.budget_bytes >= device.device.usable_bytes
+    ):
+        # A load that the warm-up's own blocks hold is not held against the share.
         option, base = "", ALL_FREE
     value = dict(plan.engine_options).get(option) if option else None
     if isinstance(value, int | float) and not isinstance(value, bool):

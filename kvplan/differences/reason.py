@@ -37,3 +37,18 @@ def largest(plan: Plan, name: ComponentName) -> int:
         sum(part.bytes.expected for part in device.components if part.name == name) for device in plan.devices
     ]
     return max(amounts, default=0)
+
+
+def by_layout(what: str, a: Plan, b: Plan, names: Names, amounts: tuple[int, int]) -> Reason:
+    """Return the reason that how the model is spread makes: both figures with their ranks."""
+    first, second = (
+        f"{size(amount)} ({_layout(plan)})" for amount, plan in zip(amounts, (a, b), strict=True)
+    )
+    return Reason(abs(amounts[0] - amounts[1]), pair(what, names, first, second))
+
+
+def _layout(plan: Plan) -> str:
+    parallel = plan.parallel
+    parts = [f"tp {parallel.tensor}", f"pp {parallel.pipeline}", f"dp {parallel.data}"]
+    shown = [part for part in parts if not part.endswith(" 1")]
+    return ", ".join(shown) or "one rank"

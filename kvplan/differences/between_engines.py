@@ -7,9 +7,10 @@ the budget. What does not differ is not mentioned.
 
 from collections.abc import Iterator
 
-from kvplan.budget_reasons import budget, reserved, unused
+from kvplan.differences.budget import budget, reserved, unused
+from kvplan.differences.reason import SMALLEST_BYTES, Names, Reason, by_layout, largest, pair, size
+from kvplan.differences.weights import weights
 from kvplan.engines.base import CacheGroup, Plan
-from kvplan.reason import SMALLEST_BYTES, Names, Reason, largest, pair, size
 
 DISPLAY: dict[str, str] = {
     "vllm": "vLLM",
@@ -39,7 +40,7 @@ def explain(a: Plan, b: Plan) -> tuple[str, ...]:
     """
     names = _names(a, b)
     reasons = [
-        *_weights(a, b, names),
+        *weights(a, b, names),
         *_cache_format(a, b, names),
         *_kinds(a, b, names),
         *_states(a, b, names),
@@ -62,61 +63,6 @@ def _names(a: Plan, b: Plan) -> Names:
     if a.engine_version != b.engine_version:
         return f"{first} {a.engine_version}", f"{second} {b.engine_version}"
     return "the first", "the second"
-
-
-def _weights(a: Plan, b: Plan, names: Names) -> Iterator[Reason]:
-    first, second = a.weights.expected, b.weights.expected
-    if a.weights_format != b.weights_format and abs(first - second) >= SMALLEST_BYTES:
-        text = pair(
-            "weights",
-            names,
-            f"{size(first)} as {a.weights_format}",
-            f"{size(second)} as {b.weights_format}",
-        )
-        yield Reason(abs(first - second), text)
-    hosted = tuple(_in_system_memory(plan) for plan in (a, b))
-    if abs(hosted[0] - hosted[1]) >= SMALLEST_BYTES:
-        text = pair("weights in system memory", names, size(hosted[0]), size(hosted[1]))
-        yield Reason(abs(hosted[0] - hosted[1]), text)
-    per_rank = largest(a, "weights"), largest(b, "weights")
-    if not (a.devices and b.devices) or abs(per_rank[0] - per_rank[1]) < SMALLEST_BYTES:
-        return
-    if a.parallel != b.parallel:
-        yield _by_layout("weights on one GPU", a, b, names, per_rank)
-        return
-    # What the checkpoint, its format and system memory do not explain: padding, tables, copies.
-    beyond = abs((per_rank[0] - per_rank[1]) - ((first - hosted[0]) - (second - hosted[1])) // len(a.devices))
-    if beyond >= SMALLEST_BYTES:
-        notes = [_weights_note(plan) for plan in (a, b)]
-        text = pair(
-            "weights on one GPU", names, f"{size(per_rank[0])}{notes[0]}", f"{size(per_rank[1])}{notes[1]}"
-        )
-        yield Reason(beyond, text)
-
-
-def _by_layout(what: str, a: Plan, b: Plan, names: Names, amounts: tuple[int, int]) -> Reason:
-    first, second = (
-        f"{size(amount)} ({_layout(plan)})" for amount, plan in zip(amounts, (a, b), strict=True)
-    )
-    return Reason(abs(amounts[0] - amounts[1]), pair(what, names, first, second))
-
-
-def _in_system_memory(plan: Plan) -> int:
-    return sum(part.bytes.expected for part in plan.host if part.name == "weights")
-
-
-def _weights_note(plan: Plan) -> str:
-    """Return why an engine's weights are not the checkpoint's own bytes."""
-    parts = [part.bytes for part in plan.devices[0].components if part.name == "weights"]
-    why = next((amount.why for amount in parts if amount.basis != "exact" and amount.why), "")
-    return f" ({why})" if why else ""
-
-
-def _layout(plan: Plan) -> str:
-    parallel = plan.parallel
-    parts = [f"tp {parallel.tensor}", f"pp {parallel.pipeline}", f"dp {parallel.data}"]
-    shown = [part for part in parts if not part.endswith(" 1")]
-    return ", ".join(shown) or "one rank"
 
 
 def _cache_format(a: Plan, b: Plan, names: Names) -> Iterator[Reason]:
@@ -191,8 +137,12 @@ def _states(a: Plan, b: Plan, names: Names) -> Iterator[Reason]:
         yield Reason(abs(first - second) * max(a.num_sequences, b.num_sequences), text)
     beyond = tuple(_idle_slots(plan) for plan in (a, b))
     if abs(beyond[0] - beyond[1]) >= SMALLEST_BYTES and max(beyond):
+        notes = [_slots_note(plan) if idle else "" for plan, idle in zip((a, b), beyond, strict=True)]
         text = pair(
-            "state slots set aside on one GPU beyond the load's", names, size(beyond[0]), size(beyond[1])
+            "state slots set aside on one GPU beyond the load's",
+            names,
+            f"{size(beyond[0])}{notes[0]}",
+            f"{size(beyond[1])}{notes[1]}",
         )
         yield Reason(abs(beyond[0] - beyond[1]), text)
 
@@ -203,6 +153,13 @@ def _idle_slots(plan: Plan) -> int:
     ranks = max(1, plan.parallel.tensor * plan.parallel.pipeline)
     used = plan.cache.state_bytes_per_sequence * plan.num_sequences // ranks
     return held - used if held > 2 * used else 0
+
+
+def _slots_note(plan: Plan) -> str:
+    """Return what decides how many slots there are, as the plan's component says it."""
+    parts = (part for device in plan.devices for part in device.components if part.name == "recurrent_state")
+    note = next((part.note for part in parts if part.note), "")
+    return f" ({note})" if note else ""
 
 
 def _state_note(plan: Plan) -> str:
@@ -245,7 +202,7 @@ def _replication(a: Plan, b: Plan, names: Names) -> Iterator[Reason]:
         both = a.cache.total.expected, b.cache.total.expected
         same = abs(both[0] - both[1]) <= max(both) // 50
         if same and abs(held[0] - held[1]) >= SMALLEST_BYTES:
-            yield _by_layout("cache on one GPU", a, b, names, held)
+            yield by_layout("cache on one GPU", a, b, names, held)
         return
     text = pair("copies of the cache over all ranks", names, f"{times[0]:.1f}", f"{times[1]:.1f}")
     extra = abs(times[0] * a.cache.total.expected - times[1] * b.cache.total.expected)

@@ -1,12 +1,12 @@
 """What differs between two plans, and why: models, GPUs, contexts, formats.
 
 Each reason names the figures it explains, taken from the two plans. Why two engines price the same
-question differently is in kvplan.differences.
+question differently is in kvplan.differences.between_engines.
 """
 
 from collections.abc import Iterator
 
-from kvplan.differences import explain
+from kvplan.differences.between_engines import explain
 from kvplan.engines.base import Plan
 from kvplan.model import num_active_parameters, num_parameters
 from kvplan.units import format_gib, format_tokens
