@@ -134,4 +134,4 @@ def test_tensors_without_an_ending_are_placed():
         "n_ctx": 4096, "n_ubatch": 512, "flash_attn": True, "num_outputs": 1, "n_parallel": 1,
     }  # fmt: skip
     placed = place(model, "gguf-f32", settings_of(row), (), "cpu")
-    assert placed.host.weight_bytes == sum(4 * prod(shape) for _, shape in table["tensors"])
+    assert placed.host.weight_bytes == sum(tensor.num_bytes for tensor in model.stored)
