@@ -65,7 +65,7 @@ def compare(
 
     def job(engine_words: tuple[str, ...]) -> Outcome:
         from kvplan.cli.asked import Asked
-        from kvplan.cli.question import number_of_sequences
+        from kvplan.cli.question import check_kv_formats, number_of_sequences
         from kvplan.errors import InvalidValue, OptionClash
         from kvplan.sweep import values_of
         from kvplan.units import parse_tokens
@@ -83,6 +83,7 @@ def compare(
             for text in texts:
                 if text is not None:
                     parse(text)
+        check_kv_formats([name for name in values[6] if name is not None])
         if engine_words and len(values[2]) > 1:
             raise OptionClash(
                 "engine flags with more than one --engine",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from kvplan.cli.asked import Asked, multiplied
 from kvplan.device import Device
-from kvplan.engines import engine_named
+from kvplan.engines import ENGINES, engine_named
 from kvplan.engines.base import Engine
 from kvplan.errors import InvalidValue, OptionClash, UnknownEngine, UnknownFormat, UnknownGpu, UnknownModel
 from kvplan.frozen import dataclass, replace
@@ -171,6 +171,20 @@ def workload_of(asked: Asked) -> Workload:
         cpu_memory_bytes=parse_size(asked.cpu_memory).num_bytes if asked.cpu_memory else None,
         encoder_tokens=parse_tokens(asked.encoder_ctx, "encoder") if asked.encoder_ctx else 0,
     )
+
+
+def check_kv_formats(names: Sequence[str]) -> None:
+    """Raise UnknownFormat for one of several cache formats that no engine takes, by any of its names.
+
+    One that some engine takes is that engine's to refuse or not, as is a single one.
+    """
+    from kvplan.kv_formats import kv_format, kv_format_names
+
+    general = ("auto", *kv_format_names())
+    for name in names if len(names) > 1 else ():
+        folded = name.casefold()
+        if folded not in general and not any(folded in engine_named(one).kv_formats for one in ENGINES):
+            kv_format(name)
 
 
 def number_of_sequences(text: str) -> int:

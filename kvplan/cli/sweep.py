@@ -107,10 +107,11 @@ def sweep(
 
 def _axes(typed: dict[str, tuple[str, ...]]) -> tuple["Axis", ...]:
     """Return the axes in the table's order, counted before they are spelled out."""
-    from kvplan.cli.question import number_of_sequences
+    from kvplan.cli.question import check_kv_formats, number_of_sequences
     from kvplan.sweep import Axis, check_size, count_values, values_of
     from kvplan.units import parse_tokens
 
+    check_kv_formats(values_of(typed.get("kv", ()), None))
     parsers = {"ctx": parse_tokens, "batch": number_of_sequences}
     texts = {name: _spelled(name, typed[name]) for name in AXES if name in typed}
     check_size(count_values(found, parsers.get(name)) for name, found in texts.items())

@@ -188,13 +188,10 @@ def build(config, stage, factories):
 def run(row):
     """Return vLLM's results for one run, in the order in which its engine core works them out."""
     from vllm.config import get_layers_from_vllm_config, set_current_vllm_config
+    from vllm.distributed.kv_transfer.kv_connector.utils import get_current_attn_backends
     from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
     from vllm.platforms import current_platform
-    from vllm.v1.attention.backends.utils import (
-        get_current_attn_backends,
-        get_supported_kv_cache_layouts,
-        resolve_kv_cache_layout,
-    )
+    from vllm.v1.attention.backends.utils import get_supported_kv_cache_layouts, resolve_kv_cache_layout
     from vllm.v1.core.single_type_kv_cache_manager import register_all_kvcache_specs
     from vllm.v1.worker.gpu.attn_utils import get_kv_cache_spec
 

@@ -179,7 +179,7 @@ SUGGESTED = {
         {"gpu": "2"},
         {"kv": "fp8"},
         {"ctx": "90112"},
-        {"weights": "q4_k_m", "ctx": "103424"},
+        {"weights": "iq4_xs", "ctx": "104448"},
     ],
 }
 

@@ -103,6 +103,7 @@ def test_bad_questions_are_refused(kvplan):
         (("llama-3-8b", "lama-3-70b", "--gpu", "h100"), "did you mean: llama-3-70b"),
         (("llama-3-8b", "--gpu", "h100,h1000"), "'h1000' is not a GPU"),
         (("llama-3-8b", "--gpu", "h100", "--engine", "vllm,vlm"), "'vlm' is not an engine"),
+        (("llama-3-8b", "--gpu", "h100", "--kv", "bf16,bf17"), "'bf17' is not a KV cache format"),
         (("llama-3-8b", "--gpu", "h100", "--ctx", "8k,32x"), "'32x' is not a context length"),
         (("llama-3-8b", "--gpu", "h100", "--batch", "1,0"), "'0' is not a number of sequences"),
     ):

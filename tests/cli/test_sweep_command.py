@@ -145,6 +145,7 @@ def test_other_bad_questions(kvplan):
         (("sweep", "llama-3-8b", "--gpu", "h100,nope", "--ctx", "4k,8k"), "'nope' is not a GPU"),
         (("sweep", "llama-3-8b", "--gpu", "h100", "--engine", "vllm,vlm"), "did you mean: vllm"),
         (("sweep", "llama-3-8b", "--gpu", "h100", "--weights", "bf16,q4_k_mm"), "q4_k_m"),
+        (("sweep", "llama-3-8b", "--gpu", "h100", "--kv", "bf16,bf17"), "bf16"),
         ((*WORDS, "--engine", "vllm,ideal", "--", "--enforce-eager"), "more than one --engine"),
         (("sweep", "llama-3-8b", "--gpu", "h100", "--ctx", "4k", "--format", "svg"), "several contexts"),
     ):

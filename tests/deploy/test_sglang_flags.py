@@ -60,6 +60,10 @@ def warned(words):
     ("words", "says"),
     [
         (["--ep-num-redundant-experts", "4"], "--ep-num-redundant-experts: redundant experts not counted"),
+        (
+            ["--moe-dense-tp-size", "1"],
+            "--moe-dense-tp-size: dense layers divided over other ranks not counted",
+        ),
         (["--enable-symm-mem"], "--enable-symm-mem: buffers of symmetric memory not counted"),
         (
             ["--cuda-graph-bs-decode", "1", "2", "4"],

@@ -1,6 +1,7 @@
 """Graphs of architectures equal llama.cpp's: models that its own loader made, on the CPU and on cards."""
 
 from dataclasses import replace
+from math import prod
 
 import pytest
 from gguf_tables import model_of
@@ -122,3 +123,15 @@ def test_graphs_over_cards_are_llama_cpps_own(table):
     for buffer in compared_with(model, table):
         assert buffer.planned.basis == "calibrated"
         assert buffer.planned.expected == buffer.printed, buffer
+
+
+def test_tensors_without_an_ending_are_placed():
+    # Falcon-H1's loader asks for blk.0.ffn_norm.
+    table = next(table for table in TABLES if table["arch"] == "falcon-h1")
+    assert any(name == "blk.0.ffn_norm" for name, *_ in table["tensors"])
+    model = model_of(table)
+    row = DEFAULTS | {
+        "n_ctx": 4096, "n_ubatch": 512, "flash_attn": True, "num_outputs": 1, "n_parallel": 1,
+    }  # fmt: skip
+    placed = place(model, "gguf-f32", settings_of(row), (), "cpu")
+    assert placed.host.weight_bytes == sum(4 * prod(shape) for _, shape in table["tensors"])

@@ -26,7 +26,7 @@ def outlined(name, mix, num_on_host, *, experts_only=False, flash_attn=True, num
         **options,
     )
     batch = Batch(512, 2, 2, 0, 0, 2, flash_attn, "q8_0", "f16", not flash_attn)
-    shape, places = simulate._shortened(model, mix, placement, False)
+    shape, places = simulate._shortened(model, mix, placement, False, False)
     return outline.Outline(shape, places, batch, True, placement.op_offload, placement.is_pipeline)
 
 
@@ -77,8 +77,8 @@ def test_a_run_that_keeps_a_place_of_each_layer_is_not_lengthened():
 
 
 def test_runs_are_patterns_and_the_layers_between_them():
-    runs = runs_of("xabababababy", lambda _: 2, paired=False)
+    runs = runs_of("xabababababy", lambda _: 2)
     assert [(run.start, run.period, run.repeats) for run in runs] == [(0, 1, 1), (1, 2, 5), (11, 1, 1)]
     assert [layer for run in runs for layer in run.layers_built] == [0, 1, 2, 9, 10, 11]
-    paired = runs_of("aaaaaa", lambda _: 3, paired=True)
+    paired = runs_of("aaaaaa", lambda _: 3, 2)
     assert [run.layers_built for run in paired] == [(0, 1, 2, 5)]

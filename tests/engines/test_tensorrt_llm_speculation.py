@@ -173,7 +173,8 @@ def test_engines_built_ahead_of_time_are_not_planned():
 
 def test_settings_that_are_not_planned_are_said():
     words = ["--max_attention_window", "1024", "8192", "--cuda_graph_config", '{"max_batch_size": 64}']
-    options = read_flags("tensorrt-llm", [*words, "--print_iter_log", "--stream_interval", "4"])
+    left = ["--mamba_ssm_cache_dtype", "auto", "--moe_tensor_parallel_size", "-1"]
+    options = read_flags("tensorrt-llm", [*words, *left, "--print_iter_log", "--stream_interval", "4"])
     assert options.unknown == ()
     result = planned("llama-3.1-8b", options=options.options, context_tokens=8192)
     assert [notice.message for notice in result.warnings if notice.code == "flag-not-planned"] == [

@@ -101,17 +101,28 @@ NOT_PLANNED: dict[str, str] = {
     "enable_multi_layer_eagle": "EAGLE of several layers",
     "speculative_adaptive": "drafts of a changing length",
 }
-# Values that ask for the default.
-OFF = frozenset(("", "0", "-1", "1", "off", "none", "auto", "false", "cache", "nvfp4", "full"))
+# Values that turn a flag off, and the defaults that are none of them.
+OFF = frozenset(("", "0", "-1", "off", "none", "auto", "false", "{}"))
+DEFAULTS: dict[str, str] = {
+    "linear_replayssm_cache_len": "16",
+    "offload_num_in_group": "1",
+    "hicache_host_memory_mode": "cache",
+    "hicache_host_memory_fraction": "0.8",
+    "moe_dp_size": "1",
+    "dwdp_size": "1",
+    "c128_page_size": "16",
+    "speculative_domino_candidate_pool_size": "2048",
+}
 
 
 def not_planned(workload: Workload) -> tuple[Notice, ...]:
     """Return a notice for every flag whose effect on memory is not planned."""
-    found = (
-        (name, what)
-        for name, what in NOT_PLANNED.items()
-        if (value := workload.option(name)) and str(value).casefold() not in OFF
-    )
+    found: list[tuple[str, str]] = []
+    for name, what in NOT_PLANNED.items():
+        value = workload.option(name)
+        if not value or str(value).casefold() in OFF or str(value) == DEFAULTS.get(name):
+            continue
+        found.append((name, what))
     return tuple(
         Notice("flag-not-planned", f"--{name.replace('_', '-')}: {what} not counted") for name, what in found
     )

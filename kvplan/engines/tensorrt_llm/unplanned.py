@@ -29,6 +29,8 @@ NOT_PLANNED: dict[str, str] = {
     "mm_encoder_only": "the language model left out",
     "extended_runtime_perf_knob_config": "CUDA graphs that are kept",
 }
+# Values that leave a setting to the engine.
+DEFAULTS = ("auto", "-1")
 # Setting -> its keys that change memory, what they do.
 KEYS: dict[str, tuple[tuple[str, ...], str]] = {
     "cuda_graph_config": (("batch_sizes", "max_batch_size"), "CUDA graphs of other sizes"),
@@ -38,7 +40,11 @@ KEYS: dict[str, tuple[tuple[str, ...], str]] = {
 
 def not_planned(workload: Workload) -> tuple[Notice, ...]:
     """Return a notice for every setting whose effect on memory is not planned."""
-    found = [(name, what) for name, what in NOT_PLANNED.items() if workload.option(name)]
+    found = [
+        (name, what)
+        for name, what in NOT_PLANNED.items()
+        if (value := workload.option(name)) and str(value) not in DEFAULTS
+    ]
     for name, (keys, what) in KEYS.items():
         config = workload.option(name)
         if isinstance(config, dict) and any(config.get(key) for key in keys):

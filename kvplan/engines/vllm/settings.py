@@ -28,6 +28,8 @@ MODEL_DTYPES = ("float32", "float16", "bfloat16")
 FLOAT32_LINEAR = ("minimax", "minimax_text_01")
 LARGE_DEVICE_BYTES, BIG_DEVICE_BYTES = 160 * GIB, 70 * GIB
 PARTS_PER_MILLION = 1_000_000
+# config/cache.py MambaCacheMode: ``all`` is gone.
+WITHOUT_ALL_STATES = (0, 32)
 LARGEST_CAPTURE = 512
 # The V0 engine: 256 sequences, prompts in one step up to 32,768 tokens (0.8 engine/arg_utils.py).
 V0_DEFAULTS = (2048, 256)
@@ -97,7 +99,7 @@ def settings_of(
             why="vLLM takes more than 0 and at most 1",
             hint=f"leave it out for {rules.gpu_memory_utilization:g}",
         )
-    mamba_mode = _mamba_mode(model, workload)
+    mamba_mode = _mamba_mode(model, workload, rules.version)
     checkpoints = NONE
     if card.is_named and mamba_mode == "align":
         checkpoints = checkpoints_of(model, card.generation, rules.version)
@@ -172,11 +174,11 @@ def sees(workload: Workload) -> bool:
     return not workload.option("language_model_only")
 
 
-def _mamba_mode(model: ModelSpec, workload: Workload) -> str:
+def _mamba_mode(model: ModelSpec, workload: Workload, version: tuple[int, int]) -> str:
     if workload.option("enable_prefix_caching") is False or model.structure.kind == "encoder-decoder":
         return "none"
     asked = workload.option("mamba_cache_mode")
-    return str(asked) if asked in ("align", "all") else "align"
+    return "all" if asked == "all" and version < WITHOUT_ALL_STATES else "align"
 
 
 def _unifies_windows(model: ModelSpec, workload: Workload, speculation: Speculation) -> bool:

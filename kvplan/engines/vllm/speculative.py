@@ -21,6 +21,8 @@ FLAGS_OF_THEIR_OWN = (
 WITHOUT_MODEL = ("ngram", "ngram_gpu", "suffix", "extract_hidden_states", "custom_class")
 # Heads without attention: nothing of them is cached.
 WITHOUT_CACHE = ("medusa", "mlp_speculator")
+# Whose checkpoints have one MTP layer though their configs may be silent (``num_nextn_predict_layers``).
+ONE_MTP_LAYER = ("qwen3_next", "glm4_moe")
 # What a separate model that was not read may keep a token: one layer's latent, 32 layers of 8 heads.
 UNKNOWN_TOKEN_BYTES = (1024, 128 * 1024)
 
@@ -73,9 +75,10 @@ def speculation_of(model: ModelSpec, workload: Workload) -> tuple[Speculation, t
     if found.uses_mtp and (model.structure.mtp_layers or not named):
         if model.structure.mtp_layers:
             return found, ()
-        return found, (
-            Notice("draft-not-counted", f"{model.name} has no MTP layers: the draft's memory is not counted"),
-        )
+        text = f"{model.name} has no MTP layers: the draft's memory is not counted"
+        if model.model_type in ONE_MTP_LAYER:
+            text = f"{model.name}'s config names no MTP layer: one is cached, its weights are not counted"
+        return found, (Notice("draft-not-counted", text),)
     if found.uses_eagle:
         return found, (
             Notice(
@@ -121,9 +124,9 @@ def draft_layers(model: ModelSpec, speculation: Speculation) -> tuple[LayerGroup
         # (v1/spec_decode/gemma4.py).
         reads_target = speculation.uses_mtp and draft.model_type.startswith("gemma4")
         return () if reads_target or speculation.method in WITHOUT_CACHE else draft.layers
-    if speculation.uses_mtp:
+    if speculation.uses_mtp and (model.structure.mtp_layers or model.model_type not in ONE_MTP_LAYER):
         return model.structure.mtp_layers
-    if not speculation.uses_eagle:
+    if not (speculation.uses_eagle or speculation.uses_mtp):
         return ()
     cache = _head_cache(model)
     return (LayerGroup(Layer((cache,)), 1),) if cache else ()
