@@ -14,7 +14,8 @@ from kvplan.dtypes import GGML_TYPES
 from kvplan.engines.llama_cpp.cache import Cells, split_layers
 from kvplan.engines.llama_cpp.graph.cuda import CELL_STRIDE, flash_attention_runs
 from kvplan.engines.llama_cpp.graph.parts import Batch
-from kvplan.engines.llama_cpp.graph.shapes import Attention, Latent, model_shape
+from kvplan.engines.llama_cpp.graph.reading import model_shape
+from kvplan.engines.llama_cpp.graph.shapes import Attention, Latent
 from kvplan.engines.llama_cpp.graph.simulate import (
     Placement,
     compute_buffer_sizes,

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from kvplan.dtypes import GGML_TYPES
 from kvplan.engines.llama_cpp.graph.cuda import ROW_PADDING
-from kvplan.engines.llama_cpp.graph.shapes import FUSED_EXPERT_ARCHS
+from kvplan.engines.llama_cpp.graph.reading import FUSED_EXPERT_ARCHS
 from kvplan.gguf.mix import sized_tensors
 from kvplan.gguf.names import GgufTensor, llama_cpp_arch, num_experts_of
 from kvplan.model import ModelSpec

@@ -12,9 +12,10 @@ from kvplan.engines.llama_cpp.graph.cuda import CELL_STRIDE, has_kernel
 from kvplan.engines.llama_cpp.graph.lengths import Built, Ends, Graph
 from kvplan.engines.llama_cpp.graph.parts import Batch, Places
 from kvplan.engines.llama_cpp.graph.repeats import Run, runs_of
+from kvplan.engines.llama_cpp.graph.rules import RULES, Rules
 from kvplan.engines.llama_cpp.graph.shapes import ModelShape
 from kvplan.engines.llama_cpp.graph.sparse import SPARSE_ARCHS, sparse_latent
-from kvplan.engines.llama_cpp.graph.transformer import RULES, Rules, transformer
+from kvplan.engines.llama_cpp.graph.transformer import transformer
 from kvplan.frozen import dataclass, replace
 
 

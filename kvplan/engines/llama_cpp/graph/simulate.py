@@ -12,10 +12,11 @@ from kvplan.engines.llama_cpp.graph.lengths import Buffers
 from kvplan.engines.llama_cpp.graph.matrices import matrix_bytes, output_bytes
 from kvplan.engines.llama_cpp.graph.outline import Outline, graph_of, runs_on_cards
 from kvplan.engines.llama_cpp.graph.parts import Batch, Matrices, Places
+from kvplan.engines.llama_cpp.graph.reading import model_shape
 from kvplan.engines.llama_cpp.graph.repeats import runs_of
-from kvplan.engines.llama_cpp.graph.shapes import ModelShape, model_shape
+from kvplan.engines.llama_cpp.graph.rules import RULES
+from kvplan.engines.llama_cpp.graph.shapes import ModelShape
 from kvplan.engines.llama_cpp.graph.sparse import SPARSE_ARCHS
-from kvplan.engines.llama_cpp.graph.transformer import RULES
 from kvplan.frozen import dataclass, replace
 from kvplan.gguf.names import llama_cpp_arch
 from kvplan.model import ModelSpec

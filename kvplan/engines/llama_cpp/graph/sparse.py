@@ -19,8 +19,9 @@ from kvplan.engines.ggml.tensor import (
 )
 from kvplan.engines.llama_cpp.graph.attention import ROTATION, whole
 from kvplan.engines.llama_cpp.graph.builder import Builder
+from kvplan.engines.llama_cpp.graph.rules import Rules
 from kvplan.engines.llama_cpp.graph.shapes import Latent
-from kvplan.engines.llama_cpp.graph.transformer import Rules, feed_forward
+from kvplan.engines.llama_cpp.graph.transformer import feed_forward
 
 SPARSE_ARCHS = frozenset(("deepseek32", "glm-dsa"))
 RULES = Rules(gating="own")
