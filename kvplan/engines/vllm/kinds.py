@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from kvplan.device import Device
-from kvplan.engines.vllm.budget import surroundings_of
+from kvplan.engines.vllm.budget import Surroundings, surroundings_of
 from kvplan.engines.vllm.server import by_generation
 from kvplan.engines.vllm.settings import Card, card_of
-from kvplan.frozen import dataclass
+from kvplan.frozen import dataclass, replace
 from kvplan.model import ModelSpec
 
 
@@ -20,9 +20,7 @@ class Kind:
 
     num_devices: int
     card: Card
-    architecture: str
-    link: str
-    kernels: str
+    beside: Surroundings
     unified_memory: bool
     used_bytes: int
 
@@ -37,17 +35,9 @@ def kind_of(model: ModelSpec, version: tuple[int, int], devices: Sequence[Device
 @lru_cache(maxsize=1024)
 def _kind_of(device: Device, num_devices: int, version: tuple[int, int], is_by_generation: bool) -> Kind:
     # Among several ranks and with a layout by kernels: what tells most cards apart.
-    beside = surroundings_of(device, 2, 1, by_kernels=True)
+    beside = replace(surroundings_of(device, 2, 1, by_kernels=True), unified_bytes=0)
     card = card_of(device, version, by_generation=is_by_generation)
-    return _made(
-        num_devices,
-        card,
-        beside.architecture,
-        beside.link,
-        beside.kernels,
-        device.unified_memory,
-        device.used_bytes,
-    )
+    return _made(num_devices, card, beside, device.unified_memory, device.used_bytes)
 
 
 _made = lru_cache(maxsize=256)(Kind)
