@@ -92,7 +92,7 @@ class VllmEngine(Engine):
 
     def kind_of(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> object | None:
         """Return the kind of card; None under flags, which may fix a pool or a share of any size."""
-        return None if workload.engine_options else kind_of(model, self._version, devices)
+        return None if workload.engine_options else kind_of(model, workload, self._version, devices)
 
     def trial(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Trial | None:
         """Put the load on the ranks alone; None where the start decides the length."""
