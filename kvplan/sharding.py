@@ -5,11 +5,12 @@ model_executor/layers/vocab_parallel_embedding.py; SGLang alike); key and value 
 replicated when there are fewer heads than ranks.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 
 from kvplan.gguf.mix import mix_bytes
-from kvplan.layers import LayerGroup
+from kvplan.layers import Cache, LayerGroup
 from kvplan.model import ModelSpec, num_layers
 from kvplan.tensors import Tensor
 from kvplan.units import ceil_div, round_up
@@ -41,6 +42,17 @@ def stage_groups(layers: tuple[LayerGroup, ...], start: int, count: int) -> tupl
             groups.append(LayerGroup(group.layer, last - first))
         position += group.count
     return tuple(groups)
+
+
+@lru_cache(maxsize=1024)
+def stage_caches(model: ModelSpec, pipeline: int, stage: int) -> tuple[tuple[Cache, int], ...]:
+    """Return each distinct cache of a stage's layers with how many of them hold it (``pipeline_split``)."""
+    sizes = pipeline_split(num_layers(model.structure), pipeline)
+    counts: Counter[Cache] = Counter()
+    for group in stage_groups(model.layers, sum(sizes[:stage]), sizes[stage]):
+        for cache in group.layer.caches:
+            counts[cache] += group.count
+    return tuple(counts.items())
 
 
 def rank_share(tensor: Tensor, num_bytes: int, tensor_ranks: int, expert_ranks: int) -> int:

@@ -1,7 +1,6 @@
 """Graphs of architectures equal llama.cpp's: models that its own loader made, on the CPU and on cards."""
 
 from dataclasses import replace
-from math import prod
 
 import pytest
 from gguf_tables import model_of

@@ -52,21 +52,43 @@ class Demand:
     slot_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """What a rank's blocks and slots are, whatever the load.
+
+    ``length`` in tokens; ``kinds`` the bytes of a block by kind of cache, all its layers together;
+    ``drafted`` what the layers that draft add to it.
+    """
+
+    length: int
+    kinds: tuple[int, ...]
+    drafted: Quantity
+    slot_bytes: int
+
+
+@lru_cache(maxsize=1024)
+def blocks_of(model: ModelSpec, settings: Settings, ranks: int) -> Blocks:
+    """Return the blocks of one of ``ranks`` tensor ranks."""
+    kinds, model_type = cache_kinds(model), model.model_type
+    length = block_length((cache for cache, _ in kinds), settings, model_type)
+    states = [row for row in kinds if isinstance(row[0], RECURRENT_STATES)]
+    return Blocks(
+        length,
+        tuple(block_bytes(cache, settings, length, ranks, model_type) * count for cache, count in kinds),
+        draft_block(model, settings, length, ranks),
+        slot_bytes(states, ranks, settings.num_draft_tokens),
+    )
+
+
 @lru_cache(maxsize=2048)
 def rank_demand(
     model: ModelSpec, settings: Settings, ranks: int, context_tokens: int, num_sequences: int
 ) -> Demand:
     """Return what ``num_sequences`` of ``context_tokens`` need on one of ``ranks`` tensor ranks."""
-    kinds = cache_kinds(model)
-    length = block_length((cache for cache, _ in kinds), settings, model.model_type)
-    block = sum(
-        block_bytes(cache, settings, length, ranks, model.model_type) * count for cache, count in kinds
-    )
-    states = [row for row in kinds if isinstance(row[0], RECURRENT_STATES)]
-    slot = slot_bytes(states, ranks, settings.num_draft_tokens)
+    sized = blocks_of(model, settings, ranks)
+    length, drafted, slot = sized.length, sized.drafted, sized.slot_bytes
     whole = num_sequences * ceil_div(context_tokens + settings.num_draft_tokens, length)
-    drafted = draft_block(model, settings, length, ranks)
-    block += drafted.expected
+    block = sum(sized.kinds) + drafted.expected
     if settings.backend == "turbomind":
         kv = exact(whole * block)
         if slot:

@@ -21,7 +21,7 @@ from kvplan.engines.base import (
 )
 from kvplan.engines.lmdeploy.backends import backend_of, not_served
 from kvplan.engines.lmdeploy.blocks import has_rows, slot_bytes
-from kvplan.engines.lmdeploy.demand import WINDOW_OFF, block_bytes, draft_block, rank_demand
+from kvplan.engines.lmdeploy.demand import WINDOW_OFF, blocks_of, rank_demand
 from kvplan.engines.lmdeploy.rank_plan import Rank, rank_plan
 from kvplan.engines.lmdeploy.settings import (
     LAST_WITH_TOTAL_SHARE,
@@ -231,15 +231,15 @@ def _cache_use(model: ModelSpec, settings: Settings, context_tokens: int, num_se
     length = one.block_length
     num_blocks = ceil_div(context_tokens + settings.num_draft_tokens, length)
     groups = []
-    for cache, count in cache_kinds(model):
-        block = block_bytes(cache, settings, length, 1, model.model_type) * count
+    sized = blocks_of(model, settings, 1)
+    for (cache, count), block in zip(cache_kinds(model), sized.kinds, strict=True):
         kept, detail = num_blocks * block, ""
         if isinstance(cache, RECURRENT_STATES):
             kept, detail = slot_bytes([(cache, count)], 1, settings.num_draft_tokens), STATES_DETAIL
         elif isinstance(cache, SlidingWindow | ChunkedAttention):
             detail = "kept in full"
         groups.append(CacheGroup(kind_name(cache), count, block // length, kept, detail))
-    drafted = draft_block(model, settings, length, 1).expected
+    drafted = sized.drafted.expected
     if drafted:
         layers = sum(group.count for group in draft_of(model, settings, model.weights_format, 1).layers)
         groups.append(CacheGroup("draft", layers, drafted // length, num_blocks * drafted))

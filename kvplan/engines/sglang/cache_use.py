@@ -62,7 +62,7 @@ def whole_model(model: ModelSpec, layout: Layout) -> WholeModel:
 
 
 def cache_use(
-    model: ModelSpec,
+    whole: WholeModel,
     settings: Settings,
     context_tokens: int,
     num_sequences: int,
@@ -70,7 +70,6 @@ def cache_use(
     unmodelled: Quantity,
 ) -> CacheUse:
     """Price the cache of the asked load. ``unmodelled`` is what kinds without a pool may take a sequence."""
-    whole = whole_model(model, settings.layout)
     cells, compressed = whole.cells, whole.compressed
     if compressed is not None:
         row = int(full_token_bytes(compressed, settings))

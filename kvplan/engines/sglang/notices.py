@@ -47,6 +47,11 @@ def notices_of(model: ModelSpec, workload: Workload, version: str) -> tuple[Noti
     return notices + not_planned(workload)
 
 
+def is_unmodelled(model: ModelSpec, settings: Settings) -> bool:
+    """Tell whether ``unmodelled`` is more than nothing."""
+    return unmodelled(model, settings, 1).high > 0
+
+
 def unmodelled(model: ModelSpec, settings: Settings, context_tokens: int) -> Quantity:
     """Return what a sequence's kinds without a pool take: textbook at least, as full attention at most."""
     wide = KV_FORMATS["bf16"]

@@ -9,34 +9,39 @@ graphs, workspaces and activations inside the slack that is left).
 from collections.abc import Sequence
 
 from kvplan.device import Device
-from kvplan.engines.base import Engine, Parallel, Plan, capped_notice, context_or_limit, not_loaded
-from kvplan.engines.ranks import parallel_of
+from kvplan.engines.base import Component, Engine, Parallel, Plan, Trial, capped_notice, context_or_limit
 from kvplan.engines.sglang.cache_use import cache_use
 from kvplan.engines.sglang.host import host_components
 from kvplan.engines.sglang.kernels import GENERIC, KV_NAMES
-from kvplan.engines.sglang.notices import (
-    NEWEST,
-    cap_of,
-    kv_refusals,
-    notices_of,
-    unmodelled,
-    unmodelled_notice,
-)
-from kvplan.engines.sglang.pools import Pools, Refused
-from kvplan.engines.sglang.rank_plan import RankPlan, rank_plans
-from kvplan.engines.sglang.reading import whole_or_none
-from kvplan.engines.sglang.settings import Settings, served_dtype_of, settings_of
-from kvplan.engines.sglang.stages import Ranks, stages_of
+from kvplan.engines.sglang.notices import NEWEST, cap_of, unmodelled, unmodelled_notice
+from kvplan.engines.sglang.pools import Pools
+from kvplan.engines.sglang.rank_plan import RankPlan, places_of, rank_plans
+from kvplan.engines.sglang.server import Server, server_of, spread
+from kvplan.engines.sglang.settings import Settings
 from kvplan.engines.sglang.words import startup_lines
 from kvplan.errors import InvalidValue
+from kvplan.frozen import dataclass, replace
 from kvplan.model import ModelSpec
-from kvplan.weight_formats import weight_format
-from kvplan.weights import served_format_name, weight_bytes
+from kvplan.quantity import ZERO, Quantity
 from kvplan.workload import Workload
 
 VERSIONS = (NEWEST,)
 
-TAKEN = "16-bit, fp8, int8, AWQ, GPTQ, bitsandbytes, MXFP4 and NVFP4"
+# What SGLang takes where neither the flags nor the model name a length.
+DEFAULT_LENGTH = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A load on a server's ranks: ``limit`` is what the pools let run, ``unmodelled`` what has no pool."""
+
+    server: Server
+    settings: Settings
+    context_tokens: int
+    num_sequences: int
+    limit: int
+    unmodelled: Quantity
+    ranks: tuple[RankPlan, ...]
 
 
 class SglangEngine(Engine):
@@ -53,41 +58,14 @@ class SglangEngine(Engine):
 
     def plan(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Plan:
         """Price every rank. Raises UnknownFormat for formats SGLang does not take."""
-        format_name = _format_of(model, workload)
-        _check_weights(format_name)
-        data, shares = _replicas(workload)
-        devices = _spread(devices, workload, data, shares=shares)
-        parallel, refusals = parallel_of(
-            model, workload, max(1, len(devices)), data, 1, replicas_share=shares
-        )
-        device = devices[0] if devices else None
-        settings = settings_of(
-            model, workload, device, parallel.tensor, parallel.pipeline, 1 if shares else data
-        )
-        parallel = Parallel(parallel.tensor, parallel.pipeline, data, settings.expert)
-        ranks = Ranks(parallel.tensor, parallel.pipeline, settings.expert, settings.attention_dp)
-        stages = stages_of(model, format_name, ranks, settings.layout)
-        context_tokens, _ = context_or_limit(model, workload)
-        notices = notices_of(model, workload, self.version)
-        rest = unmodelled(model, settings, context_tokens)
-        if rest.high:
+        found = self._loaded(model, workload, devices)
+        server, settings, planned = found.server, found.settings, found.ranks
+        notices = server.notices
+        if found.unmodelled.high:
             notices += (unmodelled_notice(model, settings),)
-        planned = rank_plans(
-            model, workload, settings, stages, devices, context_tokens, workload.num_sequences, parallel, rest
-        )
-        limit = _sequence_limit(settings, planned)
-        num_sequences = min(workload.num_sequences, limit)
-        if num_sequences < workload.num_sequences:
-            notices += (
-                capped_notice(
-                    workload.num_sequences,
-                    num_sequences,
-                    cap_of(_slots(planned), settings.slots_per_request),
-                ),
-            )
-            planned = rank_plans(
-                model, workload, settings, stages, devices, context_tokens, num_sequences, parallel, rest
-            )
+        if found.num_sequences < workload.num_sequences:
+            why = cap_of(_slots(planned), settings.slots_per_request)
+            notices += (capped_notice(workload.num_sequences, found.num_sequences, why),)
         tokens = _pool_tokens(planned)
         binding = _binding(planned)
         return Plan(
@@ -95,30 +73,61 @@ class SglangEngine(Engine):
             workload=workload,
             engine_name=self.name,
             engine_version=self.version,
-            engine_options=_options(settings, parallel, limit),
-            parallel=parallel,
-            weights_format=format_name,
-            weights=weight_bytes(model, format_name),
+            engine_options=_options(settings, server.parallel, found.limit),
+            parallel=server.parallel,
+            weights_format=server.format_name,
+            weights=server.weights,
             kv_dtype_k=settings.kv_dtype,
             kv_dtype_v=settings.kv_dtype,
-            context_tokens=context_tokens,
-            num_sequences=num_sequences,
-            devices=tuple(rank.device_plan for rank in planned),
-            cache=cache_use(model, settings, context_tokens, num_sequences, tokens, rest),
-            sequence_limit=limit,
+            context_tokens=found.context_tokens,
+            num_sequences=found.num_sequences,
+            devices=tuple([rank.device_plan for rank in planned]),
+            cache=cache_use(
+                server.whole, settings, found.context_tokens, found.num_sequences, tokens, found.unmodelled
+            ),
+            sequence_limit=found.limit,
             sequence_limit_name="max_running_requests",
             kv_cache_tokens=tokens,
-            max_concurrency=None if tokens is None else tokens / context_tokens,
-            host=host_components(
-                workload,
-                [stages[_stage_number(rank)].weight_bytes for rank in planned],
-                [rank.pools.pool_bytes if isinstance(rank.pools, Pools) else 0 for rank in planned],
-            ),
+            max_concurrency=None if tokens is None else tokens / found.context_tokens,
+            host=_host(workload, planned),
             offloaded=bool(workload.option("cpu_offload_gb")),
-            refusals=(*refusals, *kv_refusals(settings)),
+            refusals=server.refusals,
             warnings=notices,
-            startup_lines=() if binding is None else startup_lines(stages[binding[0]], settings, binding[1]),
+            startup_lines=()
+            if binding is None
+            else startup_lines(binding.place.stage, settings, binding.pools),
         )
+
+    def trial(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Trial:
+        """Put the load on the ranks alone."""
+        found = self._loaded(model, workload, devices)
+        return Trial(
+            model,
+            workload,
+            self.name,
+            tuple([rank.device_plan for rank in found.ranks]),
+            "assumed" if found.unmodelled.high else "exact",
+            _host(workload, found.ranks),
+            bool(workload.option("cpu_offload_gb")),
+            found.server.refusals,
+        )
+
+    def _loaded(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> _Loaded:
+        """Put the load on every rank, no more sequences than the pools let run."""
+        devices = spread(devices, workload)
+        server = server_of(self.version, model, workload, devices)
+        places = places_of(server, devices)
+        context_tokens, _ = context_or_limit(model, workload)
+        length = workload.context_tokens or model.context_limit_tokens or DEFAULT_LENGTH
+        settings = replace(server.settings, context_length=length)
+        rest = unmodelled(model, settings, context_tokens) if server.unmodelled else ZERO
+        num_sequences = workload.num_sequences
+        planned = rank_plans(server, places, settings, context_tokens, num_sequences, rest)
+        limit = _sequence_limit(settings, planned)
+        if limit < num_sequences:
+            num_sequences = limit
+            planned = rank_plans(server, places, settings, context_tokens, num_sequences, rest)
+        return _Loaded(server, settings, context_tokens, num_sequences, limit, rest, planned)
 
 
 def engine(version: str | None) -> SglangEngine:
@@ -133,34 +142,6 @@ def engine(version: str | None) -> SglangEngine:
             hint=f"write it like --engine sglang@{NEWEST}",
         )
     return SglangEngine(text)
-
-
-def _format_of(model: ModelSpec, workload: Workload) -> str:
-    """Return the weights' format: fp32 checkpoints are served in 16 bits unless ``--dtype`` says float32."""
-    stays = str(workload.option("dtype")) in ("float32", "float")
-    dtype = "float32" if stays else served_dtype_of(model, workload)
-    return served_format_name(model, workload.weights_format, dtype)
-
-
-def _check_weights(format_name: str) -> None:
-    family = weight_format(format_name).family
-    if family in ("mlx", "exl"):
-        raise not_loaded("SGLang", format_name, TAKEN)
-
-
-def _replicas(workload: Workload) -> tuple[int, bool]:
-    """Return the data-parallel groups and whether they share their GPUs (data-parallel attention)."""
-    attention = whole_or_none(workload.option("attn_dp_size")) or 1
-    data = max(1, whole_or_none(workload.option("dp_size")) or attention)
-    return data, bool(workload.option("enable_dp_attention")) or attention > 1
-
-
-def _spread(devices: Sequence[Device], workload: Workload, data: int, *, shares: bool) -> tuple[Device, ...]:
-    """Return a GPU for every rank of every replica where one replica's were named."""
-    each_replica = max(1, workload.tensor_parallel) * max(1, workload.pipeline_parallel)
-    if not shares and data > 1 and len(devices) == each_replica:
-        return tuple(devices) * data
-    return tuple(devices)
 
 
 def _sequence_limit(settings: Settings, planned: tuple[RankPlan, ...]) -> int:
@@ -183,20 +164,24 @@ def _pool_tokens(planned: tuple[RankPlan, ...]) -> int | None:
     return min(rank.pools.max_total_num_tokens if isinstance(rank.pools, Pools) else 0 for rank in planned)
 
 
-def _binding(planned: tuple[RankPlan, ...]) -> tuple[int, Pools | Refused] | None:
-    """Return the stage and pools of the rank whose start-up lines tell the most: the smallest."""
+def _binding(planned: tuple[RankPlan, ...]) -> RankPlan | None:
+    """Return the rank whose start-up lines tell the most: that with the smallest pools."""
     if not planned:
         return None
-    worst = min(
+    return min(
         planned,
         key=lambda rank: rank.pools.max_total_num_tokens if isinstance(rank.pools, Pools) else -1,
     )
-    return _stage_number(worst), worst.pools
 
 
-def _stage_number(rank: RankPlan) -> int:
-    name = rank.device_plan.rank
-    return int(name.removeprefix("pp ")) if name else 0
+def _host(workload: Workload, planned: tuple[RankPlan, ...]) -> tuple[Component, ...]:
+    if not workload.engine_options:
+        return ()
+    return host_components(
+        workload,
+        [rank.place.stage.weight_bytes for rank in planned],
+        [rank.pools.pool_bytes if isinstance(rank.pools, Pools) else 0 for rank in planned],
+    )
 
 
 def _options(settings: Settings, parallel: Parallel, limit: int) -> tuple[tuple[str, object], ...]:

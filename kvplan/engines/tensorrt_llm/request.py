@@ -9,9 +9,9 @@ from kvplan.engines.tensorrt_llm.settings import Settings
 from kvplan.engines.tensorrt_llm.speculation import bounded, draft_of
 from kvplan.frozen import replace
 from kvplan.layers import RECURRENT_STATES, Cache
-from kvplan.model import ModelSpec, num_layers
+from kvplan.model import ModelSpec
 from kvplan.quantity import ZERO, Quantity, exact
-from kvplan.sharding import pipeline_split, stage_groups
+from kvplan.sharding import stage_caches
 from kvplan.units import round_up
 
 PLAIN = ("bfloat16", "float16")
@@ -49,17 +49,14 @@ def stage_request(
     Some versions give every window size an equal share of the pool, so the larger of the two parts
     decides: twice its bytes is the upper bound where that exceeds keeping all in full.
     """
-    sizes = pipeline_split(num_layers(model.structure), parallel.pipeline)
     ranks = 1 if settings.attention_dp else parallel.tensor
     windows, rest = exact(0), exact(0)
-    for group in stage_groups(model.layers, sum(sizes[:stage]), sizes[stage]):
-        for cache in group.layer.caches:
-            each = per_sequence(cache, settings, ranks, tokens, model.structure.hidden_size)
-            amount = times(each, group.count)
-            if window_of(cache):
-                windows += amount
-            else:
-                rest += amount
+    for cache, count in stage_caches(model, parallel.pipeline, stage):
+        amount = times(per_sequence(cache, settings, ranks, tokens, model.structure.hidden_size), count)
+        if window_of(cache):
+            windows += amount
+        else:
+            rest += amount
     drafted = ZERO
     if stage == parallel.pipeline - 1:
         draft = draft_of(model, settings.speculation, model.weights_format, parallel.tensor)

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from kvplan.engines.base import Check, Component, DevicePlan
 from kvplan.engines.vllm.activations import activations
-from kvplan.engines.vllm.ranks import Rank, Share, fixed_pool_bytes
+from kvplan.engines.vllm.ranks import Rank, Share, activation_parts, fixed_pool_bytes
 from kvplan.engines.vllm.server import Server
 from kvplan.frozen import dataclass
 from kvplan.quantity import Quantity, exact, total
@@ -58,8 +58,13 @@ def _loaded(server: Server, rank: Rank, blocks: int, context_tokens: int, num_se
     return DevicePlan(rank.device, rank.budget_bytes, loaded.components, (budget, *rank.tests), rank.name)
 
 
+def _widens(share: Share) -> bool:
+    """Tell whether a longer context takes more activations: sparse attention's buffer alone does."""
+    return bool(share.terms.prefill) and not share.overhead_is_given
+
+
 def _activation(share: Share, context_tokens: int) -> Quantity:
-    if not share.terms.prefill or share.overhead_is_given:
+    if not _widens(share):
         return share.activation
     return activations(
         share.terms,
@@ -75,15 +80,13 @@ def _activation(share: Share, context_tokens: int) -> Quantity:
 @lru_cache(maxsize=512)
 def _with_load(share: Share, blocks: int, context_tokens: int, num_sequences: int) -> Loaded:
     """Put a load on a share; one card after the other asks for the same."""
-    activation = _activation(share, context_tokens)
     load = _load(share.server, share.stage, blocks, context_tokens, num_sequences)
-    components = (
-        share.weights,
-        Component("kv_cache", load, LOAD_NOTE),
-        *((Component("activations", activation),) if activation.high else ()),
-        *share.after,
-    )
-    return Loaded(load, activation, components, total((share.fixed, load, activation)))
+    activation, beside, behind = share.activation, share.beside, share.behind
+    if _widens(share):
+        activation = _activation(share, context_tokens)
+        beside, behind = share.fixed + activation, (*activation_parts(activation), *share.after)
+    components = (share.weights, Component("kv_cache", load, LOAD_NOTE), *behind)
+    return Loaded(load, activation, components, beside + load)
 
 
 def _in_fixed_pool(rank: Rank, pool_bytes: int, loaded: Loaded) -> DevicePlan:
@@ -129,13 +132,18 @@ def _load(server: Server, stage: int, blocks: int, context_tokens: int, num_sequ
     )
 
 
-def available_bytes(server: Server, ranks: Sequence[Rank], context_tokens: int) -> list[int] | None:
+def available_bytes(server: Server, ranks: tuple[Rank, ...], context_tokens: int) -> tuple[int, ...] | None:
     """Return the memory left for blocks on each stage, that of its poorest rank; None if unknown."""
+    return _available(server, ranks, context_tokens if ranks and _widens(ranks[0].share) else 0)
+
+
+@lru_cache(maxsize=256)
+def _available(server: Server, ranks: tuple[Rank, ...], context_tokens: int) -> tuple[int, ...] | None:
     num_stages = len(server.layout.pool.stage_bytes_per_block)
     settings = server.settings
     if settings.num_gpu_blocks_override or settings.kv_cache_memory_bytes:
         fixed = [fixed_pool_bytes(settings, server.layout, stage) for stage in range(num_stages)]
-        return [size or 0 for size in fixed]
+        return tuple(size or 0 for size in fixed)
     if not ranks:
         return None
     rooms: list[int | None] = [None] * num_stages
@@ -144,4 +152,4 @@ def available_bytes(server: Server, ranks: Sequence[Rank], context_tokens: int) 
         room = rank.budget_bytes - share.fixed.expected - _activation(share, context_tokens).expected
         so_far = rooms[share.stage]
         rooms[share.stage] = room if so_far is None else min(so_far, room)
-    return [room or 0 for room in rooms]
+    return tuple(room or 0 for room in rooms)

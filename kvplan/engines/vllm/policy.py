@@ -17,7 +17,6 @@ from kvplan.engines.vllm.loads import available_bytes, loaded_plans
 from kvplan.engines.vllm.offload import host_components
 from kvplan.engines.vllm.ranks import Rank, ranks_of
 from kvplan.engines.vllm.server import Server, server_of
-from kvplan.engines.vllm.settings import engine_options
 from kvplan.engines.vllm.startup import Startup, startup_of
 from kvplan.engines.vllm.versions import KNOWN, NEWEST
 from kvplan.errors import InvalidValue
@@ -93,7 +92,7 @@ class VllmEngine(Engine):
 
     def kind_of(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> object | None:
         """Return the kind of card; None under flags, which may fix a pool or a share of any size."""
-        return None if workload.engine_options else kind_of(model, self._version, devices)
+        return None if workload.engine_options else kind_of(model, workload, self._version, devices)
 
     def trial(self, model: ModelSpec, workload: Workload, devices: Sequence[Device]) -> Trial | None:
         """Put the load on the ranks alone; None where the start decides the length."""
@@ -139,14 +138,15 @@ class _Start:
 def _started(server: Server, devices: tuple[Device, ...], context_tokens: int) -> _Start:
     ranks = ranks_of(server, devices)
     rooms = available_bytes(server, ranks, context_tokens)
+    blocks = server.demand.blocks(context_tokens)
     startup = None
     if rooms is not None and server.layout.is_modelled and server.layout.pool.groups:
-        startup = startup_of(server, ranks, rooms, context_tokens)
+        startup = startup_of(server, ranks, rooms, context_tokens, blocks)
     return _Start(
         ranks,
-        server.demand.blocks(context_tokens),
+        blocks,
         startup,
-        engine_options(server.settings, context_tokens, server.dtype, server.parallel),
+        (server.options[0], ("max_model_len", context_tokens), *server.options[1:]),
         _way_out(server.model, startup),
         _details(server, startup),
     )

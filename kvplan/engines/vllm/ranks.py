@@ -43,7 +43,8 @@ class Share:
     """What a rank of one stage holds on any card with the same surroundings, the load aside.
 
     ``weights`` and ``after`` are the components around the cache, ``fixed`` their sum without the
-    activations, which a long context may widen; ``taken`` is what is gone before vLLM looks,
+    ``activation``, which a long context may widen; ``beside`` is the sum with it and ``behind`` all
+    that follows the cache where none does; ``taken`` is what is gone before vLLM looks,
     ``outside`` what else lies beside the pool's share. ``overhead_is_given`` says that ``--overhead``
     stands for activations and graphs too; ``held`` is what the sampler holds on cards of the class
     ``kernels``. Compared by identity, to look up by it cheaply.
@@ -59,6 +60,8 @@ class Share:
     terms: Terms
     samples: bool
     activation: Quantity
+    beside: Quantity
+    behind: tuple[Component, ...]
     overhead_is_given: bool
     held: Held
     kernels: str
@@ -194,23 +197,32 @@ def _share(server: Server, stage: int, beside: Surroundings) -> Share:
     # Mostly what the profile run left free serves the warm-up; two gpt-oss-20b servers died in it
     # whose room beside the pool was smaller than the logits.
     warm_up = Quantity(0, 0, WARM_UP_COPIES * terms.logits if samples else 0, "calibrated", WARM_UP_WHY)
+    fixed = total((weights.bytes, *(part.bytes for part in after)))
+    activation = ZERO
+    if overhead is None:
+        activation = activations(terms, model, 0, held, beside.kernels, samples=samples, sees=settings.sees)
     return Share(
         server=server,
         stage=stage,
         weights=weights,
         after=tuple(after),
-        fixed=total((weights.bytes, *(part.bytes for part in after))),
+        fixed=fixed,
         taken=before_snapshot(num_ranks, beside),
         outside=warm_up if inside else warm_up + graphs,
         terms=terms,
         samples=samples,
-        activation=ZERO
-        if overhead is not None
-        else activations(terms, model, 0, held, beside.kernels, samples=samples, sees=settings.sees),
+        activation=activation,
+        beside=fixed + activation,
+        behind=(*activation_parts(activation), *after),
         overhead_is_given=overhead is not None,
         held=held,
         kernels=beside.kernels,
     )
+
+
+def activation_parts(activation: Quantity) -> tuple[Component, ...]:
+    """Return the activations as a component, where there are any."""
+    return (Component("activations", activation),) if activation.high else ()
 
 
 def whole_towers(server: Server) -> bool:

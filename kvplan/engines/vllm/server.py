@@ -12,7 +12,7 @@ from kvplan.engines.vllm.classes import class_notices
 from kvplan.engines.vllm.formats import check_weights, kv_dtype_of, weights_format_of
 from kvplan.engines.vllm.parallel import parallel_of
 from kvplan.engines.vllm.pool import Demand
-from kvplan.engines.vllm.settings import Card, Settings, card_of, settings_of
+from kvplan.engines.vllm.settings import Card, Settings, card_of, engine_options, settings_of
 from kvplan.engines.vllm.speculative import draft_refusals, speculation_of
 from kvplan.engines.vllm.stages import (
     Layout,
@@ -45,9 +45,9 @@ class Server:
     """A model under its flags on so many devices of one kind.
 
     ``asked`` is the workload without its load; ``demand`` what a request takes of a rank's pool;
-    ``whole`` the cache on one rank and ``whole_demand`` what a request takes there; ``facts`` are the
-    planner's figures that no load changes. Compared by identity, so that what is derived from it can
-    be cached cheaply.
+    ``whole`` the cache on one rank and ``whole_demand`` what a request takes there; ``options`` are the
+    settings under vLLM's names but for the length, ``facts`` the planner's figures that no load
+    changes. Compared by identity, so that what is derived from it can be cached cheaply.
     """
 
     model: ModelSpec
@@ -63,6 +63,7 @@ class Server:
     whole_demand: Demand
     notices: tuple[Notice, ...]
     refusals: tuple[Refusal, ...]
+    options: tuple[tuple[str, object], ...]
     facts: tuple[tuple[str, object], ...]
 
 
@@ -190,6 +191,7 @@ def _resolved(
         whole_demand=whole.pool.demand(in_flight, encoder),
         notices=notices,
         refusals=refusals,
+        options=engine_options(settings, dtype, parallel),
         facts=(
             ("pool_bytes_per_block", max(layout.pool.stage_bytes_per_block)),
             ("groups", tuple((each.num_layers, each.block_size, each.page_size_bytes) for each in groups)),

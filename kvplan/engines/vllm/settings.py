@@ -272,13 +272,10 @@ def _v0_chunks(model: ModelSpec, workload: Workload, max_model_len: int) -> bool
     return not any(isinstance(cache, LatentAttention | SlidingWindow) for cache, _ in cache_kinds(model))
 
 
-def engine_options(
-    settings: Settings, context_tokens: int, dtype: str, parallel: Parallel
-) -> tuple[tuple[str, object], ...]:
-    """Return the settings under vLLM's own names."""
+def engine_options(settings: Settings, dtype: str, parallel: Parallel) -> tuple[tuple[str, object], ...]:
+    """Return the settings under vLLM's own names, all but the length."""
     return (
         ("gpu_memory_utilization", settings.gpu_memory_utilization),
-        ("max_model_len", context_tokens),
         ("max_num_seqs", settings.max_num_seqs),
         ("max_num_batched_tokens", settings.max_num_batched_tokens),
         ("kv_cache_dtype", dtype),

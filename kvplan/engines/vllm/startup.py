@@ -6,6 +6,7 @@ v1/core/kv_cache_utils.py; older versions print size and concurrency on two line
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from kvplan.engines.vllm.pool import (
     PoolLayout,
@@ -15,7 +16,6 @@ from kvplan.engines.vllm.pool import (
 )
 from kvplan.engines.vllm.ranks import Rank
 from kvplan.engines.vllm.server import Server
-from kvplan.engines.vllm.settings import Settings
 from kvplan.engines.vllm.versions import Behaviour
 from kvplan.frozen import dataclass
 from kvplan.units import GIB
@@ -47,15 +47,17 @@ def format_gib(num_bytes: int) -> str:
 
 
 def startup_of(
-    server: Server, ranks: Sequence[Rank], available: Sequence[int], max_model_len: int
+    server: Server, ranks: tuple[Rank, ...], available: Sequence[int], max_model_len: int, blocks: int
 ) -> Startup:
-    """Return how a server starts whose stages have ``available`` bytes for their blocks."""
+    """Return how a server starts whose stages have ``available`` bytes for their blocks.
+
+    ``blocks`` are those of a request of ``max_model_len``.
+    """
     pool, demand, rules = server.layout.pool, server.demand, server.rules
     num_blocks = pool.num_blocks(available)
-    blocks = demand.blocks(max_model_len)
     tokens, concurrency = tokens_and_concurrency(pool, num_blocks, max_model_len, blocks, rules)
     estimated = max_model_len
-    error, fix = _free_at_start(server.settings, ranks)
+    error, fix = _free_at_start(server, ranks)
     handed_out = num_blocks - 1 if rules.keeps_null_block else num_blocks
     if blocks > handed_out or not blocks:
         rooms = room_after_null_block(pool, available, rules)
@@ -65,11 +67,15 @@ def startup_of(
     if error.startswith("Free"):
         lines: tuple[str, ...] = (error,)
     else:
-        said = f"Available KV cache memory: {format_gib(available[0])} GiB"
         ends = (error,) if error else _size_lines(tokens, concurrency, max_model_len, rules)
-        lines = (said, *ends)
+        lines = (_available_line(available[0]), *ends)
     request_bytes = blocks * max(pool.stage_bytes_per_block)
     return Startup(num_blocks, tokens, concurrency, blocks, request_bytes, estimated, error, fix, lines)
+
+
+@lru_cache(maxsize=256)
+def _available_line(num_bytes: int) -> str:
+    return f"Available KV cache memory: {format_gib(num_bytes)} GiB"
 
 
 def _size_lines(tokens: int, concurrency: float, max_model_len: int, rules: Behaviour) -> tuple[str, ...]:
@@ -78,8 +84,10 @@ def _size_lines(tokens: int, concurrency: float, max_model_len: int, rules: Beha
     return (f"{size}, {most}",) if rules.one_line else (size, most)
 
 
-def _free_at_start(settings: Settings, ranks: Sequence[Rank]) -> tuple[str, str]:
+@lru_cache(maxsize=256)
+def _free_at_start(server: Server, ranks: tuple[Rank, ...]) -> tuple[str, str]:
     """Return the refusal of a card whose free memory is less than what is requested."""
+    settings = server.settings
     if settings.kv_cache_memory_bytes or settings.num_gpu_blocks_override:
         return "", ""
     for index, rank in enumerate(ranks):

@@ -77,8 +77,7 @@ def loaded_weights(
     if weight_format(format_name).family == "gguf":
         return Quantity(share, share, share + share // 100, "calibrated", WHY)
     held = stage_tensors(model, format_name, tensor, pipeline, expert, stage)
-    expected = share + rotary_bytes(model) + _absorbed_bytes(model, held, tensor)
-    expected += _rounding_bytes(held, format_name)
+    expected = share + _anywhere_bytes(model, format_name, tensor, pipeline, expert, stage)
     if FLASHINFER_MLA_IMPORTED[0] <= version < FLASHINFER_MLA_IMPORTED[1] and kernels != "amd":
         expected += FLASHINFER_MLA_BYTES if _has_latents(model) else 0
     narrower, wider = 0, 0
@@ -106,6 +105,15 @@ def loaded_weights(
         # Recipes for latent attention leave it alone: its projections are small beside the experts.
         expected += wide if _has_latents(model) else 0
     return Quantity(max(0, low), expected, high, "calibrated", WHY)
+
+
+@lru_cache(maxsize=2048)
+def _anywhere_bytes(
+    model: ModelSpec, format_name: str, tensor: int, pipeline: int, expert: int, stage: int
+) -> int:
+    """Return what loading adds to a rank's share whatever the card and the version."""
+    held = stage_tensors(model, format_name, tensor, pipeline, expert, stage)
+    return rotary_bytes(model) + _absorbed_bytes(model, held, tensor) + _rounding_bytes(held, format_name)
 
 
 def _states_format(model: ModelSpec, format_name: str) -> bool:
@@ -176,6 +184,8 @@ def _absorbed_bytes(model: ModelSpec, held: tuple[tuple[Tensor, int, int], ...],
 
 
 def _fused_name(tensor: Tensor) -> str:
+    if "_proj.weight" not in tensor.name:
+        return tensor.name
     for part, fused in FUSED:
         if f"{part}.weight" in tensor.name:
             return tensor.name.replace(part, fused)
