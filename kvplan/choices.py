@@ -13,7 +13,7 @@ from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec
 from kvplan.quality import Loss, weight_loss
 from kvplan.weight_formats import weight_format
-from kvplan.weights import format_name_of, least_bits, num_model_parameters
+from kvplan.weights import format_name_of, least_bits, least_bits_of, num_model_parameters
 
 # What is tried beside the published format: one of each width that people use.
 FORMATS: tuple[str, ...] = ("fp8", "q8_0", "q6_k", "q5_k_m", "awq", "q4_k_m")
@@ -94,7 +94,7 @@ def _choices(
     else:
         names = (published, *(name for name in FORMATS if least_bits(name) < bits))
     return tuple(
-        Choice(model, name, num_model_parameters(model) * least_bits(name) // 8, weight_loss(name))
+        Choice(model, name, num_model_parameters(model) * least_bits_of(model, name) // 8, weight_loss(name))
         for name in dict.fromkeys(names)
         if families is None or weight_format(name).family in families
     )

@@ -279,6 +279,14 @@ def least_bits(name: str) -> int:
     return max(1, named - 1) if weight.name.startswith("iq") else named
 
 
+def least_bits_of(model: ModelSpec, name: str) -> int:
+    """Return a lower bound on the bits of a model's elements: a checkpoint may pack some tighter."""
+    found, bits = model.quantization, least_bits(name)
+    if found is None or found.weights_format != weight_format(name).name:
+        return bits
+    return min((bits, *(least_bits(other) for _, other in found.formats)))
+
+
 def weights_exceed(model: ModelSpec, name: str, num_bytes: int) -> bool:
     """Tell whether the weights alone are more than ``num_bytes``, by a bound where that is enough."""
     return _least_bytes(model, name) >= num_bytes or weight_bytes(model, name).low >= num_bytes
@@ -288,7 +296,7 @@ def _least_bytes(model: ModelSpec, name: str) -> int:
     """Return a lower bound on the weights that needs no look at each tensor."""
     weight = weight_format(name)
     if weight.family != "gguf":
-        return num_model_parameters(model) * least_bits(name) // 8
+        return num_model_parameters(model) * least_bits_of(model, name) // 8
     # What was read from a file may have been made by any rule.
     return 0 if model.stored and weight.name == model.weights_format else least_mix_bytes(model, weight.name)
 

@@ -11,6 +11,7 @@ from kvplan.hardware.catalog import catalogue
 from kvplan.hardware.parse import parse_gpus
 from kvplan.judge import Rules, judge
 from kvplan.plan import default_engine, plan, trial
+from kvplan.sources import open_model
 from kvplan.sources.catalog import entries, model_from_spec
 from kvplan.workload import Workload
 
@@ -74,3 +75,11 @@ def test_a_trial_is_judged_as_its_plan(engine_name):
                     trial(model, WORKLOAD, devices, engine)
                 continue
             assert judge(trial(model, WORKLOAD, devices, engine)) == expected
+
+
+def test_a_checkpoint_with_tighter_experts_is_not_ruled_out_by_its_format():
+    # An fp8 checkpoint of 158 GB, whose experts have 4 bits of 284 billion parameters.
+    tried = choices([open_model("deepseek-v4-flash")], published_only=True)
+    assert tried[0].format_name == "fp8-block"
+    found = list(Search(tried, WORKLOAD).fitting(parse_gpus(["mi325x"])))
+    assert [one.status for one in found] == ["fits"]
