@@ -110,13 +110,40 @@ class Search:
 
     def fitting(self, devices: Sequence[Device]) -> Iterator[Candidate]:
         """Yield the choices that fit on ``devices``, in their order."""
-        memory = sum(device.memory_bytes for device in devices) if devices else self._host_bytes or 0
-        for case in self._cases:
-            if case.least_bytes >= memory:
-                continue
+        for case in self._small_enough(devices):
             found = case.tried(devices)
             if found is not None:
                 yield found
+
+    def _small_enough(self, devices: Sequence[Device]) -> "Iterator[_Case]":
+        """Yield what may fit by its weights."""
+        memory = sum(device.memory_bytes for device in devices) if devices else self._host_bytes or 0
+        return (case for case in self._cases if case.least_bytes < memory)
+
+    def best_of_each(
+        self, devices: Sequence[Device], tokens_per_second: float | None = None
+    ) -> Iterator[Candidate]:
+        """Yield of each model the format that ranks first, in the order of the models.
+
+        Of those that decode so fast, or where none does, of all that fit. What cannot rank before what
+        was found is not tried.
+        """
+        by_model: dict[str, list[_Case]] = {}
+        for case in self._small_enough(devices):
+            by_model.setdefault(case.choice.model.name, []).append(case)
+        for cases in by_model.values():
+            best, shortcomings = None, (True, True)
+            for case in sorted(cases, key=lambda case: order_of(case.choice.model, case.choice.loss)):
+                found = case.tried(devices)
+                if found is None:
+                    continue
+                falls_short = (not fast_enough(found, tokens_per_second), found.status != "fits")
+                if best is None or falls_short < shortcomings:
+                    best, shortcomings = found, falls_short
+                if not any(shortcomings):
+                    break
+            if best is not None:
+                yield best
 
     def spilling(self, devices: Sequence[Device], fitting: Container[str] = ()) -> Iterator[Candidate]:
         """Yield what runs with a part in system memory, of models other than ``fitting``.
@@ -244,15 +271,19 @@ def candidates(
     engine: Engine | None = None,
     rules: Rules = DEFAULT_RULES,
     measured: Callable[[Engine], Engine] = as_it_is,
+    every_format: bool = False,
+    tokens_per_second: float | None = None,
 ) -> Iterator[Candidate]:
-    """Yield every model and format that fits, in the order of the models, then what fits by spilling.
+    """Yield every model that fits in its best format, in the order of the models, then what fits by spilling.
 
-    Without ``devices`` the CPU does it all, in the workload's ``cpu_memory_bytes``.
+    Best by ``Search.best_of_each``; ``every_format`` yields all that fit. Without ``devices`` the CPU does
+    it all, in the workload's ``cpu_memory_bytes``.
     """
     tried = choices(models, formats=formats, engine=engine)
     search = Search(tried, workload, engine=engine, rules=rules, has_gpu=bool(devices), measured=measured)
+    fits = search.fitting(devices) if every_format else search.best_of_each(devices, tokens_per_second)
     fitting: set[str] = set()
-    for candidate in search.fitting(devices):
+    for candidate in fits:
         fitting.add(candidate.model.name)
         yield candidate
     yield from search.spilling(devices, fitting)
@@ -263,15 +294,9 @@ def _num_active_parameters(model: ModelSpec) -> int:
     return num_active_parameters(model.structure)
 
 
-def ranked(found: Iterable[Candidate], *, every_format: bool = False) -> tuple[Candidate, ...]:
-    """Return candidates best first, one a model unless ``every_format``."""
-    order = sorted(found, key=_rank)
-    if every_format:
-        return tuple(order)
-    best: dict[str, Candidate] = {}
-    for candidate in order:
-        best.setdefault(candidate.model.name, candidate)
-    return tuple(best.values())
+def ranked(found: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    """Return candidates best first."""
+    return tuple(sorted(found, key=_rank))
 
 
 def _rank(candidate: Candidate) -> tuple[int, tuple[bool, int, int, str]]:

@@ -143,6 +143,7 @@ def _answer(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
             why="--gpu none leaves everything to the CPU and its memory",
             hint="add --cpu-memory 64GiB",
         )
+    wanted = filters.tokens_per_second
     fitting = list(
         candidates(
             models,
@@ -152,11 +153,12 @@ def _answer(asked: "Asked", filters: _Filters, output: Output) -> Outcome:
             engine=engine,
             rules=rules,
             measured=calibrations(),
+            every_format=filters.every_format,
+            tokens_per_second=wanted,
         )
     )
-    wanted = filters.tokens_per_second
     fast = [found for found in fitting if fast_enough(found, wanted)]
-    best = ranked(fast, every_format=filters.every_format)
+    best = ranked(fast)
     answer = FindAnswer(
         asked=_asked_text(asked, filters),
         found=tuple(_row(asked, found) for found in best[: filters.top]),
