@@ -96,7 +96,7 @@ class Search:
         has_gpu: bool = True,
         measured: Callable[[Engine], Engine] = as_it_is,
     ) -> None:
-        self._host_bytes = workload.cpu_memory_bytes
+        self._host_bytes, self._rules = workload.cpu_memory_bytes, rules
         asked: dict[str, Workload] = {}
         self._cases: list[_Case] = []
         for choice in tried:
@@ -110,15 +110,11 @@ class Search:
 
     def fitting(self, devices: Sequence[Device]) -> Iterator[Candidate]:
         """Yield the choices that fit on ``devices``, in their order."""
-        for case in self._small_enough(devices):
-            found = case.tried(devices)
+        memory = self._memory_bytes(devices)
+        for case in self._cases:
+            found = case.tried(devices) if case.may_fit(memory) else None
             if found is not None:
                 yield found
-
-    def _small_enough(self, devices: Sequence[Device]) -> "Iterator[_Case]":
-        """Yield what may fit by its weights."""
-        memory = sum(device.memory_bytes for device in devices) if devices else self._host_bytes or 0
-        return (case for case in self._cases if case.least_bytes < memory)
 
     def best_of_each(
         self, devices: Sequence[Device], tokens_per_second: float | None = None
@@ -129,12 +125,13 @@ class Search:
         was found is not tried.
         """
         by_model: dict[str, list[_Case]] = {}
-        for case in self._small_enough(devices):
+        for case in self._cases:
             by_model.setdefault(case.choice.model.name, []).append(case)
+        memory = self._memory_bytes(devices)
         for cases in by_model.values():
             best, shortcomings = None, (True, True)
             for case in sorted(cases, key=lambda case: order_of(case.choice.model, case.choice.loss)):
-                found = case.tried(devices)
+                found = case.tried(devices) if case.may_fit(memory) else None
                 if found is None:
                     continue
                 falls_short = (not fast_enough(found, tokens_per_second), found.status != "fits")
@@ -150,16 +147,22 @@ class Search:
 
         The first format of each model that does; rules that do not allow it yield nothing.
         """
+        if not self._rules.allow_offload:
+            return
         memory = sum(device.memory_bytes for device in devices) + (self._host_bytes or MOST_BYTES)
         found: set[str] = set()
         for case in self._cases:
             name = case.choice.model.name
-            if name in fitting or name in found or case.least_bytes >= memory:
+            if name in fitting or name in found or not case.may_fit(memory):
                 continue
             candidate = case.spilled(devices)
             if candidate is not None:
                 found.add(name)
                 yield candidate
+
+    def _memory_bytes(self, devices: Sequence[Device]) -> int:
+        """Return what the weights have to fit in."""
+        return sum(device.memory_bytes for device in devices) if devices else self._host_bytes or 0
 
     def best(self, devices: Sequence[Device], tokens_per_second: float | None = None) -> Candidate | None:
         """Return the best of the choices on ``devices`` that decodes so fast; None if none fits.
@@ -188,9 +191,12 @@ class _Case:
         self._known: dict[object, _Known] = {}
 
     @cached_property
-    def least_bytes(self) -> int:
-        """A lower bound of the weights, all devices together."""
-        return max(self.choice.least_bytes, weight_bytes(self.choice.model, self.choice.format_name).low)
+    def _least_weight_bytes(self) -> int:
+        return weight_bytes(self.choice.model, self.choice.format_name).low
+
+    def may_fit(self, memory_bytes: int) -> bool:
+        """Tell whether the weights, all devices together, may be smaller than that."""
+        return self.choice.least_bytes < memory_bytes and self._least_weight_bytes < memory_bytes
 
     def tried(self, devices: Sequence[Device]) -> "Candidate | None":
         """Return the candidate that the choice makes on ``devices``; None if it fails or cannot be told."""
@@ -209,8 +215,12 @@ class _Case:
         return None if status == "does_not_fit" else Candidate(self, devices, status)
 
     def _planned(self, devices: Sequence[Device]) -> "Candidate | None":
+        model, workload = self.choice.model, self.workload
         try:
-            found = trial(self.choice.model, self.workload, devices, self.engine)
+            spare = self.engine.most_spare_bytes(model, workload, devices, spilling=self._rules.allow_offload)
+            if spare is not None and spare < 0:
+                return None
+            found = trial(model, workload, devices, self.engine)
         except KvplanError:
             return None
         status = judge(found, self._rules).status
@@ -219,8 +229,8 @@ class _Case:
         return Candidate(self, devices, status, found if isinstance(found, Plan) else None)
 
     def spilled(self, devices: Sequence[Device]) -> "Candidate | None":
-        """Return the candidate with a part in system memory; None where it cannot run so, or may not."""
-        if not self._rules.allow_offload or not devices:
+        """Return the candidate with a part in system memory; None where it cannot run so."""
+        if not devices:
             return None
         try:
             found = plan_or_offload(self.choice.model, self.workload, devices, self.engine, self._rules)

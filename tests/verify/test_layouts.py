@@ -229,3 +229,14 @@ def test_blocks_have_the_sizes_of_their_definitions(name, width, num_bytes):
 def test_an_unknown_format_is_refused():
     with pytest.raises(CannotTell, match="not known here"):
         rows("row", "fp3", (1,), 64)
+
+
+@pytest.mark.parametrize("num_on_card", [0, 2, 99])
+def test_quantized_rows_are_padded_on_cards_only(num_on_card):
+    options = (("n_gpu_layers", num_on_card),)
+    model, card = model_of(KINDS["full"]), device_named("rtx-4090")
+    result = planned(model, "llama.cpp", "q8_0", options=options, devices=(card,))
+    # 2 of 5 places are the last layer's and the output's.
+    padded = sum(group.num_layers for group in layout_of(result).groups if "padding" in str(group.tensors))
+    assert padded == {0: 0, 2: 1, 99: 4}[num_on_card]
+    agrees(layout_of(result), result)

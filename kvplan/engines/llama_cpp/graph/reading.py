@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from kvplan.engines.llama_cpp.cache import window_of
+from kvplan.engines.llama_cpp.graph.built_of import is_built_of
 from kvplan.engines.llama_cpp.graph.shapes import (
     Attention,
     Experts,
@@ -61,6 +62,10 @@ ROPE_TABLE_ARCHS = frozenset(
 FUSED_EXPERT_ARCHS = frozenset(("gemma4",))
 
 
+# What is written for an architecture whose layers are not its own.
+OTHER = "other"
+
+
 @lru_cache(maxsize=128)
 def model_shape(model: ModelSpec) -> ModelShape:
     """Return the widths that a model's graph has."""
@@ -98,7 +103,8 @@ def model_shape(model: ModelSpec) -> ModelShape:
             if "altup" in tensor.name and "router.weight" in tensor.name:
                 altup = max(altup, tensor.shape[0])
     return ModelShape(
-        arch,
+        # Of other layers than an architecture has the graph is not known.
+        arch if is_built_of(arch, shapes) else OTHER,
         hidden,
         model.structure.vocab_size,
         tuple(shapes),
