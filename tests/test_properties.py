@@ -86,7 +86,8 @@ def test_more_context_never_needs_less(case, tokens, more):
     assert required(model, shorter, devices, engine) <= required(model, longer, devices, engine)
 
 
-@given(st.sampled_from(MODELS), st.integers(1, 40_000))
+# From one block on: fp8 latents come in blocks of 64 tokens where those in 16 bits have 16.
+@given(st.sampled_from(MODELS), st.integers(64, 40_000))
 def test_fp8_cache_is_never_larger_than_bf16_under_vllm(name, tokens):
     model, engine, devices = model_named(name), engine_named("vllm"), parse_gpus(["80GB"])
     small, large = (

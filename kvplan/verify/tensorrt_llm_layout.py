@@ -3,8 +3,8 @@
 TensorRT-LLM main of 2026 _torch/pyexecutor/resource_manager.py (KVCacheManager: ``kv_factor`` 2, 1 for
 latents; ``tokens_per_block``; values as wide as keys), cpp/tensorrt_llm/batch_manager/kvCacheManager.cpp
 (NVFP4: two values a byte, and a pool of fp8 scales per 16) and
-_torch/attention_backend/sparse/dsa.py (the indexer's pool). Windows and states are assumed, so there
-is nothing exact to hold against.
+_torch/attention_backend/sparse/dsa.py (the indexer's pool). Windows are assumed and the states' types
+differ by version, so there is nothing exact to hold against.
 """
 
 from kvplan.engines.base import Plan

@@ -28,12 +28,12 @@ from kvplan.engines.tensorrt_llm.request import draft_request, per_sequence, tim
 from kvplan.engines.tensorrt_llm.rows import NOT_ROWS, row_bytes, window_of
 from kvplan.engines.tensorrt_llm.settings import Settings, settings_of, whole_or
 from kvplan.engines.tensorrt_llm.speculation import draft_notices, draft_of
-from kvplan.engines.tensorrt_llm.states import state_of
 from kvplan.engines.tensorrt_llm.unplanned import not_planned
 from kvplan.errors import InvalidValue
 from kvplan.layers import RECURRENT_STATES, kind_name
 from kvplan.model import ModelSpec, cache_kinds
 from kvplan.quantity import exact
+from kvplan.textbook import state_bytes
 from kvplan.weight_formats import weight_format
 from kvplan.weights import format_name_of, weight_bytes
 from kvplan.workload import Workload
@@ -201,7 +201,7 @@ def _cache_use(model: ModelSpec, settings: Settings, context_tokens: int, num_se
         one += amount
         row = 0
         if isinstance(cache, RECURRENT_STATES):
-            amount = times(state_of(cache), count)
+            amount = exact(state_bytes(cache, "bfloat16") * count)
             states += amount.expected
             one += amount
         elif not isinstance(cache, NOT_ROWS):

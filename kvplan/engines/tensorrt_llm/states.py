@@ -8,22 +8,13 @@ in the pool, as many as run.
 
 from kvplan.engines.base import Parallel
 from kvplan.engines.tensorrt_llm.settings import Settings
-from kvplan.layers import RECURRENT_STATES, Cache
+from kvplan.layers import RECURRENT_STATES
 from kvplan.model import ModelSpec, num_layers
 from kvplan.quantity import ZERO, Quantity
 from kvplan.sharding import pipeline_split, stage_groups
 from kvplan.textbook import state_bytes
 
 WHY = "slots for max_batch_size sequences; the second cache manager keeps those that run"
-
-
-def state_of(cache: Cache) -> Quantity:
-    """Return one layer's state of one sequence: matrices in 16 bits are half of those in 32.
-
-    The textbook takes 32 where the model does; the flag is not planned.
-    """
-    held = state_bytes(cache, "bfloat16")
-    return Quantity(held // 2, held, 2 * held, "assumed", WHY)
 
 
 def state_slots(
