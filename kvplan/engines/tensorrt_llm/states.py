@@ -9,9 +9,9 @@ in the pool, as many as run.
 from kvplan.engines.base import Parallel
 from kvplan.engines.tensorrt_llm.settings import Settings
 from kvplan.layers import RECURRENT_STATES
-from kvplan.model import ModelSpec, num_layers
+from kvplan.model import ModelSpec
 from kvplan.quantity import ZERO, Quantity
-from kvplan.sharding import pipeline_split, stage_groups
+from kvplan.sharding import stage_caches
 from kvplan.textbook import state_bytes
 
 WHY = "slots for max_batch_size sequences; the second cache manager keeps those that run"
@@ -21,12 +21,10 @@ def state_slots(
     model: ModelSpec, settings: Settings, parallel: Parallel, stage: int, num_sequences: int
 ) -> Quantity:
     """Return what a rank of ``stage`` sets aside for states: the load's at least, a full batch's."""
-    sizes = pipeline_split(num_layers(model.structure), parallel.pipeline)
     ranks = 1 if settings.attention_dp else parallel.tensor
     one = sum(
-        state_bytes(cache, "bfloat16") // ranks * group.count
-        for group in stage_groups(model.layers, sum(sizes[:stage]), sizes[stage])
-        for cache in group.layer.caches
+        state_bytes(cache, "bfloat16") // ranks * count
+        for cache, count in stage_caches(model, parallel.pipeline, stage)
         if isinstance(cache, RECURRENT_STATES)
     )
     if not one:
