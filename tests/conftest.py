@@ -11,9 +11,16 @@ from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# The same examples every time, so that what passed once passes; ``--hypothesis-profile=thorough`` looks
+# for new ones.
 settings.register_profile(
-    "kvplan", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    "kvplan",
+    deadline=None,
+    max_examples=60,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+settings.register_profile("thorough", settings.get_profile("kvplan"), derandomize=False, max_examples=1000)
 settings.load_profile("kvplan")
 
 
