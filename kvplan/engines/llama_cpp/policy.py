@@ -267,9 +267,10 @@ class LlamaCppEngine(Engine):
         layout = layout_of(on_gpu[0]) if on_gpu else "cpu"
         shares = shares_of(settings, on_gpu)
         placed = place(model, format_name, settings, shares, layout)
-        cache = cache_use(model, workload, settings, context_or_limit(model, workload)[0])
+        # Rows of quantized caches are padded on cards only.
+        laid_out = settings if layout == "cuda" else replace(settings, kv_offload=False)
+        cache = cache_use(model, workload, laid_out, context_or_limit(model, workload)[0])
         if not placed.unmodelled:
-            # Rows of quantized caches are padded on cards only.
             held = sum(each.cache_bytes + each.state_bytes for each in (*placed.devices, placed.host))
             cache = replace(cache, total=exact(held), peak_bytes=held)
         compute = compute_buffers(

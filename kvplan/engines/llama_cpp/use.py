@@ -12,6 +12,7 @@ from kvplan.engines.llama_cpp.cache import (
     window_of,
 )
 from kvplan.engines.llama_cpp.settings import Settings, settings_of
+from kvplan.frozen import replace
 from kvplan.gguf.names import llama_cpp_arch
 from kvplan.kv_formats import KV_FORMATS
 from kvplan.layers import kind_name
@@ -38,6 +39,7 @@ def cache_use(model: ModelSpec, workload: Workload, settings: Settings, context_
     """Return the cache of all slots: exact, or between the textbook and full attention where no rule is."""
     kv, states, groups, low, high = _sizes(model, settings)
     longer = settings_of(workload, context_tokens + CELL_PADDING, settings.type_k, settings.type_v)
+    longer = replace(longer, kv_offload=settings.kv_offload)
     per_token = max(0, (_sizes(model, longer)[0] - kv) // (CELL_PADDING * settings.n_parallel))
     whole = kv + states
     total = exact(whole) if not high else Quantity(states + low, whole, states + high, "assumed")
