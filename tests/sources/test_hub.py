@@ -43,7 +43,7 @@ def test_a_repository(tiny):
 
 def test_never_a_weight_and_few_requests(tiny):
     open_model("org/tiny")
-    assert tiny.served["model.safetensors"] < WEIGHT_BYTES // 16
+    assert tiny.bytes_sent("model.safetensors") < WEIGHT_BYTES // 16
     # Which files, the config (asked for and fetched), one range behind one redirect.
     assert len(tiny.requests) <= 5
 
@@ -259,7 +259,7 @@ def test_a_gguf_file_is_read_by_its_header(gguf_repo):
         expected += 2 * (2 * 512 * 4 + (2 * 512 * 512 + 512 * 128 + 2 * 512 * 1024) * 144 // 256)
         expected += 2 * ((512 * 128 + 512 * 1024) * 210 // 256)
         assert weight_bytes(model, "q4_k_m").expected == expected
-    assert gguf_repo.served["tiny-Q4_K_M.gguf"] < WEIGHT_BYTES
+    assert gguf_repo.bytes_sent("tiny-Q4_K_M.gguf") < WEIGHT_BYTES
 
 
 def test_a_split_gguf_is_one_model(gguf_repo):

@@ -50,7 +50,7 @@ def test_a_large_file_behind_a_slow_server_is_planned_from_its_header(hub):
     hub.seconds_a_request = 0.2
     model = open_model("org/large-GGUF/large-F16.gguf")
     assert sum(tensor.num_bytes for tensor in model.stored) > FILE_BYTES
-    assert hub.served["large-F16.gguf"] <= len(front) + 2**20
+    assert hub.bytes_sent("large-F16.gguf") <= len(front) + 2**20
     assert len(hub.requests) <= 16
 
 
