@@ -40,6 +40,19 @@ def unread_adapters_bytes(model: ModelSpec, count: int) -> Quantity:
     return Quantity(count * least, count * usual, count * most, "assumed", "LoRA: ranks of 8 to 128")
 
 
+def divided_adapters_bytes(
+    model: ModelSpec, ranks: tuple[int, ...], num_unread: int, num_devices: int, why: str
+) -> Quantity:
+    """Return one device's part of adapters in 16 bits: of these ranks, else of ``num_unread`` unread ones.
+
+    The lower bound is divided over ``num_devices``: which projections can be is the adapter's choice.
+    """
+    found = adapters_bytes(model, ranks, (2, 2, 2)) if ranks else unread_adapters_bytes(model, num_unread)
+    if not found.high:
+        return ZERO
+    return Quantity(found.low // num_devices, found.expected, found.high, "assumed", why)
+
+
 @lru_cache(maxsize=256)
 def _elements_a_rank(model: ModelSpec) -> tuple[int, int, int]:
     """Return the elements of one rank over queries and values, all dense projections, experts too."""

@@ -68,10 +68,9 @@ def _slotted(cls: type, *, frozen: bool, eq: bool) -> type:
     for name in ("__dict__", "__weakref__"):
         body.pop(name, None)
     body["__slots__"] = names
-    twin = type(cls)(cls.__name__, cls.__bases__, {"__slots__": names, "__module__": cls.__module__})
     made = type(cls)(cls.__name__, cls.__bases__, body)
     made.__qualname__ = cls.__qualname__
-    made.__new__ = _maker(made, twin, {name: written.get(name, MISSING) for name in names})  # type: ignore[method-assign]
+    made.__new__ = _maker(made, {name: written.get(name, MISSING) for name in names})  # type: ignore[method-assign]
     return made
 
 
@@ -120,8 +119,8 @@ def _derive(derived: Any) -> None:
     derived.__new__ = new
 
 
-def _maker(cls: type, twin: type, defaults: dict[str, object]) -> FunctionType:
-    """Return ``__new__``: fills a ``twin`` and turns it into ``cls``.
+def _maker(cls: type, defaults: dict[str, object]) -> FunctionType:
+    """Return ``__new__``: fills an object of a twin class and turns it into ``cls``.
 
     Raises TypeError for what is not built here: ``__post_init__``, keyword-only and computed fields,
     defaults that values would share, and a field without a default behind one with.
@@ -129,7 +128,16 @@ def _maker(cls: type, twin: type, defaults: dict[str, object]) -> FunctionType:
     if hasattr(cls, "__post_init__"):
         raise TypeError(f"{cls.__qualname__}: a value has no __post_init__")
     given: list[object] = []
-    names: dict[str, object] = {"_missing": MISSING, "_open": object.__new__, "_twin": twin}
+
+    def first(_: None) -> object:
+        # Many classes that a command defines have no value in it.
+        twin = type(cls)(
+            cls.__name__, cls.__bases__, {"__slots__": tuple(defaults), "__module__": cls.__module__}
+        )
+        names.update(_open=object.__new__, _twin=twin)
+        return object.__new__(twin)
+
+    names: dict[str, object] = {"_missing": MISSING, "_open": first, "_twin": None}
     made: list[bool] = []
     for index, (name, written) in enumerate(defaults.items()):
         default: object = written

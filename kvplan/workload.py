@@ -44,3 +44,35 @@ class Workload:
             if key == name:
                 return value
         return default
+
+
+Started = tuple[str | None, str, str, int, int, int, int | None, tuple[tuple[str, object], ...]]
+
+
+def started_with(workload: Workload) -> Started:
+    """Return what of a workload a server is started with, whatever load it gets: a key to look up by."""
+    return (
+        workload.weights_format,
+        workload.kv_cache_dtype_k,
+        workload.kv_cache_dtype_v,
+        workload.tensor_parallel,
+        workload.pipeline_parallel,
+        workload.reserve_bytes,
+        workload.overhead_bytes,
+        workload.engine_options,
+    )
+
+
+def without_load(started: Started) -> Workload:
+    """Return a workload with what a server is started with, and no load."""
+    weights, kv_k, kv_v, tensor, pipeline, reserve, overhead, options = started
+    return Workload(
+        weights_format=weights,
+        kv_cache_dtype_k=kv_k,
+        kv_cache_dtype_v=kv_v,
+        tensor_parallel=tensor,
+        pipeline_parallel=pipeline,
+        reserve_bytes=reserve,
+        overhead_bytes=overhead,
+        engine_options=options,
+    )

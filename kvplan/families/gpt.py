@@ -10,7 +10,7 @@ from kvplan.config import Config
 from kvplan.families.classic import fused_attention, multi_head_shape, position_table
 from kvplan.frozen import replace
 from kvplan.model import Structure
-from kvplan.tensors import linear, norms_of
+from kvplan.tensors import Tensor, linear, norms_of
 
 
 def gpt2(config: Config) -> Structure:
@@ -34,14 +34,21 @@ def _gpt2(config: Config, shape: Shape) -> Structure:
         ),
         *norms_of(hidden, "ln_1", "ln_2", bias=True),
     )
-    positions = config.positive("max_position_embeddings", 1024)
+    return _with_positions(config, shape, tensors, 1024)
+
+
+def _with_positions(
+    config: Config, shape: Shape, tensors: tuple[Tensor, ...], num_positions: int
+) -> Structure:
+    """Finish a tied model with a learned row for each position, ``num_positions`` unless it says."""
+    positions = config.positive("max_position_embeddings", num_positions)
     return finish(
         config,
         shape,
         uniform(shape, tensors),
         tied=True,
         norm_bias=True,
-        extra=(position_table(positions, hidden),),
+        extra=(position_table(positions, shape.hidden_size),),
         context_limit_tokens=positions,
     )
 
@@ -49,24 +56,20 @@ def _gpt2(config: Config, shape: Shape) -> Structure:
 def gptj(config: Config) -> Structure:
     """Read GPT-J: a parallel block with one norm, no attention biases, a biased head."""
     shape = multi_head_shape(config)
-    hidden = shape.hidden_size
     heads = shape.num_attention_heads
-    tensors = (
-        *attention(hidden, heads, heads, shape.head_dim, name="attn"),
-        *plain_mlp(
-            hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.fc_in", down="mlp.fc_out"
-        ),
-        *norms_of(hidden, "ln_1", bias=True),
-    )
-    return finish(config, shape, uniform(shape, tensors), tied=False, norm_bias=True, head_bias=True)
+    return _gptj(config, shape, attention(shape.hidden_size, heads, heads, shape.head_dim, name="attn"))
 
 
 def codegen(config: Config) -> Structure:
     """Read CodeGen: GPT-J with fused qkv."""
     shape = multi_head_shape(config)
+    return _gptj(config, shape, fused_attention(shape, "attn.qkv_proj", "attn.out_proj", bias=False))
+
+
+def _gptj(config: Config, shape: Shape, attends: tuple[Tensor, ...]) -> Structure:
     hidden = shape.hidden_size
     tensors = (
-        *fused_attention(shape, "attn.qkv_proj", "attn.out_proj", bias=False),
+        *attends,
         *plain_mlp(
             hidden, config.positive("intermediate_size", 4 * hidden), up="mlp.fc_in", down="mlp.fc_out"
         ),
@@ -95,16 +98,7 @@ def gpt_neo(config: Config) -> Structure:
         ),
         *norms_of(hidden, "ln_1", "ln_2", bias=True),
     )
-    positions = config.positive("max_position_embeddings", 2048)
-    return finish(
-        config,
-        shape,
-        uniform(shape, tensors),
-        tied=True,
-        norm_bias=True,
-        extra=(position_table(positions, hidden),),
-        context_limit_tokens=positions,
-    )
+    return _with_positions(config, shape, tensors, 2048)
 
 
 def gpt_neox(config: Config) -> Structure:

@@ -8,7 +8,7 @@ pytorch/adapter (all adapters' matrices lie beside the model's before memory is 
 
 from functools import lru_cache
 
-from kvplan.adapters import adapters_bytes, unread_adapters_bytes
+from kvplan.adapters import divided_adapters_bytes
 from kvplan.engines.base import Notice
 from kvplan.engines.drafts import (
     EAGLE3_STATES,
@@ -58,13 +58,7 @@ def adapter_bytes(model: ModelSpec, workload: Workload, settings: Settings, tens
     """Return a rank's adapters: those of ``--lora``, else as many as ``--adapters`` names."""
     if settings.backend == "turbomind":
         return ZERO
-    if workload.adapters:
-        found = adapters_bytes(model, workload.adapters, (2, 2, 2))
-    else:
-        found = unread_adapters_bytes(model, num_named(workload))
-    if not found.high:
-        return ZERO
-    return Quantity(found.low // tensor, found.expected, found.high, "assumed", SPLIT_WHY)
+    return divided_adapters_bytes(model, workload.adapters, num_named(workload), tensor, SPLIT_WHY)
 
 
 def num_named(workload: Workload) -> int:

@@ -20,7 +20,7 @@ from kvplan.model import ModelSpec
 from kvplan.quantity import Quantity
 from kvplan.weight_formats import weight_format
 from kvplan.weights import served_format_name, weight_bytes
-from kvplan.workload import Workload
+from kvplan.workload import Started, Workload, started_with, without_load
 
 TAKEN = "16-bit, fp8, int8, AWQ, GPTQ, bitsandbytes, MXFP4 and NVFP4"
 
@@ -54,16 +54,7 @@ def server_of(version: str, model: ModelSpec, workload: Workload, devices: tuple
 
     Raises UnknownFormat for formats SGLang does not take, InvalidValue and OptionClash for flags.
     """
-    asked = (
-        workload.weights_format,
-        workload.kv_cache_dtype_k,
-        workload.kv_cache_dtype_v,
-        workload.tensor_parallel,
-        workload.pipeline_parallel,
-        workload.reserve_bytes,
-        workload.overhead_bytes,
-        workload.engine_options,
-    )
+    asked = started_with(workload)
     first = devices[0] if devices else None
     try:
         return _cached(version, model, asked, first, len(devices))
@@ -83,23 +74,10 @@ def spread(devices: Sequence[Device], workload: Workload) -> tuple[Device, ...]:
     return tuple(devices)
 
 
-Asked = tuple[str | None, str, str, int, int, int, int | None, tuple[tuple[str, object], ...]]
-
-
 def _resolved(
-    version: str, model: ModelSpec, asked: Asked, device: Device | None, num_devices: int
+    version: str, model: ModelSpec, asked: Started, device: Device | None, num_devices: int
 ) -> Server:
-    weights, kv_k, kv_v, tensor, pipeline, reserve, overhead, options = asked
-    workload = Workload(
-        weights_format=weights,
-        kv_cache_dtype_k=kv_k,
-        kv_cache_dtype_v=kv_v,
-        tensor_parallel=tensor,
-        pipeline_parallel=pipeline,
-        reserve_bytes=reserve,
-        overhead_bytes=overhead,
-        engine_options=options,
-    )
+    workload = without_load(asked)
     format_name = _format_of(model, workload)
     _check_weights(format_name)
     data, shares = _replicas(workload)

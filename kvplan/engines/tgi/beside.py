@@ -6,11 +6,11 @@ matrices of queries, keys, values, outputs and MLP), models/__init__.py (get_mod
 or the heads of a Medusa or MLP speculator repository named as the model).
 """
 
-from kvplan.adapters import adapters_bytes, unread_adapters_bytes
+from kvplan.adapters import divided_adapters_bytes
 from kvplan.engines.base import Notice
 from kvplan.engines.tgi.settings import Settings
 from kvplan.model import ModelSpec
-from kvplan.quantity import ZERO, Quantity
+from kvplan.quantity import Quantity
 from kvplan.workload import Workload
 
 SPLIT_WHY = "LoRA in 16 bits, divided over the shards; which projections is the adapter's choice"
@@ -22,13 +22,7 @@ NGRAMS = (
 
 def adapter_bytes(model: ModelSpec, workload: Workload, shards: int) -> Quantity:
     """Return a shard's adapters: those of ``--lora``, else as many as ``--lora-adapters`` names."""
-    if workload.adapters:
-        found = adapters_bytes(model, workload.adapters, (2, 2, 2))
-    else:
-        found = unread_adapters_bytes(model, num_named(workload))
-    if not found.high:
-        return ZERO
-    return Quantity(found.low // shards, found.expected, found.high, "assumed", SPLIT_WHY)
+    return divided_adapters_bytes(model, workload.adapters, num_named(workload), shards, SPLIT_WHY)
 
 
 def num_named(workload: Workload) -> int:

@@ -26,7 +26,7 @@ from kvplan.engines.vllm.unplanned import not_planned
 from kvplan.engines.vllm.versions import V1_ONLY_SINCE, Behaviour, behaviour, runs_v1
 from kvplan.frozen import dataclass
 from kvplan.model import ModelSpec
-from kvplan.workload import Workload
+from kvplan.workload import Started, Workload, started_with, without_load
 
 # From this length on the scheduler's defaults do not depend on the context.
 SHORT_CONTEXT_TOKENS = 64
@@ -80,16 +80,7 @@ def server_of(
     """
     card = card_of(devices[0] if devices else None, version, by_generation=by_generation(model, version))
     length = _resolving_length(model, workload, version, card.generation, context_tokens)
-    asked = (
-        workload.weights_format,
-        workload.kv_cache_dtype_k,
-        workload.kv_cache_dtype_v,
-        workload.tensor_parallel,
-        workload.pipeline_parallel,
-        workload.reserve_bytes,
-        workload.overhead_bytes,
-        workload.engine_options,
-    )
+    asked = started_with(workload)
     try:
         return _cached(version, model, asked, len(devices), card, length)
     except TypeError:
@@ -119,28 +110,15 @@ def _resolving_length(
     return SHORT_CONTEXT_TOKENS
 
 
-Asked = tuple[str | None, str, str, int, int, int, int | None, tuple[tuple[str, object], ...]]
-
-
 def _resolved(
     version: tuple[int, int],
     model: ModelSpec,
-    asked: Asked,
+    asked: Started,
     num_devices: int,
     card: Card,
     length: int,
 ) -> Server:
-    weights, kv_k, kv_v, tensor, pipeline, reserve, overhead, options = asked
-    workload = Workload(
-        weights_format=weights,
-        kv_cache_dtype_k=kv_k,
-        kv_cache_dtype_v=kv_v,
-        tensor_parallel=tensor,
-        pipeline_parallel=pipeline,
-        reserve_bytes=reserve,
-        overhead_bytes=overhead,
-        engine_options=options,
-    )
+    workload = without_load(asked)
     rules = behaviour(version)
     format_name = weights_format_of(model, workload)
     check_weights(format_name)
