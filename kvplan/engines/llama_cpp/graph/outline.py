@@ -96,12 +96,22 @@ def _built(outline: Outline) -> Built:
     return Built(build)
 
 
-@lru_cache(maxsize=256)
 def runs_on_cards(outline: Outline) -> bool:
-    """Tell whether cards have a kernel for every operation."""
+    """Tell whether cards have a kernel for every operation, of one layer of each kind."""
     batch = outline.batch
     window = CELL_STRIDE if outline.window_follows else batch.window
-    builder = Builder(outline.shape, replace(batch, full=CELL_STRIDE, window=window), outline.places)
+    shape = replace(outline.shape, layers=tuple(dict.fromkeys(outline.shape.layers)))
+    return _runs_on_cards(shape, replace(batch, full=CELL_STRIDE, window=window))
+
+
+@lru_cache(maxsize=256)
+def _runs_on_cards(shape: ModelShape, batch: Batch) -> bool:
+    on_card = (0,) * len(shape.layers)
+    places = Places(
+        1, on_card, on_card, 0, 0, caches_follow=True, pinned=False,
+        host_bytes=((),) * len(on_card), output_bytes=None,
+    )  # fmt: skip
+    builder = Builder(shape, batch, places)
     _build(builder)
     return all(map(has_kernel, builder.graph.nodes))
 
